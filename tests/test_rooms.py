@@ -30,6 +30,12 @@ def test_contracts_hold() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_every_folder_of_modules_is_a_package() -> None:
+    # The import graph does not see into a folder without `__init__.py`, so no contract would hold.
+    folders = {file.parent for file in (PROJECT / "transect").rglob("*.py")}
+    assert not [str(folder) for folder in folders if not (folder / "__init__.py").is_file()]
+
+
 def test_string_loaders_obey_the_room_order() -> None:
     rooms = Rooms.of_project()
     breaches = [
