@@ -1,0 +1,186 @@
+"""Data types of scalars and vectors: what an element is, how it is spelled, its numpy twin."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+import ml_dtypes
+import numpy as np
+
+from transect.ir.term import Term, set_derived, term
+from transect.support.errors import InputTypeError
+
+_BITS: dict[str, tuple[int, ...]] = {
+    "bool": (1,),
+    "int": (4, 8, 16, 32, 64),
+    "uint": (4, 8, 16, 32, 64),
+    "float": (16, 32, 64),
+    "bfloat": (16,),
+    "float8_e4m3fn": (8,),
+    "float8_e5m2": (8,),
+    "handle": (64,),
+    "void": (0,),
+    "str": (0,),
+}
+_PATTERN = re.compile(r"(bool|handle|void|str|float8_e4m3fn|float8_e5m2|(?:uint|int|bfloat|float)(\d+))(?:x(vscalex)?(\d+))?")
+
+
+class _Named(Term):
+    __slots__ = ("name",)
+    name: str
+
+
+@term
+class DType(_Named):
+    """An element type: `code`, `bits` of one lane, `lanes` of a vector (1: a scalar).
+
+    `scalable`: the number of lanes is `lanes` times the hardware's vscale.
+    Spelled as in TVMScript: "float32", "int8x64", "bfloat16", "float8_e4m3fn", "bool", "handle".
+    Raises InputTypeError for a combination that does not exist.
+    """
+
+    code: str
+    bits: int
+    lanes: int = 1
+    scalable: bool = False
+
+    def _derive(self) -> None:
+        if self.bits not in _BITS.get(self.code, ()) or self.lanes < 1:
+            raise InputTypeError(
+                f"no such dtype: {self.code}{self.bits}x{self.lanes}",
+                remedy="use bool, (u)int4/8/16/32/64, float16/32/64, bfloat16, float8_e4m3fn/e5m2",
+            )
+        suffix = "" if self.code not in ("int", "uint", "float", "bfloat") else str(self.bits)
+        lanes = f"x{'vscalex' if self.scalable else ''}{self.lanes}" if self.lanes > 1 or self.scalable else ""
+        set_derived(self, "name", f"{self.code}{suffix}{lanes}")
+
+    @property
+    def is_bool(self) -> bool:
+        return self.code == "bool"
+
+    @property
+    def is_int(self) -> bool:
+        """A signed integer."""
+        return self.code == "int"
+
+    @property
+    def is_uint(self) -> bool:
+        return self.code == "uint"
+
+    @property
+    def is_integral(self) -> bool:
+        """A signed or unsigned integer; bool is neither."""
+        return self.code in ("int", "uint")
+
+    @property
+    def is_float(self) -> bool:
+        """Any floating-point format, bfloat16 and float8 included."""
+        return "float" in self.code
+
+    @property
+    def is_handle(self) -> bool:
+        return self.code == "handle"
+
+    @property
+    def is_scalar(self) -> bool:
+        return self.lanes == 1 and not self.scalable
+
+    @property
+    def element(self) -> DType:
+        """The dtype of one lane."""
+        return DType(self.code, self.bits)
+
+    def with_lanes(self, lanes: int, *, scalable: bool = False) -> DType:
+        """This element type as a vector of `lanes`."""
+        return DType(self.code, self.bits, lanes, scalable)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of storage of one value; sub-byte types take a byte per element of a buffer."""
+        return max(1, (self.bits + 7) // 8) * self.lanes
+
+    @property
+    def min_value(self) -> int | float:
+        """The smallest finite value. Raises InputTypeError for handles."""
+        if self.is_bool:
+            return 0
+        if self.is_integral:
+            return -(1 << (self.bits - 1)) if self.is_int else 0
+        return float(ml_dtypes.finfo(self.numpy).min)
+
+    @property
+    def max_value(self) -> int | float:
+        """The largest finite value. Raises InputTypeError for handles."""
+        if self.is_bool:
+            return 1
+        if self.is_integral:
+            return (1 << (self.bits - (1 if self.is_int else 0))) - 1
+        return float(ml_dtypes.finfo(self.numpy).max)
+
+    @property
+    def numpy(self) -> np.dtype:
+        """The numpy (or ml_dtypes) dtype of one lane. Raises InputTypeError if there is none."""
+        return _numpy_dtype(self.element)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __repr__(self) -> str:
+        return f"DType({str(self)!r})"
+
+
+_SPECIAL_NUMPY = {
+    "bfloat16": ml_dtypes.bfloat16,
+    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
+    "float8_e5m2": ml_dtypes.float8_e5m2,
+    "int4": ml_dtypes.int4,
+    "uint4": ml_dtypes.uint4,
+    "bool": np.bool_,
+    "handle": np.uint64,
+}
+
+
+@cache
+def _numpy_dtype(dtype: DType) -> np.dtype:
+    name = str(dtype)
+    if dtype.code in ("void", "str"):
+        raise InputTypeError(f"{name} has no array representation")
+    return np.dtype(_SPECIAL_NUMPY.get(name, name))
+
+
+@cache
+def _parse(text: str) -> DType:
+    match = _PATTERN.fullmatch(text)
+    if match is None:
+        raise InputTypeError(f"no such dtype: {text!r}", remedy='write for example "float32" or "int8x4"')
+    name, bits, vscale, lanes = match.groups()
+    code = name.removesuffix(bits) if bits else name
+    width = int(bits) if bits else _BITS[code][0]
+    return DType(code, width, int(lanes or 1), vscale is not None)
+
+
+def as_dtype(value: DType | str | np.dtype | type) -> DType:
+    """A DType from its spelling, a numpy dtype or scalar type, or itself."""
+    if isinstance(value, DType):
+        return value
+    if isinstance(value, str):
+        return _parse(value)
+    return _parse(np.dtype(value).name)
+
+
+BOOL = DType("bool", 1)
+INT8 = DType("int", 8)
+INT32 = DType("int", 32)
+INT64 = DType("int", 64)
+UINT32 = DType("uint", 32)
+UINT8 = DType("uint", 8)
+FLOAT16 = DType("float", 16)
+BFLOAT16 = DType("bfloat", 16)
+FLOAT32 = DType("float", 32)
+FLOAT64 = DType("float", 64)
+HANDLE = DType("handle", 64)
+VOID = DType("void", 0)
+STRING = DType("str", 0)
+INDEX = INT64
+"""The dtype of shapes, extents and indices unless a program says otherwise."""

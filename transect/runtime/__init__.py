@@ -1,0 +1,1 @@
+"""Running compiled models: tensors, packed functions, CompiledModel. Needs no compiler."""

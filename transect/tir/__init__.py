@@ -1,0 +1,1 @@
+"""Tensor programs: buffers, blocks, loops, PrimFunc, their verifier and reference interpreter."""
