@@ -1,1 +1,1 @@
-"""Graph programs: operators, bindings, dataflow blocks, functions, their verifier and interpreter."""
+"""Graph programs: operators, bindings, dataflow blocks, functions, verifier, interpreter."""

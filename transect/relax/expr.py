@@ -16,7 +16,15 @@ from transect.ir.dtype import DType, as_dtype
 from transect.ir.expr import Expr, ExprLike, GlobalVar, IntImm, as_expr
 from transect.ir.function import BaseFunc
 from transect.ir.node import Node, node
-from transect.ir.types import ObjectType, PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
+from transect.ir.types import (
+    ObjectType,
+    PrimType,
+    ShapeType,
+    TensorType,
+    TupleType,
+    Type,
+    tensor_type,
+)
 from transect.support.errors import InputTypeError, TransectError
 from transect.support.span import Spans
 
@@ -43,12 +51,14 @@ class Op:
     name: ClassVar[str] = ""
     pure: ClassVar[bool] = True
 
-    def infer(self, *operands: Any) -> Type:
+    def infer(self, *operands: Any, **_: Any) -> Type:
         """The type of the result from the operands' types. Raises InferenceError if they do not
-        fit."""
+        fit. (The gradual signature lets a subclass name its operands.)"""
         raise NotImplementedError(f"{type(self).__name__}.infer")
 
-    def __call__(self, *operands: Value, type_args: tuple[Type, ...] = (), span: Spans = ()) -> Call:
+    def __call__(
+        self, *operands: Value, type_args: tuple[Type, ...] = (), span: Spans = ()
+    ) -> Call:
         """The call of this operator on `operands`, its type inferred."""
         types = [operand.type for operand in operands]
         try:
