@@ -1,0 +1,274 @@
+"""Problem: the choices of a pass, stated before anything is changed. Plan: the answers.
+
+Solving is the business of a policy; applying the answers that of the pass that asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Self
+
+from transect.plan.cost import Cost, Sizes
+from transect.support.errors import InputError, PlanError
+from transect.support.span import Spans
+from transect.target import Target, host_target
+
+Parameter = bool | int | float | str | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SiteKey:
+    """What a choice is about, the same in every process.
+
+    kind: of the choice ("implementation", "fusion", "tile"). subject: the structural hash of what
+    is decided about and its bounds. target: of the code. role: which of the subject's choices.
+    """
+
+    kind: str
+    subject: str
+    target: str
+    role: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.role}@{self.subject}/{self.target}"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One answer to a site. children: the sites that exist only if it is taken."""
+
+    name: str
+    parameters: Mapping[str, Parameter] = field(default_factory=dict[str, Parameter])
+    cost: Cost = field(default_factory=Cost)
+    children: tuple[Site, ...] = ()
+
+
+@dataclass(frozen=True)
+class Site:
+    """A choice among options. label: for people, such as "matmul lv0"; span: in their program."""
+
+    key: SiteKey
+    options: tuple[Option, ...]
+    label: str = ""
+    span: Spans = ()
+
+    def option(self, name: str) -> Option:
+        """The option of that name. Raises PlanError if there is none."""
+        for option in self.options:
+            if option.name == name:
+                return option
+        raise PlanError(
+            f"the choice {self.title} has no option {name!r}",
+            span=self.span,
+            remedy=f"one of: {', '.join(option.name for option in self.options)}",
+        )
+
+    @property
+    def title(self) -> str:
+        """kind and label, as hints and reports name the site."""
+        return f"{self.key.kind}:{self.label or self.key.role}"
+
+    def walk(self) -> Iterator[Site]:
+        """This site and all sites nested under its options."""
+        yield self
+        for option in self.options:
+            for child in option.children:
+                yield from child.walk()
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Something that depends on several answers: each (site, option) pair must be chosen."""
+
+    answers: tuple[tuple[SiteKey, str], ...]
+
+
+@dataclass(frozen=True)
+class PairCost(Joint):
+    """An extra cost when all `answers` are chosen, such as a conversion between two layouts."""
+
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(frozen=True)
+class Exclusion(Joint):
+    """`answers` cannot be chosen together; `reason` says why."""
+
+    reason: str = ""
+
+
+def typical_size(_: object) -> int:
+    """The size that a symbolic dimension is assumed to have when nothing is known of it."""
+    return 64
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sites, what depends on several of them, and what costs are evaluated with."""
+
+    sites: tuple[Site, ...]
+    pair_costs: tuple[PairCost, ...] = ()
+    exclusions: tuple[Exclusion, ...] = ()
+    target: Target = field(default_factory=host_target)
+    sizes: Sizes = typical_size
+
+    def seconds(self, cost: Cost) -> float:
+        """The predicted time of a cost on this problem's target and sizes."""
+        return cost.seconds(self.target, self.sizes)
+
+    def without(self, key: SiteKey, option: str) -> Problem:
+        """The problem with one option struck out, because it turned out not to apply.
+
+        Raises PlanError if the site would have none left.
+        """
+
+        def strike(site: Site) -> Site:
+            options = tuple(
+                replace(item, children=tuple(strike(child) for child in item.children))
+                for item in site.options
+                if not (site.key == key and item.name == option)
+            )
+            if not options:
+                raise PlanError(f"no option of {site.title} applies", span=site.span)
+            return replace(site, options=options)
+
+        return replace(self, sites=tuple(strike(site) for site in self.sites))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How one site was answered: the options with their predicted seconds, and what decided."""
+
+    site: str
+    label: str
+    chosen: str
+    options: tuple[tuple[str, float], ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Answers by site, complete or partial; with how they came about if a policy gave them.
+
+    answers: option names by site key text, or by a pattern over `kind:label` ("fusion:*") when an
+    expert writes them. forbidden: options never to take, preferred: options to take where they
+    are possible, both by the same patterns.
+    """
+
+    answers: Mapping[str, str] = field(default_factory=dict[str, str])
+    forbidden: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    preferred: Mapping[str, str] = field(default_factory=dict[str, str])
+    decisions: tuple[Decision, ...] = ()
+
+    def fixed(self, site: Site) -> str | None:
+        """The answer this plan fixes for a site, if any. Raises PlanError for an unknown option."""
+        name = self.answers.get(str(site.key))
+        if name is None:
+            name = next(
+                (a for pattern, a in self.answers.items() if fnmatchcase(site.title, pattern)), None
+            )
+        return None if name is None else site.option(name).name
+
+    def allowed(self, site: Site) -> tuple[Option, ...]:
+        """The options that this plan leaves open. Raises PlanError if it forbids them all."""
+        name = self.fixed(site)
+        if name is not None:
+            return (site.option(name),)
+        banned = {
+            option
+            for pattern, options in self.forbidden.items()
+            if pattern == str(site.key) or fnmatchcase(site.title, pattern)
+            for option in options
+        }
+        left = tuple(option for option in site.options if option.name not in banned)
+        if not left:
+            raise PlanError(
+                f"the plan forbids every option of {site.title}",
+                span=site.span,
+                remedy=f"allow one of: {', '.join(option.name for option in site.options)}",
+            )
+        wanted = next(
+            (o for pattern, o in self.preferred.items() if fnmatchcase(site.title, pattern)), None
+        )
+        return tuple(option for option in left if option.name == wanted) or left
+
+    def merged(self, other: Plan) -> Plan:
+        """Both plans' answers; `other` wins where they differ."""
+        return Plan(
+            {**self.answers, **other.answers},
+            {**self.forbidden, **other.forbidden},
+            {**self.preferred, **other.preferred},
+            (*self.decisions, *other.decisions),
+        )
+
+    def to_json(self) -> str:
+        """The plan as JSON text, which `from_json` reads."""
+        record = {
+            "format": "transect.plan.1",
+            "answers": dict(self.answers),
+            "forbidden": {key: list(names) for key, names in self.forbidden.items()},
+            "preferred": dict(self.preferred),
+            "decisions": [
+                {
+                    "site": d.site,
+                    "label": d.label,
+                    "chosen": d.chosen,
+                    "options": list(d.options),
+                    "reason": d.reason,
+                }
+                for d in self.decisions
+            ],
+        }
+        return json.dumps(record, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """The plan that `to_json` wrote. Raises InputError if the text is something else."""
+        try:
+            record: Any = json.loads(text)
+            if record["format"] != "transect.plan.1":
+                raise InputError(
+                    f"a plan of format {record['format']!r}", remedy="expected transect.plan.1"
+                )
+            decisions = tuple(
+                Decision(
+                    d["site"],
+                    d["label"],
+                    d["chosen"],
+                    tuple((n, float(s)) for n, s in d["options"]),
+                    d["reason"],
+                )
+                for d in record["decisions"]
+            )
+            forbidden = {key: tuple(names) for key, names in record["forbidden"].items()}
+            return cls(record["answers"], forbidden, record["preferred"], decisions)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"not a plan: {error}", remedy="give what Plan.save wrote") from error
+
+    def save(self, path: str | Path) -> None:
+        """Write the plan to a JSON file."""
+        Path(path).write_text(self.to_json(), encoding="utf-8")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a plan from a JSON file."""
+        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+
+    def explain(self) -> str:
+        """For every site: what was chosen, what else was possible at which predicted cost, why."""
+        lines: list[str] = []
+        for decision in self.decisions:
+            lines.append(f"{decision.label}: {decision.chosen}  ({decision.reason})")
+            for name, seconds in decision.options:
+                mark = "*" if name == decision.chosen else " "
+                lines.append(f"  {mark} {name:<24} {seconds * 1e6:12.2f} us predicted")
+        return "\n".join(lines) if lines else "nothing was left to choose"
+
+    def __str__(self) -> str:
+        return self.explain()
