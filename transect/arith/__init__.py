@@ -1,0 +1,1 @@
+"""Simplification, bounds, iteration maps and proofs over integer terms."""

@@ -1,0 +1,1 @@
+"""compile(): the whole pipeline, in order."""

@@ -1,0 +1,1 @@
+"""One folder per hardware target: intrinsics, schedule rules, usable libraries."""

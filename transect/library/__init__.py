@@ -1,0 +1,1 @@
+"""One file per library: what it can do and how it is called."""

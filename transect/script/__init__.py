@@ -1,0 +1,1 @@
+"""TVMScript: the parser and the printer of T, R and I."""
