@@ -1,0 +1,306 @@
+"""Which part of each buffer a statement reads and writes, as boxes over the variables around it.
+
+Variables bound inside the statement are relaxed to their ranges. What cannot be bounded, such as
+an index read from memory, becomes the whole axis. Regions over chosen loops, with proofs, are in
+`tir.analysis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from transect.ir.expr import (
+    Add,
+    Broadcast,
+    Call,
+    Cast,
+    Expr,
+    FloorDiv,
+    IntImm,
+    Max,
+    Min,
+    Mul,
+    Ramp,
+    Range,
+    Sub,
+    Var,
+    as_expr,
+    as_int,
+    maximum,
+    minimum,
+)
+from transect.ir.term import Term
+from transect.ir.traverse import substitute, walk
+from transect.tir.affine import affine, difference
+from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
+from transect.tir.intrinsics import INTRINSICS
+from transect.tir.stmt import (
+    Bind,
+    Block,
+    BlockRealize,
+    BufferStore,
+    For,
+    SeqStmt,
+    Stmt,
+)
+from transect.tir.visit import bound_buffers, child_stmts, own_terms
+
+Interval = tuple[Expr, Expr]
+"""Inclusive lower and upper end."""
+
+Ranges = Mapping[Var, Interval | None]
+"""What variables range over; None: not known."""
+
+
+def relax(expr: Expr, ranges: Ranges) -> Interval | None:
+    """The interval of an integer expression while each variable takes any value of its interval.
+
+    None if a part that varies is not monotone in a way that is known here.
+    """
+    if isinstance(expr, Var):
+        return ranges.get(expr, (expr, expr))
+    if not any(_varies(item, ranges) for item in walk(expr)):
+        return expr, expr
+    rule = _RELAX.get(type(expr))
+    return None if rule is None else rule(expr, ranges)
+
+
+def _varies(item: Term, ranges: Ranges) -> bool:
+    if isinstance(item, Call):
+        return item.effect != "pure"
+    return item in ranges or isinstance(item, BufferLoad | Ramp)
+
+
+def _pair(expr: Add | Sub | Min | Max, ranges: Ranges) -> tuple[Interval, Interval] | None:
+    a = relax(expr.a, ranges)
+    b = None if a is None else relax(expr.b, ranges)
+    return None if a is None or b is None else (a, b)
+
+
+def _relax_add(expr: Add, ranges: Ranges) -> Interval | None:
+    pair = _pair(expr, ranges)
+    return None if pair is None else (pair[0][0] + pair[1][0], pair[0][1] + pair[1][1])
+
+
+def _relax_sub(expr: Sub, ranges: Ranges) -> Interval | None:
+    pair = _pair(expr, ranges)
+    return None if pair is None else (pair[0][0] - pair[1][1], pair[0][1] - pair[1][0])
+
+
+def _relax_min(expr: Min, ranges: Ranges) -> Interval | None:
+    pair = _pair(expr, ranges)
+    return (
+        None if pair is None else (minimum(pair[0][0], pair[1][0]), minimum(pair[0][1], pair[1][1]))
+    )
+
+
+def _relax_max(expr: Max, ranges: Ranges) -> Interval | None:
+    pair = _pair(expr, ranges)
+    return (
+        None if pair is None else (maximum(pair[0][0], pair[1][0]), maximum(pair[0][1], pair[1][1]))
+    )
+
+
+def _relax_mul(expr: Mul, ranges: Ranges) -> Interval | None:
+    value, factor = (expr.b, expr.a) if isinstance(expr.a, IntImm) else (expr.a, expr.b)
+    inner = relax(value, ranges)
+    if inner is None:
+        return None
+    known = as_int(factor)
+    if known is not None:
+        low, high = inner if known >= 0 else inner[::-1]
+        return low * factor, high * factor
+    # A symbolic factor is a stride or a dimension, which is not negative, if it does not vary.
+    if relax(factor, ranges) == (factor, factor) and isinstance(factor, Var):
+        return inner[0] * factor, inner[1] * factor
+    return None
+
+
+def _relax_floordiv(expr: FloorDiv, ranges: Ranges) -> Interval | None:
+    inner, divisor = relax(expr.a, ranges), as_int(expr.b)
+    if inner is None or divisor is None or divisor <= 0:
+        return None
+    return inner[0] // divisor, inner[1] // divisor
+
+
+def _relax_cast(expr: Cast, ranges: Ranges) -> Interval | None:
+    inner = relax(expr.value, ranges)
+    if inner is None or not (expr.to.is_int and expr.value.dtype.is_int):
+        return None
+    return inner[0].astype(expr.to), inner[1].astype(expr.to)
+
+
+def _relax_ramp(expr: Ramp, ranges: Ranges) -> Interval | None:
+    base, stride = relax(expr.base, ranges), as_int(expr.stride)
+    if base is None or stride is None or expr.scalable:
+        return None
+    reach = stride * (expr.lanes - 1)
+    return base[0] + min(reach, 0), base[1] + max(reach, 0)
+
+
+def _relax_broadcast(expr: Broadcast, ranges: Ranges) -> Interval | None:
+    return relax(expr.value, ranges)
+
+
+_RELAX: dict[type[Expr], Callable[..., Interval | None]] = {
+    Add: _relax_add,
+    Sub: _relax_sub,
+    Mul: _relax_mul,
+    Min: _relax_min,
+    Max: _relax_max,
+    FloorDiv: _relax_floordiv,
+    Cast: _relax_cast,
+    Ramp: _relax_ramp,
+    Broadcast: _relax_broadcast,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One load or store, or one region of a nested block.
+
+    ranges: per axis its interval once all that is bound inside is relaxed; None: the whole axis.
+    """
+
+    buffer: Buffer
+    write: bool
+    ranges: tuple[Interval | None, ...]
+
+
+def accesses(stmt: Stmt) -> list[Access]:
+    """Every access of `stmt`, in order, relaxed over the variables that `stmt` binds inside.
+
+    A nested block that declares regions counts by them. Buffers defined inside are left out. An
+    `address_of` counts as a read and a write of the whole buffer: what is done there is unknown.
+    """
+    collector = _Collector()
+    collector.visit(stmt, {}, {})
+    return [item for item in collector.found if item.buffer not in collector.local]
+
+
+class _Collector:
+    def __init__(self) -> None:
+        self.found: list[Access] = []
+        self.local: set[Buffer] = set()
+
+    def visit(
+        self, stmt: Stmt, ranges: dict[Var, Interval | None], values: dict[Var, Expr]
+    ) -> None:
+        """`values`: of the bindings in scope; a SeqStmt's are shared by what follows in it."""
+        self.local.update(bound_buffers(stmt))
+        if isinstance(stmt, BlockRealize):
+            self.realize(stmt, ranges, values)
+            return
+        if not isinstance(stmt, Block):
+            self.loads(own_terms(stmt), ranges, values)
+        if isinstance(stmt, BufferStore):
+            self.add(stmt.buffer, stmt.indices, ranges, values, write=True)
+        elif isinstance(stmt, For):
+            ranges = {
+                **ranges,
+                stmt.var: self.interval(Range(stmt.min, stmt.extent), ranges, values),
+            }
+        elif isinstance(stmt, Bind):
+            values[stmt.var] = substitute(stmt.value, values)
+        inner = values if isinstance(stmt, SeqStmt) else dict(values)
+        for child in child_stmts(stmt):
+            self.visit(child, ranges, inner)
+
+    def realize(
+        self, stmt: BlockRealize, ranges: dict[Var, Interval | None], values: dict[Var, Expr]
+    ) -> None:
+        block = stmt.block
+        self.loads((stmt.predicate, *stmt.iter_values), ranges, values)
+        self.local.update(bound_buffers(block))
+        inner = dict(values)
+        for iter_var, value in zip(block.iter_vars, stmt.iter_values, strict=True):
+            inner[iter_var.var] = substitute(value, values)
+        if not block.reads and not block.writes:
+            for child in child_stmts(block):
+                self.visit(child, ranges, inner)
+            return
+        for regions, write in ((block.reads, False), (block.writes, True)):
+            for region in regions:
+                boxes = tuple(self.interval(item, ranges, inner) for item in region.ranges)
+                self.found.append(Access(region.buffer, write, boxes))
+
+    def interval(self, item: Range, ranges: Ranges, values: Mapping[Var, Expr]) -> Interval | None:
+        low = relax(substitute(item.min, values), ranges)
+        last = affine(substitute(item.min + item.extent, values)).plus(-1).to_expr(item.min.dtype)
+        high = relax(last, ranges)
+        return None if low is None or high is None else (low[0], high[1])
+
+    def loads(self, terms: Iterable[Term], ranges: Ranges, values: Mapping[Var, Expr]) -> None:
+        for item in walk(*terms):
+            if isinstance(item, BufferLoad):
+                self.add(item.buffer, item.indices, ranges, values, write=False)
+            elif isinstance(item, Call) and item.op is INTRINSICS["address_of"]:
+                (target,) = item.args
+                if isinstance(target, BufferLoad):
+                    whole = (None,) * target.buffer.ndim
+                    self.found += [Access(target.buffer, write, whole) for write in (False, True)]
+
+    def add(
+        self,
+        buffer: Buffer,
+        indices: tuple[Expr, ...],
+        ranges: Ranges,
+        values: Mapping[Var, Expr],
+        *,
+        write: bool,
+    ) -> None:
+        relaxed = tuple(relax(substitute(index, values), ranges) for index in indices)
+        self.found.append(Access(buffer, write, relaxed))
+
+
+def to_regions(found: Iterable[Access]) -> tuple[BufferRegion, ...]:
+    """The accesses joined to one box per buffer, buffers in order of first appearance."""
+    boxes: dict[Buffer, list[Interval | None]] = {}
+    for item in found:
+        known = boxes.get(item.buffer)
+        if known is None:
+            boxes[item.buffer] = list(item.ranges)
+        else:
+            boxes[item.buffer] = [_hull(a, b) for a, b in zip(known, item.ranges, strict=True)]
+    return tuple(
+        BufferRegion(
+            buffer,
+            tuple(
+                Range.of(extent) if box is None else _range(box)
+                for box, extent in zip(ranges, buffer.shape, strict=True)
+            ),
+        )
+        for buffer, ranges in boxes.items()
+    )
+
+
+def block_regions(*parts: Stmt) -> tuple[tuple[BufferRegion, ...], tuple[BufferRegion, ...]]:
+    """The regions that a block of these statements (init and body) reads and writes.
+
+    What only an update's own init needs, the buffer that a reduction accumulates into, is not
+    among the reads, as in TensorIR.
+    """
+    found = [item for part in parts for item in accesses(part)]
+    writes = to_regions(item for item in found if item.write)
+    reads = to_regions(item for item in found if not item.write)
+    if len(parts) > 1:
+        written = {region.buffer for region in writes}
+        reads = tuple(region for region in reads if region.buffer not in written)
+    return reads, writes
+
+
+def _hull(a: Interval | None, b: Interval | None) -> Interval | None:
+    if a is None or b is None:
+        return None
+    low, high = difference(b[0], a[0]), difference(b[1], a[1])
+    if low is None or high is None:
+        return None
+    return (a[0] if low >= 0 else b[0]), (a[1] if high <= 0 else b[1])
+
+
+def _range(box: Interval) -> Range:
+    low, high = box
+    if low is high:
+        return Range(low, as_expr(1, low.dtype))
+    return Range(low, (affine(high) - affine(low)).plus(1).to_expr(low.dtype))
