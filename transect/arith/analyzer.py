@@ -1,0 +1,120 @@
+"""Analyzer: what is known about the variables of a scope, and the questions one asks of it.
+
+Integers of dtype int64 are indices: their arithmetic is taken not to overflow. Narrower and
+unsigned integers wrap around, and rules of unbounded integers are used on them only where their
+bounds show that nothing does. A division by zero has no value: what is proved of an expression
+holds where the expression has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from transect.arith.inference import Inference, is_index_like
+from transect.arith.interval import EVERYTHING, Bounds
+from transect.arith.poly import Poly
+from transect.arith.simplify import Simplifier
+from transect.ir.expr import Expr, ExprLike, IntImm, LE, Range, Var, as_expr, promote
+from transect.support.errors import InputTypeError
+
+
+class Analyzer:
+    """Simplifies and proves under the knowledge given to it. Not shared between threads.
+
+    A fresh one knows nothing, not even that dimensions are not negative: bind them to (0, None).
+    """
+
+    def __init__(self) -> None:
+        self._simplifier = Simplifier(Inference())
+
+    def bind(self, var: Var, value: Range | tuple[int | None, int | None] | Expr) -> None:
+        """Say what `var` may be: in a Range, between two inclusive ends (None: no end), or an
+        expression. Saying more narrows what was said before.
+
+        Symbolic ends of a Range are used only about expressions in which `var` occurs: that a
+        loop runs at all is not known outside of it.
+        """
+        known = self._simplifier.known
+        if isinstance(value, Range):
+            self._bind_range(var, value)
+        elif isinstance(value, tuple):
+            known.limit(var, Bounds(*value))
+        elif value.dtype is not var.dtype:
+            raise InputTypeError(f"{var.name} is {var.dtype}, bound to {value.dtype}")
+        else:
+            known.definitions[var] = self.simplify(value)
+        known.order.number(var)
+        known.changed()
+        self._simplifier.forget()
+
+    def _bind_range(self, var: Var, value: Range) -> None:
+        known = self._simplifier.known
+        start = known.poly(self.simplify(value.min))
+        extent = known.poly(self.simplify(value.extent))
+        if not (known.exact(start, var.dtype) and known.exact(extent, var.dtype)):
+            return
+        last = start.plus(extent).shifted(-1)
+        known.limit(var, Bounds(known.best_bounds(start).min, known.best_bounds(last).max))
+        facts = known.scoped.setdefault(var, [])
+        if start.value is None:
+            facts.append(Poly.atom(var).plus(start, -1))
+        if last.value is None:
+            facts.append(last.plus(Poly.atom(var), -1))
+
+    def assume(self, condition: Expr) -> None:
+        """Take `condition` as true from here on."""
+        self._simplifier.learn(self.simplify(condition))
+
+    @contextmanager
+    def constraint(self, condition: Expr) -> Iterator[None]:
+        """Inside the with statement, `condition` is true."""
+        with self._simplifier.assuming(self.simplify(condition)):
+            yield
+
+    def simplify(self, expr: ExprLike) -> Expr:
+        """An equal expression in canonical form: the same for expressions that are equal by the
+        rules, in every process."""
+        return self._simplifier.simplify(as_expr(expr))
+
+    def bounds(self, expr: ExprLike) -> Bounds:
+        """The interval in which an integer or bool expression lies, as far as it is known."""
+        simple = self.simplify(expr)
+        known = self._simplifier.known
+        direct = known.bounds(simple)
+        if not is_index_like(simple) or isinstance(simple, IntImm):
+            return direct
+        poly = known.poly(simple)
+        return direct & known.best_bounds(poly) if known.exact(poly, simple.dtype) else direct
+
+    def can_prove(self, condition: Expr | bool) -> bool:
+        """Whether `condition` holds for sure. False says nothing about its opposite."""
+        if isinstance(condition, bool):
+            return condition
+        simple = self.simplify(condition)
+        return isinstance(simple, IntImm) and simple.value == 1
+
+    def can_prove_equal(self, a: ExprLike, b: ExprLike) -> bool:
+        """Whether a == b for sure. Of floats: whether they are the same value, bit for bit."""
+        left, right = (self.simplify(side) for side in promote(a, b))
+        if left is right:
+            return True
+        if not is_index_like(left):
+            return False
+        known = self._simplifier.known
+        # Differences are exact in wrapping arithmetic, too.
+        difference = self.simplify(left - right)
+        if isinstance(difference, IntImm):
+            return difference.value == 0
+        p, q = known.poly(left), known.poly(right)
+        if not (known.exact(p, left.dtype) and known.exact(q, left.dtype)):
+            return False
+        gap = (
+            known.poly(difference)
+            if known.exact(known.poly(difference), left.dtype)
+            else p.plus(q, -1)
+        )
+        return known.nonnegative(gap) and known.nonnegative(gap.scaled(-1))
+
+
+__all__ = ["EVERYTHING", "LE", "Analyzer", "Bounds", "Mapping"]
