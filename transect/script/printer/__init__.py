@@ -1,0 +1,1 @@
+"""IR to script text: names, scalar expressions, statements, functions, types, graph values, modules."""
