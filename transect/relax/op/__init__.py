@@ -1,0 +1,228 @@
+"""The operators of graphs, as one table: script name (without "R.") -> where its class is.
+
+Each entry is a frozen dataclass, in the file of its family: what it means, its type inference, its
+loops. A package of one's own adds operators through the entry-point group "transect.operators",
+each entry named as in script and pointing at the class.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from functools import cache
+from importlib.metadata import entry_points
+
+from transect.relax.expr import Op
+from transect.support.errors import InputError
+
+_FAMILIES: dict[str, dict[str, str]] = {
+    "binary": {
+        "add": "Add",
+        "subtract": "Subtract",
+        "multiply": "Multiply",
+        "divide": "Divide",
+        "floor_divide": "FloorDivide",
+        "floor_mod": "FloorMod",
+        "mod": "Mod",
+        "power": "Power",
+        "atan2": "Atan2",
+        "log_add_exp": "LogAddExp",
+        "maximum": "Maximum",
+        "minimum": "Minimum",
+        "bitwise_and": "BitwiseAnd",
+        "bitwise_or": "BitwiseOr",
+        "bitwise_xor": "BitwiseXor",
+        "left_shift": "LeftShift",
+        "right_shift": "RightShift",
+        "logical_and": "LogicalAnd",
+        "logical_or": "LogicalOr",
+        "logical_xor": "LogicalXor",
+    },
+    "compare": {
+        "equal": "Equal",
+        "not_equal": "NotEqual",
+        "less": "Less",
+        "less_equal": "LessEqual",
+        "greater": "Greater",
+        "greater_equal": "GreaterEqual",
+        "where": "Where",
+    },
+    "create": {
+        "full": "Full",
+        "full_like": "FullLike",
+        "zeros": "Zeros",
+        "ones": "Ones",
+        "zeros_like": "ZerosLike",
+        "ones_like": "OnesLike",
+        "arange": "Arange",
+        "triu": "Triu",
+        "tril": "Tril",
+        "eye": "Eye",
+        "eye_like": "EyeLike",
+        "one_hot": "OneHot",
+        "hamming_window": "HammingWindow",
+    },
+    "elementwise": {
+        "exp": "Exp",
+        "log": "Log",
+        "log2": "Log2",
+        "log10": "Log10",
+        "log1p": "Log1p",
+        "expm1": "Expm1",
+        "sqrt": "Sqrt",
+        "rsqrt": "Rsqrt",
+        "sin": "Sin",
+        "cos": "Cos",
+        "tan": "Tan",
+        "sinh": "Sinh",
+        "cosh": "Cosh",
+        "tanh": "Tanh",
+        "asin": "Asin",
+        "acos": "Acos",
+        "atan": "Atan",
+        "asinh": "Asinh",
+        "acosh": "Acosh",
+        "atanh": "Atanh",
+        "erf": "Erf",
+        "sigmoid": "Sigmoid",
+        "negative": "Negative",
+        "abs": "Abs",
+        "sign": "Sign",
+        "square": "Square",
+        "floor": "Floor",
+        "ceil": "Ceil",
+        "trunc": "Trunc",
+        "round": "Round",
+        "clip": "Clip",
+        "isnan": "IsNan",
+        "isinf": "IsInf",
+        "isfinite": "IsFinite",
+        "logical_not": "LogicalNot",
+        "bitwise_not": "BitwiseNot",
+        "astype": "Astype",
+        "wrap_param": "WrapParam",
+        "builtin.stop_lift_params": "StopLiftParams",
+    },
+    "index": {
+        "take": "Take",
+    },
+    "linear_algebra": {
+        "matmul": "Matmul",
+        "linear": "Linear",
+        "outer": "Outer",
+        "einsum": "Einsum",
+    },
+    "manipulate": {
+        "reshape": "Reshape",
+        "flatten": "Flatten",
+        "nn.batch_flatten": "BatchFlatten",
+        "squeeze": "Squeeze",
+        "expand_dims": "ExpandDims",
+        "broadcast_to": "BroadcastTo",
+        "permute_dims": "PermuteDims",
+        "concat": "Concat",
+        "stack": "Stack",
+        "split": "Split",
+        "repeat": "Repeat",
+        "tile": "Tile",
+        "flip": "Flip",
+        "meshgrid": "Meshgrid",
+    },
+    "memory": {
+        "memory.alloc_storage": "AllocStorage",
+        "memory.alloc_tensor": "AllocTensor",
+    },
+    "nn_activation": {
+        "nn.relu": "Relu",
+        "nn.relu6": "Relu6",
+        "nn.leakyrelu": "LeakyRelu",
+        "nn.elu": "Elu",
+        "nn.celu": "Celu",
+        "nn.selu": "Selu",
+        "nn.gelu": "Gelu",
+        "nn.gelu_tanh": "GeluTanh",
+        "nn.silu": "Silu",
+        "nn.softplus": "Softplus",
+        "nn.softsign": "Softsign",
+        "nn.hardsigmoid": "HardSigmoid",
+        "nn.hardswish": "HardSwish",
+        "nn.mish": "Mish",
+        "nn.thresholded_relu": "ThresholdedRelu",
+        "nn.prelu": "Prelu",
+        "nn.softmax": "Softmax",
+        "nn.log_softmax": "LogSoftmax",
+        "nn.dropout": "Dropout",
+    },
+    "nn_conv": {
+        "nn.conv1d": "Conv1d",
+        "nn.conv2d": "Conv2d",
+        "nn.conv3d": "Conv3d",
+        "nn.conv1d_transpose": "Conv1dTranspose",
+        "nn.conv2d_transpose": "Conv2dTranspose",
+        "nn.conv3d_transpose": "Conv3dTranspose",
+    },
+    "nn_pool": {
+        "nn.max_pool1d": "MaxPool1d",
+        "nn.max_pool2d": "MaxPool2d",
+        "nn.max_pool3d": "MaxPool3d",
+        "nn.avg_pool1d": "AvgPool1d",
+        "nn.avg_pool2d": "AvgPool2d",
+        "nn.avg_pool3d": "AvgPool3d",
+        "nn.adaptive_avg_pool1d": "AdaptiveAvgPool1d",
+        "nn.adaptive_avg_pool2d": "AdaptiveAvgPool2d",
+        "nn.adaptive_avg_pool3d": "AdaptiveAvgPool3d",
+        "nn.adaptive_max_pool1d": "AdaptiveMaxPool1d",
+        "nn.adaptive_max_pool2d": "AdaptiveMaxPool2d",
+        "nn.adaptive_max_pool3d": "AdaptiveMaxPool3d",
+    },
+    "reduce": {
+        "sum": "Sum",
+        "prod": "Prod",
+        "max": "Max",
+        "min": "Min",
+        "mean": "Mean",
+        "variance": "Variance",
+        "std": "Std",
+    },
+    "slice": {
+        "strided_slice": "StridedSlice",
+        "slice_scatter": "SliceScatter",
+        "dynamic_strided_slice": "DynamicStridedSlice",
+    },
+}
+"""File of this folder -> script name -> class."""
+
+OPERATORS: dict[str, str] = {
+    name: f"transect.relax.op.{family}:{attribute}"
+    for family, entries in _FAMILIES.items()
+    for name, attribute in entries.items()
+}
+"""Script name -> "module:Class"."""
+
+ENTRY_POINTS = "transect.operators"
+"""The entry-point group of operators in users' packages."""
+
+
+@cache
+def find_operator(name: str) -> type[Op]:
+    """The operator with a script name such as "nn.softmax", loaded when first asked for.
+
+    Raises InputError, with the closest names, if there is none.
+    """
+    path = OPERATORS.get(name)
+    if path is not None:
+        module, _, attribute = path.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    added = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name in added:
+        loaded = added[name].load()
+        if not (isinstance(loaded, type) and issubclass(loaded, Op)):
+            raise InputError(f"the entry point {added[name].value!r} of {name!r} is no operator")
+        return loaded
+    close = difflib.get_close_matches(name, [*OPERATORS, *added], n=3)
+    raise InputError(
+        f"there is no operator {name!r}",
+        remedy=f"did you mean {' or '.join(map(repr, close))}?"
+        if close
+        else f'add one through the entry-point group "{ENTRY_POINTS}"',
+    )

@@ -1,0 +1,51 @@
+"""The base of the operators in this folder: canonical attributes, and what an entry may define.
+
+An entry gives `infer`, and one of `legalize` (loops) or `decompose` (other operators); operators
+that only later passes lower, such as allocations, give neither.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transect.ir.dtype import as_dtype
+from transect.relax.expr import Op, Value, Var
+
+Emit = Callable[[Value], Var]
+"""Binds a value to a new variable and returns that: what `decompose` is given to build with."""
+
+
+@dataclass(frozen=True)
+class Operator(Op):
+    """An operator on tensors, as a frozen dataclass of its attributes.
+
+    Attributes are made canonical when the operator is made: lists become tuples, and the spelling
+    of a dtype becomes the DType, so that equal operators are equal objects.
+
+    legalize(self, b: FunctionBuilder, *operands) -> Buffer | tuple[Buffer, ...]
+        writes the loops that compute the result. An operand is a Buffer where its type is a
+        tensor, an Expr where it is a scalar, a tuple of Expr where it is a shape, a tuple of
+        operands where it is a tuple, None where it is absent.
+    decompose(self, emit: Emit, *operands: Value) -> Value
+        builds the result from calls of other operators, each bound with `emit`.
+    """
+
+    is_view: ClassVar[bool] = False
+    """Whether the result is the first operand's data under another shape."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            old = getattr(self, field.name)
+            new = _canonical(old, is_dtype="DType" in str(field.type))
+            if new is not old:
+                object.__setattr__(self, field.name, new)
+
+
+def _canonical(value: Any, *, is_dtype: bool) -> Any:
+    if isinstance(value, list | tuple):
+        items: list[Any] = [_canonical(item, is_dtype=False) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return tuple(items)
+    return as_dtype(value) if is_dtype and value is not None else value

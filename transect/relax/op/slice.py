@@ -1,0 +1,305 @@
+"""Slices of tensors by begin, end and stride, read and written.
+
+Selecting by tensors of indices lives in `index.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transect.arith import Analyzer
+from transect.ir.dtype import INT64
+from transect.ir.expr import (
+    EQ,
+    Expr,
+    IntImm,
+    Var,
+    as_int,
+    cast,
+    ceildiv,
+    logical_and,
+    maximum,
+    minimum,
+    select,
+)
+from transect.ir.traverse import free_vars
+from transect.ir.types import TensorType, Type
+from transect.relax.op.inference import (
+    common_device,
+    common_dtype,
+    constant,
+    fail,
+    normalize_axes,
+    present,
+    require_same,
+    scalar,
+    shape,
+    tensor,
+    unknown_like,
+    with_shape,
+)
+from transect.relax.op.operator import Operator
+from transect.tir.buffer import Buffer
+from transect.tir.builder import FunctionBuilder
+from transect.tir.op import if_then_else
+
+_END_32 = 2**31 - 1
+"""What ONNX says to write for "to the end" where int32 holds the positions."""
+_FAR = 2**48
+"""No dimension is as large: positions from here on mean "to the end"."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """One axis of a slice: `count` elements, the first at `start`, `step` apart."""
+
+    start: Expr
+    step: Expr
+    count: Expr
+
+
+def slice_bounds(
+    op: Operator, size: Expr, begin: Expr, end: Expr, step: Expr, *, inbound: bool = False
+) -> Bounds:
+    """What begin:end:step selects of an axis of `size`, by Python's rules.
+
+    Negative positions count from the end, those beyond the ends are moved to them. inbound: the
+    caller vouches that begin and end need no moving. Raises InferenceError for a step of 0, or one
+    whose sign cannot be told.
+    """
+    begin, end, step = (cast(value, INT64) for value in (begin, end, step))
+    analyzer = _analyzer(size)
+    forward = _sign(op, step) > 0
+    first, last = (IntImm(0), size) if forward else (IntImm(-1), size - 1)
+
+    def place(position: Expr) -> Expr:
+        number = as_int(position)
+        if number is not None:
+            if number >= _FAR or number == _END_32:
+                return last
+            if number <= -_FAR or number in (-_END_32, -_END_32 - 1):
+                return first
+            moved = position if number >= 0 else size + number
+            if inbound:
+                return moved
+            if number >= 0:
+                return minimum(moved, last)
+            return maximum(moved, first)
+        if inbound and analyzer.can_prove(position >= 0):
+            return position
+        moved = select(position < 0, position + size, position)
+        moved = analyzer.simplify(moved)
+        return moved if inbound else minimum(maximum(moved, first), last)
+
+    start, stop = analyzer.simplify(place(begin)), analyzer.simplify(place(end))
+    distance = stop - start if forward else start - stop
+    stride = step if forward else analyzer.simplify(IntImm(0) - step)
+    count = analyzer.simplify(maximum(ceildiv(distance, stride), 0))
+    return Bounds(start, step, count)
+
+
+def _sign(op: Operator, step: Expr) -> int:
+    number = as_int(step)
+    if number is not None:
+        if number == 0:
+            fail(op, "a stride must not be 0")
+        return 1 if number > 0 else -1
+    analyzer = Analyzer()
+    if not (analyzer.can_prove(step > 0) or analyzer.can_prove(step < 0)):
+        fail(op, f"cannot tell the sign of the stride {step!r}", "use a constant stride")
+    return 1 if analyzer.can_prove(step > 0) else -1
+
+
+def _analyzer(size: Expr) -> Analyzer:
+    """An Analyzer that knows that `size` and its variables are not negative. Positions may be."""
+    analyzer = Analyzer()
+    for var in free_vars((size,)):
+        analyzer.bind(var, (0, None))
+    return analyzer
+
+
+@dataclass(frozen=True)
+class SliceOperator(Operator):
+    """Base of the operators with axes, begin, end and strides as operands."""
+
+    assume_inbound: bool = False
+
+    def bounds(
+        self,
+        sizes: Sequence[Expr],
+        axes: Sequence[Expr],
+        begin: Sequence[Expr],
+        end: Sequence[Expr],
+        strides: Sequence[Expr] | None,
+    ) -> dict[int, Bounds]:
+        """What is selected of each sliced axis."""
+        steps = [IntImm(1)] * len(axes) if strides is None else strides
+        numbers = [constant(self, axis, "an axis") for axis in axes]
+        where = normalize_axes(self, numbers, len(sizes))
+        if not len(begin) == len(end) == len(steps) == len(where):
+            fail(
+                self,
+                f"{len(where)} axes, {len(begin)} begins, {len(end)} ends, {len(steps)} strides",
+            )
+        return {
+            axis: slice_bounds(self, sizes[axis], low, high, step, inbound=self.assume_inbound)
+            for axis, low, high, step in zip(where, begin, end, steps, strict=True)
+        }
+
+    def known_bounds(
+        self, x: TensorType, axes: Type, begin: Type, end: Type, strides: Type | None
+    ) -> dict[int, Bounds] | None:
+        """As `bounds` from the operands' types, None where a position is unknown."""
+        stride = None if strides is None or present(strides) is None else strides
+        given = [
+            shape(self, value, what)
+            for value, what in ((axes, "axes"), (begin, "begin"), (end, "end"))
+        ]
+        steps = None if stride is None else shape(self, stride, "strides")
+        where, low, high = given
+        if x.shape is None or where is None or low is None or high is None:
+            return None
+        if stride is not None and steps is None:
+            return None
+        return self.bounds(x.shape, where, low, high, steps)
+
+
+@dataclass(frozen=True)
+class StridedSlice(SliceOperator):
+    """strided_slice(x, axes, begin, end, strides): x[begin:end:stride] along each of `axes`.
+
+    axes: constant. begin, end, strides: shapes (or tuples of scalars), a value for each of the
+    axes, by Python's rules; a symbolic stride must have a provable sign. strides: 1 by default.
+    assume_inbound: begin and end lie within the axes. Source: ONNX Slice-13.
+    """
+
+    name = "strided_slice"
+
+    def infer(
+        self, x: Type, axes: Type, begin: Type, end: Type, strides: Type | None = None
+    ) -> TensorType:
+        """The number of positions selected of each axis."""
+        data = tensor(self, x, "x")
+        found = self.known_bounds(data, axes, begin, end, strides)
+        if found is None or data.shape is None:
+            return unknown_like(data)
+        return with_shape(
+            data,
+            [found[axis].count if axis in found else n for axis, n in enumerate(data.shape)],
+        )
+
+    def legalize(
+        self,
+        b: FunctionBuilder,
+        x: Buffer,
+        axes: tuple[Expr, ...],
+        begin: tuple[Expr, ...],
+        end: tuple[Expr, ...],
+        strides: tuple[Expr, ...] | None = None,
+    ) -> Buffer:
+        """One map."""
+        found = self.bounds(x.shape, axes, begin, end, strides or None)
+        sizes = tuple(found[k].count if k in found else n for k, n in enumerate(x.shape))
+
+        def element(*i: Var) -> Expr:
+            return x[
+                tuple(
+                    simplify_position(found[axis], item) if axis in found else item
+                    for axis, item in enumerate(i)
+                )
+            ]
+
+        return b.compute(sizes, element, name="y")
+
+
+def simplify_position(bounds: Bounds, item: Expr) -> Expr:
+    """The position of element `item` of a slice."""
+    return bounds.start + item * bounds.step
+
+
+@dataclass(frozen=True)
+class SliceScatter(Operator):
+    """slice_scatter(x, values, start, end, step, axis): x with values in place of
+    x[start:end:step] along `axis`.
+
+    values: of the type of x but for the extent of the axis, which is the number of positions.
+    start, end, step: scalars; step is positive. Source: torch.slice_scatter.
+    """
+
+    name = "slice_scatter"
+    axis: int = 0
+
+    def bounds(self, x: tuple[Expr, ...], start: Expr, end: Expr, step: Expr | None) -> Bounds:
+        """What is overwritten of the axis."""
+        (axis,) = normalize_axes(self, self.axis, len(x))
+        by = IntImm(1) if step is None else step
+        if _sign(self, cast(by, INT64)) < 0:
+            fail(self, "step must be positive")
+        return slice_bounds(self, x[axis], start, end, by)
+
+    def infer(
+        self, x: Type, values: Type, start: Type, end: Type, step: Type | None = None
+    ) -> TensorType:
+        """The type of x."""
+        data, update = tensor(self, x, "x"), tensor(self, values, "values")
+        dtype, device = common_dtype(self, data, update), common_device(self, data, update)
+        limits = [scalar(self, start, "start"), scalar(self, end, "end")]
+        by = None if step is None or present(step) is None else scalar(self, step, "step")
+        if data.shape is not None and update.shape is not None:
+            (axis,) = normalize_axes(self, self.axis, data.ndim)
+            if update.ndim != data.ndim:
+                fail(self, f"values must have {data.ndim} dimensions, got {update.ndim}")
+            found = self.bounds(data.shape, limits[0], limits[1], by)
+            for k, size in enumerate(update.shape):
+                wanted = found.count if k == axis else data.shape[k]
+                require_same(self, size, wanted, f"the extents of axis {k}")
+        return TensorType(data.shape, dtype, data.ndim, device)
+
+    def legalize(
+        self,
+        b: FunctionBuilder,
+        x: Buffer,
+        values: Buffer,
+        start: Expr,
+        end: Expr,
+        step: Expr | None = None,
+    ) -> Buffer:
+        """One map that chooses between the two tensors."""
+        (axis,) = normalize_axes(self, self.axis, x.ndim)
+        found = self.bounds(x.shape, start, end, step)
+
+        def element(*i: Var) -> Expr:
+            offset = i[axis] - found.start
+            number = offset // found.step
+            inside = logical_and(
+                offset >= 0, EQ(offset % found.step, IntImm(0)), number < found.count
+            )
+            return if_then_else(inside, values[(*i[:axis], number, *i[axis + 1 :])], x[i])
+
+        return b.compute(x.shape, element, name="y")
+
+
+@dataclass(frozen=True)
+class DynamicStridedSlice(Operator):
+    """dynamic_strided_slice(x, begin, end, strides): x[begin:end:stride] along every axis, the
+    positions known only at run time.
+
+    begin, end, strides: int64 vectors with one element for each axis. Result: of unknown shape;
+    bind it with match_cast. Source: Relax dynamic_strided_slice.
+    """
+
+    name = "dynamic_strided_slice"
+
+    def infer(self, x: Type, begin: Type, end: Type, strides: Type) -> TensorType:
+        """The rank of x."""
+        data = tensor(self, x, "x")
+        for value, what in ((begin, "begin"), (end, "end"), (strides, "strides")):
+            vector = tensor(self, value, what)
+            if vector.ndim not in (-1, 1) or vector.dtype not in (None, INT64):
+                fail(self, f"{what} must be an int64 vector, got {value!r}")
+            if data.ndim >= 0 and vector.shape is not None:
+                require_same(
+                    self, vector.shape[0], IntImm(data.ndim), f"the size of {what} and the rank"
+                )
+        return unknown_like(data)
