@@ -16,6 +16,7 @@ import numpy as np
 
 from transect.ir.dtype import DType
 from transect.ir.expr import Intrinsic, Var
+from transect.ir.function import BaseFunc
 from transect.ir.node import Node
 from transect.ir.term import Term, attribute_key
 
@@ -114,14 +115,26 @@ class _Comparison:
         self.equal_terms.add((a, b))
         return True
 
+    def functions(self, a: BaseFunc, b: BaseFunc, path: _Path, *, binding: bool) -> bool:
+        # Variables are scoped to a function: another one may bind the same Var to another partner.
+        outer = dict(self.forward), dict(self.backward), set(self.equal_terms)
+        equal = self.fields(a, b, path, binding=binding)
+        self.forward, self.backward, self.equal_terms = outer
+        return equal
+
     def nodes(self, a: Node, b: Node, path: _Path, *, binding: bool) -> bool:
         if type(a) is not type(b):
             return self.fail(path, f"{type(a).__name__} against {type(b).__name__}")
+        if isinstance(a, BaseFunc) and isinstance(b, BaseFunc):
+            return self.functions(a, b, path, binding=binding)
         if type(a).identity:
             known = self.paired(a, b)
             if known is not None:
                 return known or self.fail(path, f"{a!r} against {b!r}, which is bound elsewhere")
             self.bind(a, b)
+        return self.fields(a, b, path, binding=binding)
+
+    def fields(self, a: Node, b: Node, path: _Path, *, binding: bool) -> bool:
         for name in type(a).fields:
             if name in type(a).cosmetic:
                 continue
@@ -143,6 +156,13 @@ def structural_hash(value: object) -> str:
     return hasher.digest.hexdigest()
 
 
+class _EndOfFunction:
+    """Where the numbers that a function gave to its variables are forgotten again."""
+
+    def __init__(self, numbers: dict[object, int]) -> None:
+        self.numbers = numbers
+
+
 class _Hasher:
     def __init__(self) -> None:
         self.digest = hashlib.blake2b(digest_size=16)
@@ -161,10 +181,14 @@ class _Hasher:
         stack: list[Any] = [root]
         while stack:
             value = stack.pop()
-            if isinstance(value, DType):
+            if isinstance(value, _EndOfFunction):
+                self.numbers = value.numbers
+            elif isinstance(value, DType):
                 self.put(str(value))
             elif isinstance(value, Node) and not type(value).identity:
                 self.put(type(value).__name__)
+                if isinstance(value, BaseFunc):
+                    stack.append(_EndOfFunction(dict(self.numbers)))
                 stack.extend(self.parts(value))
             elif isinstance(value, Term | Node):
                 number = self.numbers.get(value)
