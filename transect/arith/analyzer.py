@@ -12,10 +12,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from transect.arith.inference import Inference, is_index_like
-from transect.arith.interval import EVERYTHING, Bounds
+from transect.arith.interval import Bounds
 from transect.arith.poly import Poly
 from transect.arith.simplify import Simplifier
-from transect.ir.expr import Expr, ExprLike, IntImm, LE, Range, Var, as_expr, promote
+from transect.arith.symbolic import Elimination, Ends
+from transect.ir.expr import Expr, ExprLike, IntImm, Range, Var, as_expr, promote
 from transect.support.errors import InputTypeError
 
 
@@ -48,19 +49,21 @@ class Analyzer:
         known.changed()
         self._simplifier.forget()
 
-    def _bind_range(self, var: Var, value: Range) -> None:
+    def _bind_range(self, var: Var, value: Range) -> Ends | None:
+        """Learn a range; returns its first and last value, or None if they may wrap around."""
         known = self._simplifier.known
         start = known.poly(self.simplify(value.min))
         extent = known.poly(self.simplify(value.extent))
-        if not (known.exact(start, var.dtype) and known.exact(extent, var.dtype)):
-            return
         last = start.plus(extent).shifted(-1)
+        if not (known.exact(start, var.dtype) and known.exact(last, var.dtype)):
+            return None
         known.limit(var, Bounds(known.best_bounds(start).min, known.best_bounds(last).max))
         facts = known.scoped.setdefault(var, [])
         if start.value is None:
             facts.append(Poly.atom(var).plus(start, -1))
         if last.value is None:
             facts.append(last.plus(Poly.atom(var), -1))
+        return start, last
 
     def assume(self, condition: Expr) -> None:
         """Take `condition` as true from here on."""
@@ -116,5 +119,31 @@ class Analyzer:
         )
         return known.nonnegative(gap) and known.nonnegative(gap.scaled(-1))
 
+    def symbolic_bounds(
+        self, expr: ExprLike, over: Mapping[Var, Range]
+    ) -> tuple[Expr, Expr] | None:
+        """(least, greatest) value of an integer expression while the variables `over`, outer loops
+        first, run through their ranges; both without these variables. None if none is known.
 
-__all__ = ["EVERYTHING", "LE", "Analyzer", "Bounds", "Mapping"]
+        The ends enclose all values but need not be reached: i // 4 + i % 4 is bounded term by term.
+        """
+        simplifier = self._simplifier
+        with simplifier.scope():
+            ends: dict[Var, Ends] = {}
+            for var, extent in over.items():
+                found = self._bind_range(var, extent)
+                if found is None:
+                    return None
+                simplifier.known.changed()
+                simplifier.forget()
+                ends[var] = found
+            simple = self.simplify(expr)
+            known, dtype = simplifier.known, simple.dtype
+            poly = known.poly(simple)
+            if not is_index_like(simple) or not known.exact(poly, dtype):
+                return None
+            result = Elimination(simplifier, ends).of(poly, dtype)
+            if result is None or not all(known.exact(end, dtype) for end in result):
+                return None
+            low, high = (simplifier.from_poly(end, dtype) for end in result)
+        return self.simplify(low), self.simplify(high)

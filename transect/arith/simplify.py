@@ -5,7 +5,6 @@ It rewrites under the knowledge of an `Inference`; who gathers that is `analyzer
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -490,15 +489,21 @@ class Simplifier:
     # --- conditions -------------------------------------------------------------------------
 
     @contextmanager
-    def assuming(self, condition: Expr) -> Iterator[None]:
-        """Inside, `condition` (canonical) is known to hold."""
+    def scope(self) -> Iterator[None]:
+        """What is learned inside is forgotten afterwards."""
         outer, memo = self.known, self.memo
         self.known, self.memo = outer.copy(), {}
-        self.learn(condition)
         try:
             yield
         finally:
             self.known, self.memo = outer, memo
+
+    @contextmanager
+    def assuming(self, condition: Expr) -> Iterator[None]:
+        """Inside, `condition` (canonical) is known to hold."""
+        with self.scope():
+            self.learn(condition)
+            yield
 
     def learn(self, condition: Expr) -> None:
         """Add a canonical condition to the knowledge."""
@@ -752,4 +757,3 @@ _HANDLERS: dict[type[Expr], Callable[[Simplifier, Expr], Expr]] = {
     Call: Simplifier.call,
     Cast: Simplifier.conversion,
 }
-_ = math
