@@ -43,8 +43,10 @@ class BlockBuilder:
     def __init__(self, module: IRModule | None = None) -> None:
         self.module = IRModule({}, {}, {}) if module is None else module
         self._by_hash: dict[str, list[str]] = {}
+        self._known: dict[BaseFunc, rx.GlobalFunc] = {}
         for name, function in self.module.functions.items():
-            self._by_hash.setdefault(structural_hash(function), []).append(name)
+            if isinstance(function, PrimFunc):
+                self._by_hash.setdefault(structural_hash(function), []).append(name)
         self._bindings: Bindings | None = None
         self._result: rx.SeqExpr | None = None
 
@@ -102,19 +104,25 @@ class BlockBuilder:
         self._result = self._open.finish(value)
 
     def add_function(self, function: BaseFunc, name: str) -> rx.GlobalFunc:
-        """Add a function to the module, or find a structurally equal one that is there already.
+        """Add a function to the module; of a tensor program, find a structurally equal one if
+        there is one already.
 
         name: made unique if it is taken by another function. An exported function is never shared.
         """
-        digest = structural_hash(function)
-        if "global_symbol" not in function.attrs:
-            for known in self._by_hash.get(digest, ()):
-                if structural_equal(self.module[known], function):
-                    return self.global_func(known)
+        if function in self._known:
+            return self._known[function]
+        shared = isinstance(function, PrimFunc) and "global_symbol" not in function.attrs
+        digest = structural_hash(function) if shared else ""
+        for known in self._by_hash.get(digest, ()):
+            if structural_equal(self.module[known], function):
+                self._known[function] = self.global_func(known)
+                return self._known[function]
         unique = self.module.fresh_name(name)
         self.module = self.module.with_function(unique, function)
-        self._by_hash.setdefault(digest, []).append(unique)
-        return self.global_func(unique)
+        if shared:
+            self._by_hash.setdefault(digest, []).append(unique)
+        self._known[function] = self.global_func(unique)
+        return self._known[function]
 
     def global_func(self, name: str) -> rx.GlobalFunc:
         """A reference to a function of the module, with its type if it is a graph function."""

@@ -46,10 +46,14 @@ class Op:
     A subclass gives `name` (as in script, without "R."), `infer`, and usually `legalize`. The
     parameters of `infer` are the operands: a default None marks an optional one (an absent one
     is left out from the end, or given as the empty tuple value), `*items` any number of them.
+
+    pure: no effect besides the result, so that calls may be merged or dropped. is_view: the result
+    is the data of the first operand under another shape.
     """
 
     name: ClassVar[str] = ""
     pure: ClassVar[bool] = True
+    is_view: ClassVar[bool] = False
 
     def infer(self, *operands: Any, **_: Any) -> Type:
         """The type of the result from the operands' types. Raises InferenceError if they do not

@@ -6,9 +6,11 @@ Matching parameter types against argument types lives in `unify`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 
 from transect.arith import Analyzer
-from transect.ir.expr import EQ, NE, Binary, Expr, IntImm, Var, cast, fold_binary
+from transect.ir.dtype import INDEX
+from transect.ir.expr import NE, Binary, Expr, IntImm, Var, cast, fold_binary
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite, substitute
 from transect.ir.types import (
@@ -25,28 +27,46 @@ ProveEqual = Callable[[Expr, Expr], bool]
 """Whether two dimensions are always equal."""
 
 
+def shape_analyzer(*exprs: Expr) -> Analyzer:
+    """An Analyzer that knows that the variables in `exprs`, being dimensions, are not negative."""
+    analyzer = Analyzer()
+    for var in free_vars(exprs):
+        analyzer.bind(var, (0, None))
+    return analyzer
+
+
 def _same_dtype(a: Expr, b: Expr) -> tuple[Expr, Expr]:
-    return (a, b) if a.dtype is b.dtype else (cast(a, "int64"), cast(b, "int64"))
+    return (a, b) if a.dtype is b.dtype else (cast(a, INDEX), cast(b, INDEX))
 
 
-def prove_equal(a: Expr, b: Expr, analyzer: Analyzer | None = None) -> bool:
-    """Whether `a` and `b` are provably the same number, whatever their integer dtypes."""
+@lru_cache(maxsize=1 << 14)
+def _is_equal(a: Expr, b: Expr) -> bool:
+    return shape_analyzer(a, b).can_prove_equal(a, b)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_different(a: Expr, b: Expr) -> bool:
+    return shape_analyzer(a, b).can_prove(NE(a, b))
+
+
+def prove_equal(a: Expr, b: Expr) -> bool:
+    """Whether two dimensions are provably the same number, whatever their integer dtypes."""
     if a is b:
         return True
     a, b = _same_dtype(a, b)
     if isinstance(a, IntImm) and isinstance(b, IntImm):
         return a.value == b.value
-    return (analyzer or Analyzer()).can_prove(EQ(a, b))
+    return _is_equal(a, b)
 
 
-def prove_different(a: Expr, b: Expr, analyzer: Analyzer | None = None) -> bool:
-    """Whether `a` and `b` are provably never the same number."""
+def prove_different(a: Expr, b: Expr) -> bool:
+    """Whether two dimensions are provably never the same number."""
     if a is b:
         return False
     a, b = _same_dtype(a, b)
     if isinstance(a, IntImm) and isinstance(b, IntImm):
         return a.value != b.value
-    return (analyzer or Analyzer()).can_prove(NE(a, b))
+    return _is_different(a, b)
 
 
 def same_shape(a: tuple[Expr, ...] | None, b: tuple[Expr, ...] | None) -> bool:

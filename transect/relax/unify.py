@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from transect.arith import Analyzer
 from transect.ir.expr import Expr, Var, cast
 from transect.ir.traverse import free_vars
 from transect.ir.types import (
@@ -60,7 +59,6 @@ class _Matcher:
         self.result = Unification(tuple(variables))
         self.variables = set(variables)
         self.pending: list[tuple[Expr, Expr, str]] = []
-        self.analyzer = Analyzer()
 
     def dims(self, parameter: Sequence[Expr], argument: Sequence[Expr], what: str) -> None:
         if len(parameter) != len(argument):
@@ -118,9 +116,9 @@ class _Matcher:
             if any(v in self.variables and v not in values for v in free_vars((declared,))):
                 continue
             expected = substitute_expr(declared, values)
-            if prove_equal(expected, given, self.analyzer):
+            if prove_equal(expected, given):
                 continue
-            if prove_different(expected, given, self.analyzer):
+            if prove_different(expected, given):
                 meaning = "" if expected is declared else f" (here {expected!r})"
                 raise InferenceError(
                     f"{what} must be {declared!r}{meaning}, got {given!r}",
