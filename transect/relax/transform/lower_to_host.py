@@ -1,0 +1,232 @@
+"""LowerToHost: graph functions become host functions, compiled like any tensor program.
+
+The rules, binding by binding, are in `host_body`; the calling convention in `host_interface`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transect.ir.dtype import HANDLE
+from transect.ir.expr import Expr, Pointer, Var
+from transect.ir.function import IRModule
+from transect.ir.node import replace
+from transect.ir.traverse import free_vars
+from transect.ir.types import PrimType, TensorType, Type
+from transect.relax import expr as rx
+from transect.relax.shapes import plain_vars
+from transect.relax.transform.host_body import BodyLowering, Target
+from transect.relax.transform.host_emit import HostEmitter
+from transect.relax.transform.host_escape import Escapes
+from transect.relax.transform.host_interface import Interface, interfaces, signature
+from transect.relax.transform.host_values import ScalarValue, Slot, TensorValue
+from transect.support.errors import TransectError
+from transect.tir.buffer import Buffer, buffer
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import SeqStmt
+from transect.transform.base import Context, Pass
+
+SIGNATURE = "transect.signature"
+"""The attribute that holds the JSON of the entry's `runtime.Signature`."""
+
+ARGUMENTS = "transect.arguments"
+"""For each parameter of a host function "buffer", "scalar", "any" or "result": the last two are
+lists whose slot 0 holds the argument, or takes the value that the entry returns."""
+
+
+@dataclass(frozen=True)
+class LowerToHost(Pass):
+    """Replace each graph function by a host PrimFunc of the same name.
+
+    Requires: operators legalized; functions lifted. Leaves: no graph function; a host function
+    takes its tensors as buffers (inputs, then destinations), scalars as scalars, everything else
+    as a list with one slot, and calls kernels natively. Attributes: those of the graph function,
+    `transect.signature`, `transect.arguments`.
+
+        @R.function                           @T.prim_func
+        def main(x: R.Tensor((n,))):          def main(x: T.Buffer((n,)), out: T.Buffer((n,))):
+            lv = R.call_tir(f, (x,), …)   ->      lv = T.allocate([n], "float32")
+            gv = R.call_tir(g, (lv,), …)          f(x.data, lv, n)
+            return gv                             g(lv, out.data, n)
+    """
+
+    def run(self, module: IRModule, context: Context) -> IRModule:
+        """The module with host functions in place of graph functions."""
+        del context
+        found = interfaces(module)
+        if not found:
+            return module
+        hosts = {
+            name: (_Host(function, found[name]).declaration(), found[name])
+            for name, function in module.functions.items()
+            if isinstance(function, rx.Function)
+        }
+        seen = {
+            n: frozenset(i for i, k in enumerate(f.kinds) if k == "any") for n, f in found.items()
+        }
+        written = {name: interface.mutated for name, interface in found.items()}
+        result = module
+        for name, (declaration, interface) in hosts.items():
+            function = module[name]
+            assert isinstance(function, rx.Function)
+            escapes = Escapes(function, seen, written)
+            lowered = _lower(function, declaration, interface, module, hosts, escapes)
+            result = result.with_function(name, lowered)
+        return result
+
+
+class _Host:
+    """The parameters of a host function."""
+
+    def __init__(self, function: rx.Function, interface: Interface) -> None:
+        self.function = function
+        self.interface = interface
+        self.params: list[Var] = []
+        self.buffers: dict[Var, Buffer] = {}
+        self.roles: list[str] = []
+        # What buffer and scalar parameters bind; other parameters are opened in the body.
+        self.bound: set[Var] = set(
+            plain_vars(
+                param.type
+                for param, kind in zip(function.params, interface.kinds, strict=True)
+                if kind != "any"
+            )
+        )
+
+    def declaration(self) -> PrimFunc:
+        """The function without a body."""
+        for param, kind in zip(self.function.params, self.interface.kinds, strict=True):
+            if kind == "buffer":
+                self._buffer(param.name, param.type)
+            elif kind == "scalar":
+                self._scalar(param)
+            else:
+                self._list(param.name, "any")
+        count = len(self.interface.leaves)
+        for number, leaf in enumerate(self.interface.leaves):
+            if leaf.destination:
+                self._buffer("out" if count == 1 else f"out{number}", leaf.type, fresh=True)
+        if self.interface.owned:
+            self._list("result", "result")
+        attrs = {
+            **self.function.attrs,
+            SIGNATURE: signature(self.interface).to_json(),
+            ARGUMENTS: tuple(self.roles),
+        }
+        empty = SeqStmt(())
+        return PrimFunc(tuple(self.params), self.buffers, empty, attrs, self.function.span)
+
+    def _buffer(self, name: str, kind: Type, *, fresh: bool = False) -> None:
+        assert isinstance(kind, TensorType)
+        assert kind.shape is not None
+        assert kind.dtype is not None
+        shape: tuple[Expr, ...] = kind.shape
+        if fresh:
+            # A dimension that only the body can work out is taken from the destination there.
+            shape = tuple(
+                dim
+                if all(var in self.bound for var in free_vars((dim,)))
+                else Var(f"{name}_{axis}")
+                for axis, dim in enumerate(shape)
+            )
+        handle = Var(name, HANDLE, Pointer(kind.dtype))
+        self.buffers[handle] = buffer(name, shape, kind.dtype, alignment=kind.dtype.bytes)
+        self.params.append(handle)
+        self.roles.append("buffer")
+
+    def _scalar(self, param: rx.Var) -> None:
+        kind = param.type
+        assert isinstance(kind, PrimType)
+        value = kind.value
+        own = isinstance(value, Var) and value not in self.params
+        self.params.append(value if own and isinstance(value, Var) else Var(param.name, kind.dtype))
+        self.roles.append("scalar")
+
+    def _list(self, name: str, role: str) -> None:
+        self.params.append(Var(name, HANDLE))
+        self.roles.append(role)
+
+
+def _lower(
+    function: rx.Function,
+    declaration: PrimFunc,
+    interface: Interface,
+    module: IRModule,
+    hosts: dict[str, tuple[PrimFunc, Interface]],
+    escapes: Escapes,
+) -> PrimFunc:
+    emitter = HostEmitter(interface.name)
+    emitter.span = function.span
+    emitter.bound = set(
+        plain_vars(
+            param.type
+            for param, kind in zip(function.params, interface.kinds, strict=True)
+            if kind != "any"
+        )
+    )
+    body = BodyLowering(emitter, module, hosts, escapes)
+    params = iter(declaration.params)
+    opened: list[tuple[rx.Var, Var]] = []
+    for param, kind in zip(function.params, interface.kinds, strict=True):
+        handle = next(params)
+        if kind == "buffer":
+            body.values[param] = _tensor(declaration.buffer_map[handle])
+        elif kind == "scalar":
+            body.values[param] = ScalarValue(handle)
+            if isinstance(param.type, PrimType) and param.type.value is not None:
+                emitter.check_equal(handle, param.type.value, param.name)
+        else:
+            opened.append((param, handle))
+    for param, handle in opened:
+        body.values[param] = body.open(Slot(handle, 0), param.type, param.name)
+    try:
+        target = _target(interface, declaration, list(params), body)
+        body.sequence(function.body, target)
+        emitter.span = function.span
+        _return_owned(interface, declaration, target, emitter)
+    except TransectError as error:
+        raise error.at(function.span) from None
+    return replace(declaration, body=emitter.finish())
+
+
+def _tensor(declared: Buffer) -> TensorValue:
+    return TensorValue(declared.data, declared.dtype, declared.shape)
+
+
+def _target(
+    interface: Interface, declaration: PrimFunc, params: list[Var], body: BodyLowering
+) -> Target:
+    """Where the result goes: destinations, and slots for owned values."""
+    remaining = iter(params)
+    parts: dict[tuple[int, ...], Target] = {}
+    for leaf in interface.leaves:
+        if leaf.destination:
+            parts[leaf.path] = _tensor(declaration.buffer_map[next(remaining)])
+        elif len(interface.owned) == 1:
+            parts[leaf.path] = Slot(declaration.params[-1], 0)
+        else:
+            parts[leaf.path] = body.out.new_slot()
+    return _build(parts, ())
+
+
+def _build(parts: dict[tuple[int, ...], Target], path: tuple[int, ...]) -> Target:
+    if path in parts:
+        return parts[path]
+    width = 1 + max((p[len(path)] for p in parts if p[: len(path)] == path), default=-1)
+    return tuple(_build(parts, (*path, index)) for index in range(width))
+
+
+def _return_owned(
+    interface: Interface, declaration: PrimFunc, target: Target, emitter: HostEmitter
+) -> None:
+    if len(interface.owned) < 2:
+        return
+    slots = _slots(target)
+    result = Slot(declaration.params[-1], 0)
+    emitter.run("make_tuple", result.items, result.index, *(slot.item() for slot in slots))
+
+
+def _slots(target: Target) -> list[Slot]:
+    if isinstance(target, tuple):
+        return [slot for part in target for slot in _slots(part)]
+    return [target] if isinstance(target, Slot) else []
