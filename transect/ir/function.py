@@ -10,6 +10,10 @@ from transect.ir.node import Node, node, replace
 from transect.support.errors import InputError
 from transect.support.span import Spans
 
+DIMS = "transect.dims"
+"""The attribute of a graph function that bounds its symbolic dimensions, {"n": (least, most)},
+both inclusive. Checked at every call, so the compiler may rely on it."""
+
 
 class BaseFunc(Node):
     """Base of PrimFunc (tir), Function and ExternFunc (relax).

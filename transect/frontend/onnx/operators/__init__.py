@@ -1,0 +1,25 @@
+"""How each ONNX operator becomes graph operators: one entry per operator, by family.
+
+To add one, write its entry in the table of the file it belongs to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transect.frontend.onnx.node import Converter
+from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
+from transect.frontend.onnx.operators.nn import NN
+from transect.frontend.onnx.operators.reduce import REDUCE
+from transect.frontend.onnx.operators.shape import SHAPE
+
+CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
+    "ai.onnx": {**ELEMENTWISE, **NN, **REDUCE, **SHAPE},
+}
+"""Converters by domain and operator, oldest first."""
+
+
+def find_converter(domain: str, op_type: str, opset: int) -> Converter | None:
+    """The newest converter of an operator that `opset` reaches, None if it is not covered."""
+    versions = CONVERTERS.get(domain, {}).get(op_type, ())
+    return max((c for c in versions if c.since <= opset), key=lambda c: c.since, default=None)

@@ -1,0 +1,76 @@
+"""Reductions over axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from transect.frontend.onnx.node import Converter, Node, Result
+from transect.frontend.onnx.operators.elementwise import one
+from transect.relax.expr import Value
+
+
+def reduction_axes(node: Node, rank: int) -> tuple[int, ...] | None:
+    """The axes to reduce, None for no reduction at all.
+
+    They are an operand from opset 13 (ReduceSum) or 18 (the others), an attribute before; left
+    out they mean all axes, unless `noop_with_empty_axes` is set.
+    """
+    given = node.integers(1, "axes") if node.has(1) else node.attribute("axes", [])
+    if not given:
+        return None if node.attribute("noop_with_empty_axes", 0) else tuple(range(rank))
+    return tuple(sorted(node.axis(axis, rank) for axis in given))
+
+
+def reduction(
+    name: str,
+    before: Callable[[Node, Value], Value] | None = None,
+    after: Callable[[Node, Value], Value] | None = None,
+) -> tuple[Converter, ...]:
+    """An entry that reduces with graph operator `name`, with maps before and after it."""
+
+    def convert(node: Node) -> Result:
+        value = node.value(0)
+        axes = reduction_axes(node, len(node.shape(value)))
+        value = value if before is None else before(node, value)
+        if axes is not None:
+            value = node.emit(name, value, axis=axes, keepdims=node.attribute("keepdims", 1) == 1)
+        return value if after is None else after(node, value)
+
+    return one(convert)
+
+
+def _square(node: Node, value: Value) -> Value:
+    return node.emit("multiply", value, value)
+
+
+def _map(name: str) -> Callable[[Node, Value], Value]:
+    return lambda node, value: node.emit(name, value)
+
+
+def arg_reduction(name: str) -> tuple[Converter, ...]:
+    """An entry that gives the index of the largest or smallest element along one axis."""
+
+    def convert(node: Node) -> Result:
+        value = node.value(0)
+        if node.attribute("select_last_index", 0):
+            raise node.error("the last of equal elements is not covered")
+        axis = node.axis(node.attribute("axis", 0), len(node.shape(value)))
+        return node.emit(name, value, axis=axis, keepdims=node.attribute("keepdims", 1) == 1)
+
+    return one(convert)
+
+
+REDUCE: dict[str, tuple[Converter, ...]] = {
+    "ReduceSum": reduction("sum"),
+    "ReduceMean": reduction("mean"),
+    "ReduceMax": reduction("max"),
+    "ReduceMin": reduction("min"),
+    "ReduceProd": reduction("prod"),
+    "ReduceL1": reduction("sum", before=_map("abs")),
+    "ReduceL2": reduction("sum", before=_square, after=_map("sqrt")),
+    "ReduceSumSquare": reduction("sum", before=_square),
+    "ReduceLogSum": reduction("sum", after=_map("log")),
+    "ArgMax": arg_reduction("argmax"),
+    "ArgMin": arg_reduction("argmin"),
+}
+"""Converters of reductions."""
