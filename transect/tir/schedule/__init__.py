@@ -1,0 +1,10 @@
+"""Scheduling: rewriting a tensor program by primitives that keep its meaning.
+
+Which schedule suits which machine is the business of `hardware`; lowering that of `tir.transform`.
+"""
+
+from transect.tir.schedule.edit import Edit, Primitive
+from transect.tir.schedule.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule.trace import Instruction, Trace
+
+__all__ = ["BlockRV", "Edit", "Instruction", "LoopRV", "Primitive", "Schedule", "Trace"]

@@ -1,0 +1,418 @@
+"""Primitives that move a block under a loop of its neighbours: compute_at, reverse_compute_at.
+
+The moved block gets new loops, over the part of its domain that one iteration of the loop needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.arith import Analyzer
+from transect.ir.expr import Expr, Range, Var, as_int, logical_and, true
+from transect.ir.node import replace
+from transect.tir.buffer import Buffer, BufferRegion
+from transect.tir.function import PrimFunc
+from transect.tir.schedule.dependence import contains, mentions, readers, uses, writers
+from transect.tir.schedule.edit import (
+    Edit,
+    Primitive,
+    Target,
+    edit,
+    expect_block,
+    expect_loop,
+    refuse,
+)
+from transect.tir.schedule.loops import compose
+from transect.tir.schedule.region import (
+    analyzer_for,
+    at_loops,
+    loop_domain,
+    regions_of,
+    relax,
+)
+from transect.tir.schedule.rewrite import (
+    body_items,
+    nest,
+    plain_axes,
+    require_bounds_predicate,
+)
+from transect.tir.schedule.tree import Forward, Tree
+from transect.tir.stmt import Block, BlockRealize, For, Stmt, seq
+
+Needed = dict[Var, Range]
+"""The part of the domain of each iteration variable that is needed; those left out: all of it."""
+
+
+def _same_scope(primitive: str, tree: Tree, block: Block, loop: For) -> Block:
+    scope = tree.scope(block)
+    if tree.scope(loop) is not scope:
+        refuse(
+            primitive,
+            f"loop {loop.var.name!r} is in another block",
+            block,
+            "choose a loop of the same scope",
+        )
+    if tree.is_inside(block, loop):
+        refuse(
+            primitive,
+            f"it is under loop {loop.var.name!r} already",
+            block,
+            "choose a loop of its neighbour",
+        )
+    return scope
+
+
+def _box_inside(
+    tree: Tree, block: Block, region: BufferRegion, loop: For, analyzer: Analyzer
+) -> BufferRegion:
+    """What `block` touches of a region while `loop` runs one iteration."""
+    inner = [item for item in tree.loops(block) if tree.is_inside(item, loop.body)]
+    return relax(at_loops(region, tree.realize(block)), loop_domain(inner), analyzer)
+
+
+def _join(boxes: list[BufferRegion], analyzer: Analyzer) -> list[Range | None]:
+    """The box around boxes, per axis; None: the whole axis."""
+    joined: list[Range | None] = list(boxes[0].ranges)
+    for box in boxes[1:]:
+        for axis, item in enumerate(box.ranges):
+            known = joined[axis]
+            if known is None or known is item:
+                continue
+            if analyzer.can_prove(known.min <= item.min) and analyzer.can_prove(
+                item.min + item.extent <= known.min + known.extent
+            ):
+                continue
+            if analyzer.can_prove(item.min <= known.min) and analyzer.can_prove(
+                known.min + known.extent <= item.min + item.extent
+            ):
+                joined[axis] = item
+                continue
+            low = known.min if analyzer.can_prove(known.min <= item.min) else item.min
+            high = known.min + known.extent
+            if not analyzer.can_prove(item.min + item.extent <= high):
+                high = item.min + item.extent
+            sound = all(
+                analyzer.can_prove(low <= each.min)
+                and analyzer.can_prove(each.min + each.extent <= high)
+                for each in (known, item)
+            )
+            joined[axis] = Range(low, analyzer.simplify(high - low)) if sound else None
+    return joined
+
+
+def _regenerate(tree: Tree, block: Block, needed: Needed, analyzer: Analyzer) -> Stmt:
+    """New loops around `block` (itself, so that handles stay) for a part of its domain."""
+    loops: list[tuple[Var, Expr]] = []
+    values: list[Expr] = []
+    predicate: Expr = true()
+    for number, item in enumerate(block.iter_vars):
+        part = needed.get(item.var, item.dom)
+        end = item.dom.min + item.dom.extent
+        if as_int(part.extent) is None and analyzer.can_prove(part.extent >= item.dom.extent):
+            part = item.dom
+        loop = Var(f"ax{number}", item.dom.extent.dtype)
+        if as_int(part.extent) == 1:
+            value = part.min
+        else:
+            loops.append((loop, part.extent))
+            analyzer.bind(loop, Range.of(part.extent))
+            value = analyzer.simplify(part.min + loop)
+        values.append(value)
+        if not analyzer.can_prove(value >= item.dom.min):
+            predicate = logical_and(predicate, analyzer.simplify(value >= item.dom.min))
+        if not analyzer.can_prove(value < end):
+            predicate = logical_and(predicate, analyzer.simplify(value < end))
+    realize = BlockRealize(tuple(values), predicate, block, span=tree.realize(block).span)
+    return nest(loops, realize)
+
+
+def _move(func: PrimFunc, block: Block, loop: For, stmt: Stmt, position: int) -> Edit:
+    """`stmt`, which holds `block`, as item `position` of the body of `loop`; the old nest gone."""
+    tree = Tree(func)
+    items = list(body_items(loop.body))
+    items.insert(position, stmt)
+    made = replace(loop, body=seq(*items))
+    forward: Forward = {block: block}
+    changes: dict[Stmt, Stmt | None] = {loop: made}
+    old = tree.realize(block)
+    if not any(item is old for item in items):
+        changes[old] = None
+    first = edit(func, changes, {loop: made, **forward})
+    return Edit(first.func, compose(dict(first.forward), forward) | forward)
+
+
+def _item_of(tree: Tree, loop: For, inner: Stmt) -> int:
+    """Which item of the body of `loop` a statement is in."""
+    items = body_items(loop.body)
+    return next(n for n, item in enumerate(items) if tree.is_inside(inner, item))
+
+
+@dataclass(frozen=True)
+class ComputeAt(Primitive):
+    """Move a producer under a loop of its consumers, to make there only what is needed there.
+
+        for i in range(n):                 for i in range(n):
+            B[i] = A[i] * 2                    B[i] = A[i] * 2
+        for i in range(n):           ->        C[i] = B[i] + 1
+            C[i] = B[i] + 1
+
+    All readers of what it writes must be under the loop. What several iterations need is made
+    several times.
+    """
+
+    name: ClassVar[str] = "compute_at"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        block = expect_block(self.name, targets[0])
+        loop = expect_loop(self.name, targets[1])
+        tree = Tree(func)
+        scope = _same_scope(self.name, tree, block, loop)
+        require_bounds_predicate(self.name, tree, block)
+        siblings = tree.blocks(scope)
+        consumers = self._consumers(tree, block, loop, siblings)
+        position = min(_item_of(tree, loop, item) for item in consumers)
+        self._check_inputs(tree, block, loop, siblings)
+        analyzer = analyzer_for(tree, loop, inclusive=True)
+        needed: Needed = {}
+        for region in block.writes:
+            boxes = [
+                _box_inside(tree, consumer, read, loop, analyzer)
+                for consumer in consumers
+                for read in regions_of(consumer)[0]
+                if read.buffer is region.buffer
+            ]
+            if not boxes:
+                continue
+            axes = plain_axes(block, [item.min for item in region.ranges]) or {}
+            parts = _join(boxes, analyzer)
+            kinds = {item.var: item.kind for item in block.iter_vars}
+            for var, axis in axes.items():
+                part = parts[axis]
+                if kinds[var] == "spatial" and part is not None and len(block.writes) == 1:
+                    needed[var] = part
+        stmt = _regenerate(tree, block, needed, analyzer)
+        return _move(func, block, loop, stmt, position)
+
+    def _consumers(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> list[Block]:
+        found: list[Block] = []
+        for region in block.writes:
+            if region.buffer in tree.func.buffers:
+                refuse(
+                    self.name,
+                    f"it writes the parameter {region.buffer.name!r}, all of which the caller sees",
+                    block,
+                    "use sch.cache_write first, or reverse_compute_at on its readers",
+                )
+            others = [item for item in writers(siblings, region.buffer) if item is not block]
+            if others:
+                refuse(
+                    self.name,
+                    f"block {others[0].name!r} writes {region.buffer.name!r} too",
+                    block,
+                    "move it before decompose_reduction or loop_partition",
+                )
+            if block.init is None and uses(block, region.buffer)[0]:
+                refuse(
+                    self.name,
+                    f"it reads {region.buffer.name!r} that it writes, so it may run only once",
+                    block,
+                    "leave it in place",
+                )
+            for item in readers(siblings, region.buffer):
+                if item is block:
+                    continue
+                if not tree.is_inside(item, loop):
+                    refuse(
+                        self.name,
+                        f"block {item.name!r} reads {region.buffer.name!r} outside loop "
+                        f"{loop.var.name!r}",
+                        block,
+                        "move that reader under the loop first, or choose a loop around both",
+                    )
+                found.append(item)
+        if not found:
+            refuse(self.name, "nothing under the loop reads it", block, "choose a consumer's loop")
+        return found
+
+    def _check_inputs(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> None:
+        for region in block.reads:
+            for item in writers(siblings, region.buffer):
+                if item is block or tree.order[item] < tree.order[block]:
+                    continue
+                refuse(
+                    self.name,
+                    f"block {item.name!r} overwrites its input {region.buffer.name!r} later",
+                    block,
+                    "leave it in place",
+                )
+            for item in writers(siblings, region.buffer):
+                if item is not block and tree.is_inside(item, loop):
+                    refuse(
+                        self.name,
+                        f"its input {region.buffer.name!r} is made under loop {loop.var.name!r}",
+                        block,
+                        "move consumers before their producers",
+                    )
+
+
+@dataclass(frozen=True)
+class ReverseComputeAt(Primitive):
+    """Move a consumer under a loop of its producers, to use there what was just made.
+
+        for i in range(n):                 for i in range(n):
+            B[i] = A[i] * 2                    B[i] = A[i] * 2
+        for i in range(n):           ->        C[i] = B[i] + 1
+            C[i] = B[i] + 1
+
+    One iteration of the loop must finish what it makes: a loop that a reduction runs over, or one
+    inside such a loop, is refused.
+    """
+
+    name: ClassVar[str] = "reverse_compute_at"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        block = expect_block(self.name, targets[0])
+        loop = expect_loop(self.name, targets[1])
+        tree = Tree(func)
+        scope = _same_scope(self.name, tree, block, loop)
+        require_bounds_predicate(self.name, tree, block)
+        siblings = tree.blocks(scope)
+        producers = self._producers(tree, block, loop, siblings)
+        self._check_order(tree, block, loop, siblings)
+        analyzer = analyzer_for(tree, loop, inclusive=True)
+        made: dict[Buffer, BufferRegion] = {}
+        for producer in producers:
+            self._check_finished(tree, producer, loop, block)
+            for region in regions_of(producer)[1]:
+                if any(read.buffer is region.buffer for read in block.reads):
+                    made[region.buffer] = _box_inside(tree, producer, region, loop, analyzer)
+        needed = self._needed(block, made)
+        stmt = _regenerate(tree, block, needed, analyzer)
+        self._check_contained(block, made, needed, analyzer)
+        position = max(_item_of(tree, loop, item) for item in producers) + 1
+        return _move(func, block, loop, stmt, position)
+
+    def _producers(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> list[Block]:
+        found: list[Block] = []
+        for region in block.reads:
+            made_by = [item for item in writers(siblings, region.buffer) if item is not block]
+            inside = [item for item in made_by if tree.is_inside(item, loop)]
+            if not inside:
+                continue
+            if len(made_by) > 1:
+                refuse(
+                    self.name,
+                    f"its input {region.buffer.name!r} is written by "
+                    f"{' and '.join(repr(item.name) for item in made_by)}",
+                    block,
+                    "move it before decompose_reduction or loop_partition",
+                )
+            found.extend(inside)
+        if not found:
+            refuse(
+                self.name,
+                f"nothing under loop {loop.var.name!r} makes what it reads",
+                block,
+                "choose a loop of one of its producers",
+            )
+        return list(dict.fromkeys(found))
+
+    def _check_order(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> None:
+        inputs = [region.buffer for region in block.reads]
+        outputs = [region.buffer for region in block.writes]
+        start = tree.order[loop]
+        for item in siblings:
+            if item is block or tree.order[item] < start:
+                continue
+            after = not tree.is_inside(item, loop)
+            if after and tree.order[item] < tree.order[block]:
+                for value in inputs:
+                    if uses(item, value)[1]:
+                        refuse(
+                            self.name,
+                            f"block {item.name!r} makes its input {value.name!r} after loop "
+                            f"{loop.var.name!r}",
+                            block,
+                            "choose a loop of that block",
+                        )
+            if tree.order[item] < tree.order[block]:
+                for value in outputs:
+                    if any(uses(item, value)):
+                        refuse(
+                            self.name,
+                            f"block {item.name!r} uses its output {value.name!r} before it",
+                            block,
+                            "leave it in place",
+                        )
+        for value in outputs:
+            if block.init is None and uses(block, value)[0]:
+                refuse(
+                    self.name,
+                    f"it reads {value.name!r} that it writes, so it may run only once",
+                    block,
+                    "leave it in place",
+                )
+
+    def _check_finished(self, tree: Tree, producer: Block, loop: For, block: Block) -> None:
+        around = [item.var for item in tree.loops(loop)] + [loop.var]
+        for item, value in zip(producer.iter_vars, tree.realize(producer).iter_values, strict=True):
+            if item.kind == "spatial":
+                continue
+            for var in around:
+                if mentions(value, var):
+                    refuse(
+                        self.name,
+                        f"loop {var.name!r} runs over the reduction of block {producer.name!r}, "
+                        "whose result is not complete inside",
+                        block,
+                        "choose a loop outside all reduction loops",
+                    )
+
+    def _needed(self, block: Block, made: dict[Buffer, BufferRegion]) -> Needed:
+        spatial = {item.var for item in block.iter_vars if item.kind == "spatial"}
+        needed: Needed = {}
+        for region in regions_of(block)[0]:
+            box = made.get(region.buffer)
+            if box is None:
+                continue
+            for item, part in zip(region.ranges, box.ranges, strict=True):
+                if isinstance(item.min, Var) and item.min in spatial and as_int(item.extent) == 1:
+                    needed.setdefault(item.min, part)
+        return needed
+
+    def _check_contained(
+        self,
+        block: Block,
+        made: dict[Buffer, BufferRegion],
+        needed: Needed,
+        analyzer: Analyzer,
+    ) -> None:
+        bounds = {
+            item.var: (part.min, part.min + part.extent - 1)
+            for item in block.iter_vars
+            for part in [needed.get(item.var, item.dom)]
+        }
+        for region in regions_of(block)[0]:
+            box = made.get(region.buffer)
+            if box is None:
+                continue
+            read = relax(region, bounds, analyzer)
+            if not contains(box, read, analyzer) and not _whole(box, analyzer):
+                refuse(
+                    self.name,
+                    f"it needs more of {region.buffer.name!r} than one iteration makes "
+                    f"({_shown(read)} of {_shown(box)})",
+                    block,
+                    "choose an outer loop",
+                )
+
+
+def _whole(box: BufferRegion, analyzer: Analyzer) -> bool:
+    whole = box.buffer.region
+    return contains(box, whole, analyzer)
+
+
+def _shown(region: BufferRegion) -> str:
+    parts = ", ".join(f"{item.min!r}:+{item.extent!r}" for item in region.ranges)
+    return f"{region.buffer.name}[{parts}]"

@@ -1,0 +1,509 @@
+"""Primitives that reshape nests: split, fuse, reorder, loop_partition, add_unit_loop, merge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+from transect.arith import Analyzer
+from transect.ir.expr import (
+    Expr,
+    Range,
+    Var,
+    as_expr,
+    ceildiv,
+    const,
+    equal,
+    logical_and,
+)
+from transect.ir.node import replace
+from transect.ir.traverse import free_vars
+from transect.support.span import merge_spans
+from transect.tir.function import PrimFunc
+from transect.tir.schedule.dependence import (
+    loose_statements,
+    mentions,
+    shared_memory_conflict,
+)
+from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_loop, refuse
+from transect.tir.schedule.region import analyzer_for
+from transect.tir.schedule.tree import (
+    Forward,
+    ForwardingSubstitution,
+    Tree,
+    duplicate,
+    replace_statements,
+    single_child,
+)
+from transect.tir.stmt import Block, BlockRealize, For, IfThenElse, SeqStmt, Stmt, seq
+
+Factor = Expr | int | None
+
+
+def require_serial(primitive: str, loop: For) -> None:
+    """Refuse a loop that is already parallel, vectorized, unrolled or bound to threads."""
+    if loop.kind != "serial":
+        refuse(
+            primitive,
+            f"it is already {loop.kind}",
+            loop,
+            "reshape loops first, then say how they run",
+        )
+    if loop.annotations:
+        refuse(
+            primitive,
+            f"it carries annotations {sorted(loop.annotations)}, which would be lost",
+            loop,
+            "unannotate it first",
+        )
+
+
+def guarded(body: Stmt, condition: Expr, tree: Tree, loop: For, forward: Forward) -> Stmt:
+    """`body` run only where `condition` holds: as a predicate of its blocks where that is all."""
+    if loose_statements(tree, loop):
+        return IfThenElse(condition, body)
+    changes: dict[Stmt, Stmt | None] = {}
+    stack = [body]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, BlockRealize):
+            changes[item] = replace(item, predicate=logical_and(item.predicate, condition))
+        elif isinstance(item, For):
+            stack.append(item.body)
+        elif isinstance(item, SeqStmt):
+            stack.extend(item.stmts)
+    made = replace_statements(body, changes, forward)
+    assert made is not None
+    return made
+
+
+def compose(first: Forward, second: Forward) -> Forward:
+    """What became of statements after two rewrites in a row."""
+    joined: Forward = {old: second.get(new, new) if new else new for old, new in first.items()}
+    return {**{old: new for old, new in second.items() if old not in joined}, **joined}
+
+
+@dataclass(frozen=True)
+class Split(Primitive):
+    """One loop as a nest of loops.
+
+    factors: extents of the new loops, outermost first; at most one may be None, which becomes
+    what is left. They may be symbolic. Where they do not divide the extent, the blocks inside get
+    a predicate.
+
+        for i in range(n):                    for i_0, i_1 in T.grid((n + 7) // 8, 8):
+            with T.block("B"):           ->       with T.block("B"):
+                vi = T.axis.spatial(n, i)             vi = T.axis.spatial(n, i_0 * 8 + i_1)
+                                                      T.where(i_0 * 8 + i_1 < n)
+    """
+
+    factors: tuple[Factor, ...]
+    name: ClassVar[str] = "split"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        loop = expect_loop(self.name, targets[0])
+        require_serial(self.name, loop)
+        tree = Tree(func)
+        analyzer = analyzer_for(tree, loop)
+        extents = self._extents(loop, analyzer)
+        variables = [Var(f"{loop.var.name}_{n}", loop.var.dtype) for n in range(len(extents))]
+        for var, extent in zip(variables, extents, strict=True):
+            analyzer.bind(var, Range.of(extent))
+        value: Expr = variables[0]
+        for var, extent in zip(variables[1:], extents[1:], strict=True):
+            value = value * extent + var
+        rewritten = ForwardingSubstitution(
+            {loop.var: analyzer.simplify(loop.min + value)}, simplify=analyzer.simplify
+        )
+        body = rewritten.visit(loop.body)
+        forward = rewritten.forward
+        if not analyzer.can_prove(value < loop.extent):
+            guards: Forward = {}
+            body = guarded(body, analyzer.simplify(value < loop.extent), tree, loop, guards)
+            forward = compose(forward, guards)
+        made: list[For] = []
+        for var, extent in zip(variables[::-1], extents[::-1], strict=True):
+            zero = const(0, extent.dtype)
+            body = For(var, zero, extent, "serial", body, span=loop.span)
+            made.append(body)
+        return edit(func, {loop: body}, {**forward, loop: None}, tuple(made[::-1]))
+
+    def _extents(self, loop: For, analyzer: Analyzer) -> list[Expr]:
+        dtype = loop.extent.dtype
+        given = [None if f is None else as_expr(f, dtype).astype(dtype) for f in self.factors]
+        if len(given) < 1 or sum(f is None for f in given) > 1:
+            refuse(
+                self.name,
+                f"factors {self.factors!r} leave more than one extent open",
+                loop,
+                "give all factors but one",
+            )
+        product: Expr = const(1, dtype)
+        for factor in given:
+            if factor is None:
+                continue
+            if not analyzer.can_prove(factor >= 1):
+                refuse(
+                    self.name,
+                    f"the factor {factor!r} is not known to be at least 1",
+                    loop,
+                    "give positive factors",
+                )
+            product = product * factor
+        if None in given:
+            left = _quotient(loop.extent, product, analyzer)
+            return [left if factor is None else factor for factor in given]
+        if not analyzer.can_prove(product >= loop.extent):
+            refuse(
+                self.name,
+                f"factors {self.factors!r} make {analyzer.simplify(product)!r} iterations, "
+                f"which may be fewer than its {loop.extent!r}",
+                loop,
+                "make one factor None",
+            )
+        return [factor for factor in given if factor is not None]
+
+
+def _quotient(extent: Expr, product: Expr, analyzer: Analyzer) -> Expr:
+    if analyzer.can_prove(equal(extent % product, 0)):
+        return analyzer.simplify(extent // product)
+    return analyzer.simplify(ceildiv(extent, product))
+
+
+@dataclass(frozen=True)
+class Fuse(Primitive):
+    """A nest of loops as one loop.
+
+    for i, j in T.grid(n, m):                  for i_j in range(n * m):
+        with T.block("B"):                ->       with T.block("B"):
+            vi, vj = T.axis.remap("SS", …)             vi = T.axis.spatial(n, i_j // m)
+                                                       vj = T.axis.spatial(m, i_j % m)
+    """
+
+    name: ClassVar[str] = "fuse"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        loops = [expect_loop(self.name, target) for target in targets]
+        if not loops:
+            raise TypeError("fuse takes at least one loop")
+        tree = Tree(func)
+        for outer, inner in pairwise(loops):
+            require_serial(self.name, outer)
+            if single_child(outer) is not inner:
+                refuse(
+                    self.name,
+                    f"loop {inner.var.name!r} is not all of its body",
+                    outer,
+                    "fuse loops that follow each other, outermost first, with nothing between",
+                )
+            if mentions(inner.extent, outer.var) or mentions(inner.min, outer.var):
+                refuse(
+                    self.name,
+                    f"the range of loop {inner.var.name!r} depends on it",
+                    outer,
+                    "fuse loops of a rectangular nest",
+                )
+        require_serial(self.name, loops[-1])
+        analyzer = analyzer_for(tree, loops[0])
+        extent: Expr = loops[0].extent
+        for loop in loops[1:]:
+            extent = extent * loop.extent
+        name = "_".join(loop.var.name for loop in loops)
+        fused = Var(name, loops[0].var.dtype)
+        extent = analyzer.simplify(extent)
+        analyzer.bind(fused, Range.of(extent))
+        values: dict[Var, Expr] = {}
+        rest: Expr = fused
+        for loop in loops[:0:-1]:
+            values[loop.var] = analyzer.simplify(loop.min + rest % loop.extent)
+            rest = rest // loop.extent
+        values[loops[0].var] = analyzer.simplify(loops[0].min + rest)
+        rewritten = ForwardingSubstitution(values, simplify=analyzer.simplify)
+        body = rewritten.visit(loops[-1].body)
+        span = merge_spans(*(loop.span for loop in loops))
+        made = For(fused, const(0, extent.dtype), extent, "serial", body, span=span)
+        gone: Forward = dict.fromkeys(loops)
+        return edit(func, {loops[0]: made}, {**rewritten.forward, **gone}, (made,))
+
+
+@dataclass(frozen=True)
+class Reorder(Primitive):
+    """The loops of one nest in another order.
+
+        for i, j, k in T.grid(n, m, d):   ->   for j, k, i in T.grid(m, d, n):
+            ...                                    ...
+
+    Loops of the nest that are not named keep their places.
+    """
+
+    name: ClassVar[str] = "reorder"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        wanted = [expect_loop(self.name, target) for target in targets]
+        tree = Tree(func)
+        if len(set(wanted)) != len(wanted) or not wanted:
+            refuse(self.name, "it is named twice", wanted[0], "name each loop once")
+        places = sorted(wanted, key=tree.order.__getitem__)
+        nest = self._nest(tree, places)
+        order = iter(wanted)
+        new = [next(order) if loop in wanted else loop for loop in nest]
+        self._check_ranges(new)
+        self._check_blocks(tree, nest)
+        body: Stmt = nest[-1].body
+        forward: Forward = {}
+        for loop in new[::-1]:
+            body = replace(loop, body=body)
+            forward[loop] = body
+        return edit(func, {nest[0]: body}, forward)
+
+    def _nest(self, tree: Tree, places: list[For]) -> list[For]:
+        nest = [places[0]]
+        while nest[-1] is not places[-1]:
+            inner = single_child(nest[-1])
+            if not isinstance(inner, For):
+                refuse(
+                    self.name,
+                    f"loop {places[-1].var.name!r} is not perfectly nested in it",
+                    nest[-1],
+                    "name loops of one nest that has nothing between its loops",
+                )
+            nest.append(inner)
+        missing = [loop for loop in places if loop not in nest]
+        if missing:
+            refuse(
+                self.name,
+                f"it is not in one nest with loop {nest[0].var.name!r}",
+                missing[0],
+                "name loops around the same block",
+            )
+        return nest
+
+    def _check_ranges(self, new: Sequence[For]) -> None:
+        for position, loop in enumerate(new):
+            used = set(free_vars([loop.min, loop.extent]))
+            for later in new[position:]:
+                if later.var in used:
+                    refuse(
+                        self.name,
+                        f"its range depends on loop {later.var.name!r}, which would be inside it",
+                        loop,
+                        "keep it inside that loop",
+                    )
+
+    def _check_blocks(self, tree: Tree, nest: list[For]) -> None:
+        inner = nest[-1]
+        if loose_statements(tree, inner):
+            refuse(
+                self.name,
+                "its body does more than run blocks",
+                inner,
+                "put what it does in a block, with sch.blockize",
+            )
+        blocks = tree.blocks(inner)
+        for block in blocks:
+            for iter_var in block.iter_vars:
+                if iter_var.kind not in ("spatial", "reduce"):
+                    refuse(
+                        self.name,
+                        f"iteration variable {iter_var.var.name!r} is {iter_var.kind!r}, so its "
+                        "order counts",
+                        block,
+                        "leave its loops in order",
+                    )
+        if len(blocks) > 1:
+            for loop in nest:
+                reason = shared_memory_conflict(tree, loop)
+                if reason is not None:
+                    refuse(self.name, reason, loop, "split the nest, or reorder before compute_at")
+
+
+@dataclass(frozen=True)
+class LoopPartition(Primitive):
+    """One loop as several loops over consecutive parts of its range, each with its own copy.
+
+    extents: how many iterations each part has; at most one None, which takes what is left. The
+    first part keeps the handles; the blocks of part p are named with "_p" at the end.
+
+        for i in range(n):        for i in range(n // 8 * 8):
+            B(i)             ->       B(i)
+                                  for i_1 in range(n - n // 8 * 8):
+                                      B_1(n // 8 * 8 + i_1)
+
+    A later split of the first part by 8 then needs no predicate.
+    """
+
+    extents: tuple[Factor, ...]
+    name: ClassVar[str] = "loop_partition"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        loop = expect_loop(self.name, targets[0])
+        require_serial(self.name, loop)
+        tree = Tree(func)
+        self._check_reductions(tree, loop)
+        analyzer = analyzer_for(tree, loop)
+        forward: Forward = {}
+        parts: list[For] = []
+        start: Expr = const(0, loop.extent.dtype)
+        for number, extent in enumerate(self._extents(loop, analyzer)):
+            if number == 0:
+                body, forward = _narrowed(loop.body, loop, loop.var, loop.min, extent)
+                part = replace(loop, extent=extent, body=body)
+            else:
+                var = Var(f"{loop.var.name}_{number}", loop.var.dtype)
+                analyzer.bind(var, Range.of(extent))
+                offset = analyzer.simplify(loop.min + start)
+                copy = duplicate(loop.body, {loop.var: offset + var}, suffix=f"_{number}")
+                body, _ = _narrowed(copy, loop, offset + var, offset, extent)
+                part = For(var, const(0, extent.dtype), extent, "serial", body, span=loop.span)
+            parts.append(part)
+            start = analyzer.simplify(start + extent)
+        return edit(func, {loop: seq(*parts)}, {**forward, loop: parts[0]}, tuple(parts))
+
+    def _check_reductions(self, tree: Tree, loop: For) -> None:
+        for block in tree.blocks(loop):
+            values = zip(block.iter_vars, tree.realize(block).iter_values, strict=True)
+            if block.init is not None and any(
+                item.kind == "reduce" and mentions(value, loop.var) for item, value in values
+            ):
+                refuse(
+                    self.name,
+                    f"block {block.name!r} reduces over it and would be initialised in each part",
+                    loop,
+                    "sch.decompose_reduction first",
+                )
+
+    def _extents(self, loop: For, analyzer: Analyzer) -> list[Expr]:
+        dtype = loop.extent.dtype
+        given = [None if e is None else as_expr(e, dtype).astype(dtype) for e in self.extents]
+        if sum(extent is None for extent in given) > 1:
+            refuse(
+                self.name,
+                f"extents {self.extents!r} leave more than one part open",
+                loop,
+                "give all extents but one",
+            )
+        total: Expr = const(0, dtype)
+        for extent in given:
+            if extent is not None:
+                if not analyzer.can_prove(extent >= 0):
+                    refuse(self.name, f"the extent {extent!r} may be negative", loop, "give sizes")
+                total = total + extent
+        left = analyzer.simplify(loop.extent - total)
+        if None in given:
+            if not analyzer.can_prove(left >= 0):
+                refuse(
+                    self.name,
+                    f"the parts may have more than its {loop.extent!r} iterations",
+                    loop,
+                    "give extents that surely fit, such as n // 8 * 8",
+                )
+            return [left if extent is None else extent for extent in given]
+        if not analyzer.can_prove(equal(left, 0)):
+            refuse(
+                self.name,
+                f"the parts do not add up to its {loop.extent!r} iterations",
+                loop,
+                "make one extent None",
+            )
+        return [extent for extent in given if extent is not None]
+
+
+def _narrowed(
+    body: Stmt, loop: For, value: Expr, start: Expr, extent: Expr
+) -> tuple[Stmt, Forward]:
+    """Blocks whose iteration variable is the loop itself run over a part of its domain only."""
+    changes: dict[Stmt, Stmt | None] = {}
+    stack = [body]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, For):
+            stack.append(item.body)
+        elif isinstance(item, SeqStmt):
+            stack.extend(item.stmts)
+        elif isinstance(item, BlockRealize):
+            iter_vars = tuple(
+                replace(iter_var, dom=Range(start, extent)) if bound is value else iter_var
+                for iter_var, bound in zip(item.block.iter_vars, item.iter_values, strict=True)
+            )
+            if any(a is not b for a, b in zip(iter_vars, item.block.iter_vars, strict=True)):
+                changes[item.block] = replace(item.block, iter_vars=iter_vars)
+    forward: Forward = {}
+    made = replace_statements(body, changes, forward)
+    assert made is not None
+    return made, {**forward, **changes}
+
+
+@dataclass(frozen=True)
+class AddUnitLoop(Primitive):
+    """A loop of one iteration around a block or loop.
+
+    B()   ->   for unit in range(1):
+                   B()
+    """
+
+    name: ClassVar[str] = "add_unit_loop"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        tree = Tree(func)
+        target: Stmt = targets[0]
+        inner = tree.realize(target) if isinstance(target, Block) else target
+        zero = const(0, "int64")
+        made = For(Var("unit"), zero, const(1, "int64"), "serial", inner, span=target.span)
+        # The target itself stays: only what is around it is new.
+        return edit(func, {inner: made}, {target: target}, (made,))
+
+
+@dataclass(frozen=True)
+class Merge(Primitive):
+    """Two loops that follow each other, with equal ranges, as one.
+
+        for i in range(n):            for i in range(n):
+            A(i)                 ->       A(i)
+        for j in range(n):                B(i)
+            B(j)
+
+    Refuses if an iteration of the second needs what a later one of the first writes.
+    """
+
+    name: ClassVar[str] = "merge"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        first, second = (expect_loop(self.name, target) for target in targets)
+        tree = Tree(func)
+        require_serial(self.name, first)
+        require_serial(self.name, second)
+        parent = tree.parent[first]
+        siblings = parent.stmts if isinstance(parent, SeqStmt) else ()
+        if second not in siblings or siblings.index(second) != siblings.index(first) + 1:
+            refuse(
+                self.name,
+                f"loop {first.var.name!r} does not stand right before it",
+                second,
+                "merge neighbours",
+            )
+        analyzer = analyzer_for(tree, first)
+        same = analyzer.can_prove(equal(first.extent, second.extent)) and analyzer.can_prove(
+            equal(first.min, second.min)
+        )
+        if not same:
+            refuse(
+                self.name,
+                f"its range is not provably that of loop {first.var.name!r}",
+                second,
+                "merge loops of equal ranges",
+            )
+        rewritten = ForwardingSubstitution({second.var: first.var})
+        body = seq(first.body, rewritten.visit(second.body))
+        span = merge_spans(first.span, second.span)
+        made = replace(first, body=body, span=span)
+        forward: Forward = {**rewritten.forward, first: made, second: made}
+        done = edit(func, {first: made, second: None}, forward, (made,))
+        after = Tree(done.func)
+        if loose_statements(after, made):
+            refuse(self.name, "its body does more than run blocks", second, "use blocks")
+        reason = shared_memory_conflict(after, made)
+        if reason is not None:
+            refuse(self.name, reason, second, "use compute_at, which recomputes what is needed")
+        return done

@@ -1,0 +1,56 @@
+"""All primitives by name, loaded when a trace needs them."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from transect.support.errors import InputError
+
+PRIMITIVES: dict[str, str] = {
+    "get_block": "transect.tir.schedule.look:GetBlock",
+    "get_loops": "transect.tir.schedule.look:GetLoops",
+    "get_child_blocks": "transect.tir.schedule.look:GetChildBlocks",
+    "get_producers": "transect.tir.schedule.look:GetProducers",
+    "get_consumers": "transect.tir.schedule.look:GetConsumers",
+    "get_output_blocks": "transect.tir.schedule.look:GetOutputBlocks",
+    "split": "transect.tir.schedule.loops:Split",
+    "fuse": "transect.tir.schedule.loops:Fuse",
+    "reorder": "transect.tir.schedule.loops:Reorder",
+    "loop_partition": "transect.tir.schedule.loops:LoopPartition",
+    "add_unit_loop": "transect.tir.schedule.loops:AddUnitLoop",
+    "merge": "transect.tir.schedule.loops:Merge",
+    "parallel": "transect.tir.schedule.kinds:Parallel",
+    "vectorize": "transect.tir.schedule.kinds:Vectorize",
+    "unroll": "transect.tir.schedule.kinds:Unroll",
+    "bind": "transect.tir.schedule.kinds:Bind",
+    "annotate": "transect.tir.schedule.annotate:Annotate",
+    "unannotate": "transect.tir.schedule.annotate:Unannotate",
+    "set_scope": "transect.tir.schedule.annotate:SetScope",
+    "storage_align": "transect.tir.schedule.annotate:StorageAlign",
+    "compute_inline": "transect.tir.schedule.inline:ComputeInline",
+    "reverse_compute_inline": "transect.tir.schedule.inline:ReverseComputeInline",
+    "cache_read": "transect.tir.schedule.cache:CacheRead",
+    "cache_write": "transect.tir.schedule.cache:CacheWrite",
+    "compute_at": "transect.tir.schedule.compute_at:ComputeAt",
+    "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
+    "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
+    "rfactor": "transect.tir.schedule.reduction:Rfactor",
+}
+"""Name -> "module:Class" of each primitive."""
+
+
+@cache
+def find_primitive(name: str) -> type[Any]:
+    """The primitive's class. Raises InputError for a name that no primitive has.
+
+    A user's own primitive is named by its loader, "package.module:Class".
+    """
+    loader = PRIMITIVES.get(name, name)
+    module, colon, attribute = loader.partition(":")
+    if not colon:
+        raise InputError(
+            f"no schedule primitive {name!r}", remedy=f"one of: {', '.join(PRIMITIVES)}"
+        )
+    return getattr(import_module(module), attribute)
