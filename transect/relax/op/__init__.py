@@ -16,7 +16,25 @@ from transect.relax.expr import Op
 from transect.support.errors import InputError
 
 _FAMILIES: dict[str, dict[str, str]] = {
-    "binary": {
+    "call": {
+        "call_tir": "CallTIR",
+        "call_tir_inplace": "CallTIRInplace",
+        "call_dps_packed": "CallDPSPacked",
+        "call_packed": "CallPacked",
+        "call_pure_packed": "CallPurePacked",
+        "call_inplace_packed": "CallInplacePacked",
+        "call_builtin_with_ctx": "CallBuiltinWithCtx",
+        "make_closure": "MakeClosure",
+        "invoke_closure": "InvokeClosure",
+        "invoke_pure_closure": "InvokePureClosure",
+        "null_value": "NullValue",
+        "print": "Print",
+        "assert_op": "AssertOp",
+        "shape_of": "ShapeOf",
+        "tensor_to_shape": "TensorToShape",
+        "shape_to_tensor": "ShapeToTensor",
+    },
+    "op.binary": {
         "add": "Add",
         "subtract": "Subtract",
         "multiply": "Multiply",
@@ -38,7 +56,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "logical_or": "LogicalOr",
         "logical_xor": "LogicalXor",
     },
-    "compare": {
+    "op.compare": {
         "equal": "Equal",
         "not_equal": "NotEqual",
         "less": "Less",
@@ -47,7 +65,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "greater_equal": "GreaterEqual",
         "where": "Where",
     },
-    "create": {
+    "op.create": {
         "full": "Full",
         "full_like": "FullLike",
         "zeros": "Zeros",
@@ -62,7 +80,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "one_hot": "OneHot",
         "hamming_window": "HammingWindow",
     },
-    "elementwise": {
+    "op.elementwise": {
         "exp": "Exp",
         "log": "Log",
         "log2": "Log2",
@@ -103,16 +121,23 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "wrap_param": "WrapParam",
         "builtin.stop_lift_params": "StopLiftParams",
     },
-    "index": {
+    "op.index": {
         "take": "Take",
+        "gather_elements": "GatherElements",
+        "gather_nd": "GatherND",
+        "scatter_elements": "ScatterElements",
+        "scatter_nd": "ScatterND",
+        "index_tensor": "IndexTensor",
+        "index_put": "IndexPut",
+        "reverse_sequence": "ReverseSequence",
     },
-    "linear_algebra": {
+    "op.linear_algebra": {
         "matmul": "Matmul",
         "linear": "Linear",
         "outer": "Outer",
         "einsum": "Einsum",
     },
-    "manipulate": {
+    "op.manipulate": {
         "reshape": "Reshape",
         "flatten": "Flatten",
         "nn.batch_flatten": "BatchFlatten",
@@ -128,11 +153,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "flip": "Flip",
         "meshgrid": "Meshgrid",
     },
-    "memory": {
+    "op.memory": {
         "memory.alloc_storage": "AllocStorage",
         "memory.alloc_tensor": "AllocTensor",
     },
-    "nn_activation": {
+    "op.nn_activation": {
         "nn.relu": "Relu",
         "nn.relu6": "Relu6",
         "nn.leakyrelu": "LeakyRelu",
@@ -153,7 +178,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.log_softmax": "LogSoftmax",
         "nn.dropout": "Dropout",
     },
-    "nn_conv": {
+    "op.nn_conv": {
         "nn.conv1d": "Conv1d",
         "nn.conv2d": "Conv2d",
         "nn.conv3d": "Conv3d",
@@ -161,7 +186,14 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.conv2d_transpose": "Conv2dTranspose",
         "nn.conv3d_transpose": "Conv3dTranspose",
     },
-    "nn_pool": {
+    "op.nn_norm": {
+        "nn.layer_norm": "LayerNorm",
+        "nn.rms_norm": "RMSNorm",
+        "nn.group_norm": "GroupNorm",
+        "nn.instance_norm": "InstanceNorm",
+        "nn.batch_norm": "BatchNorm",
+    },
+    "op.nn_pool": {
         "nn.max_pool1d": "MaxPool1d",
         "nn.max_pool2d": "MaxPool2d",
         "nn.max_pool3d": "MaxPool3d",
@@ -175,7 +207,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.adaptive_max_pool2d": "AdaptiveMaxPool2d",
         "nn.adaptive_max_pool3d": "AdaptiveMaxPool3d",
     },
-    "reduce": {
+    "op.reduce": {
         "sum": "Sum",
         "prod": "Prod",
         "max": "Max",
@@ -184,17 +216,34 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "variance": "Variance",
         "std": "Std",
     },
-    "slice": {
+    "op.search": {
+        "argmax": "Argmax",
+        "argmin": "Argmin",
+        "bucketize": "Bucketize",
+        "nonzero": "Nonzero",
+        "unique": "Unique",
+        "size": "Size",
+    },
+    "op.slice": {
         "strided_slice": "StridedSlice",
         "slice_scatter": "SliceScatter",
         "dynamic_strided_slice": "DynamicStridedSlice",
     },
+    "op.sort": {
+        "sort": "Sort",
+        "argsort": "Argsort",
+        "topk": "TopK",
+    },
+    "op.statistical": {
+        "cumsum": "Cumsum",
+        "cumprod": "Cumprod",
+    },
 }
-"""File of this folder -> script name -> class."""
+"""Module of transect.relax -> script name -> class."""
 
 OPERATORS: dict[str, str] = {
-    name: f"transect.relax.op.{family}:{attribute}"
-    for family, entries in _FAMILIES.items()
+    name: f"transect.relax.{module}:{attribute}"
+    for module, entries in _FAMILIES.items()
     for name, attribute in entries.items()
 }
 """Script name -> "module:Class"."""

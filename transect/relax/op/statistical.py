@@ -1,0 +1,115 @@
+"""Running sums and products along an axis."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.ir.dtype import DType
+from transect.ir.expr import EQ, Expr, IntImm, Var, cast, const
+from transect.ir.types import TensorType, Type
+from transect.relax.op.inference import (
+    normalize_axis,
+    product,
+    require_number,
+    simplify,
+    tensor,
+    with_shape,
+)
+from transect.relax.op.loops import accumulator, unflatten_index
+from transect.relax.op.operator import Operator
+from transect.relax.op.reduce import narrow
+from transect.tir.buffer import Buffer
+from transect.tir.builder import FunctionBuilder, store
+from transect.tir.op import if_then_else
+from transect.tir.stmt import Stmt
+
+
+@dataclass(frozen=True)
+class Scan(Operator):
+    """Base of the running sums and products along `axis` (None: of the flattened tensor).
+
+    dtype: to compute in, and of the result; that of x by default. exclusive: without the element
+    itself.
+    """
+
+    start: ClassVar[int] = 0
+
+    axis: int | None = None
+    dtype: DType | None = None
+    exclusive: bool = False
+
+    def join(self, a: Expr, b: Expr) -> Expr:
+        """One step."""
+        raise NotImplementedError(f"{type(self).__name__}.join")
+
+    def infer(self, x: Type) -> TensorType:
+        """The shape of x, or one dimension."""
+        data = tensor(self, x, "x")
+        if self.dtype is None:
+            require_number(self, data)
+        dtype = self.dtype or data.dtype
+        if self.axis is None:
+            if data.shape is None:
+                return TensorType(None, dtype, 1, data.device)
+            return with_shape(data, [simplify(product(data.shape))], dtype)
+        if data.ndim >= 0:
+            normalize_axis(self, self.axis, data.ndim)
+        return TensorType(data.shape, dtype, data.ndim, data.device)
+
+    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
+        """One scan: each step reads what the one before it wrote."""
+        dtype = self.dtype or x.dtype
+        wide = accumulator(dtype)
+        flat = self.axis is None
+        sizes = (simplify(product(x.shape)),) if flat else x.shape
+        axis = 0 if self.axis is None else normalize_axis(self, self.axis, x.ndim)
+        target = b.allocate(sizes, wide, name="running")
+
+        def value(i: tuple[Expr, ...]) -> Expr:
+            return cast(x[unflatten_index(i[0], x.shape)] if flat else x[i], wide)
+
+        def body(*i: Var) -> Stmt:
+            # The loop that scans runs last, over the axes that do not.
+            *rest, k = i
+            here = (*rest[:axis], k, *rest[axis:])
+            before = (*rest[:axis], k - 1, *rest[axis:])
+            identity = const(self.start, wide)
+            past = if_then_else(EQ(k, IntImm(0)), identity, target[before])
+            if self.exclusive:
+                last = if_then_else(EQ(k, IntImm(0)), identity, value(before))
+                return store(target, here, self.join(past, last))
+            return store(target, here, self.join(past, value(here)))
+
+        extents = (*sizes[:axis], *sizes[axis + 1 :], sizes[axis])
+        b.block(extents, body, kinds="S" * (len(sizes) - 1) + "N", name="scan")
+        return narrow(b, target, dtype)
+
+
+@dataclass(frozen=True)
+class Cumsum(Scan):
+    """cumsum(x, axis, dtype, exclusive): the sum of the elements up to each one along `axis`.
+
+    x: number. Narrow floats accumulate in float32. Source: ONNX CumSum-14.
+    """
+
+    name = "cumsum"
+
+    def join(self, a: Expr, b: Expr) -> Expr:
+        """a + b."""
+        return a + b
+
+
+@dataclass(frozen=True)
+class Cumprod(Scan):
+    """cumprod(x, axis, dtype, exclusive): the product of the elements up to each one along `axis`.
+
+    x: number. Narrow floats accumulate in float32. Source: numpy.cumprod.
+    """
+
+    name = "cumprod"
+    start = 1
+
+    def join(self, a: Expr, b: Expr) -> Expr:
+        """a * b."""
+        return a * b
