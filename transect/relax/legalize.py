@@ -88,7 +88,7 @@ def legalize(op: rx.Op, types: Sequence[Type]) -> Legalized | None:
         return None
     renaming = _canonical_vars(types)
     canonical = tuple(substitute_type(kind, renaming) for kind in types)
-    function = _write_loops(_Key(op), canonical)
+    function = _write_loops(OpKey(op), canonical)
     back = {new: old for old, new in renaming.items() if isinstance(new, Var)}
     scalars = [param for param in function.params if param not in function.buffer_map]
     tir_vars = tuple(back[scalar] for scalar in scalars)
@@ -107,7 +107,7 @@ def flat_tensors(kind: Type) -> Iterator[TensorType]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Key:
+class OpKey:
     """An operator as a key: two are equal if they compute the same, 0.0 and -0.0 told apart."""
 
     op: rx.Op
@@ -117,7 +117,7 @@ class _Key:
         return (type(self.op), *map(attribute_key, values))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Key) and self._parts() == other._parts()
+        return isinstance(other, OpKey) and self._parts() == other._parts()
 
     def __hash__(self) -> int:
         return hash(self._parts())
@@ -140,7 +140,7 @@ def _canonical_vars(types: Sequence[Type]) -> dict[Var, Expr]:
 
 
 @lru_cache(maxsize=4096)
-def _write_loops(key: _Key, types: tuple[Type, ...]) -> PrimFunc:
+def _write_loops(key: OpKey, types: tuple[Type, ...]) -> PrimFunc:
     op = key.op
     builder = FunctionBuilder(op.name.replace(".", "_"))
     operands = [_operand(builder, kind, f"x{i}") for i, kind in enumerate(types)]

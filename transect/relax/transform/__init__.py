@@ -1,0 +1,1 @@
+"""Graph passes, one file each. Lowering of tensor programs is in `tir.transform`."""
