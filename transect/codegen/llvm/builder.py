@@ -1,0 +1,125 @@
+"""The text of one LLVM function: fresh names, blocks, entry allocations, the single exit.
+
+It knows LLVM's syntax and nothing of tensor programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from transect.codegen.llvm.module import ModuleText, quoted
+
+
+class FunctionText:
+    """Writes one function block by block. Values are operand strings such as "%12" or "i-constants".
+
+    Static allocations go to the entry block, so that SROA sees them and loops do not grow the
+    stack. With `status=True` the function returns an i32 status and leaves through one exit,
+    where `at_exit` lines run.
+    """
+
+    def __init__(
+        self,
+        module: ModuleText,
+        name: str,
+        parameters: Iterable[str],
+        *,
+        linkage: str = "internal ",
+        attributes: str = "",
+        result: str = "i32",
+    ) -> None:
+        self.module = module
+        self.identifier = f"@{quoted(name)}"
+        self.header = f"define {linkage}{result} {self.identifier}({', '.join(parameters)}) {attributes}".rstrip()
+        self.entry: list[str] = []
+        self.lines: list[str] = []
+        self.at_exit: list[str] = []
+        self.block = "body"
+        self.open = True
+        self._count = 0
+
+    def fresh(self, hint: str = "") -> str:
+        """A new local name."""
+        self._count += 1
+        return f"%{hint}{self._count}" if hint else f"%v{self._count}"
+
+    def label(self, hint: str) -> str:
+        """A new block label, to be opened with `begin`."""
+        self._count += 1
+        return f"{hint}{self._count}"
+
+    def emit(self, line: str) -> None:
+        """One instruction without a result. Code after a terminator is dropped: nothing reaches it."""
+        if self.open:
+            self.lines.append(f"  {line}")
+
+    def define(self, expression: str) -> str:
+        """One instruction with a result; gives the result's name."""
+        self._count += 1
+        name = f"%v{self._count}"
+        if self.open:
+            self.lines.append(f"  {name} = {expression}")
+        return name
+
+    def allocate(self, kind: str, align: int = 8) -> str:
+        """Static stack memory; gives its address."""
+        name = self.fresh("a")
+        self.entry.append(f"  {name} = alloca {kind}, align {align}")
+        return name
+
+    def branch(self, target: str) -> None:
+        """Jump."""
+        self.emit(f"br label %{target}")
+        self.open = False
+
+    def branch_if(self, condition: str, then: str, otherwise: str, *, likely: bool | None = None) -> None:
+        """Jump on an i1. likely: True if `then` is the usual way, False if `otherwise` is."""
+        weights = ""
+        if likely is not None:
+            weights = f", !prof !{0 if likely else 1}"
+        self.emit(f"br i1 {condition}, label %{then}, label %{otherwise}{weights}")
+        self.open = False
+
+    def begin(self, label: str) -> None:
+        """Open block `label`, falling into it from the current block if that is still open."""
+        if self.open:
+            self.branch(label)
+        self.lines.append(f"{label}:")
+        self.block = label
+        self.open = True
+
+    def fail(self) -> None:
+        """Leave with status -1; the error is set already."""
+        self.emit("store i32 -1, ptr %status")
+        self.branch("exit")
+
+    def fail_unless_zero(self, status: str) -> None:
+        """Leave with status -1 if the i32 `status` is not zero."""
+        bad, good = self.label("failed"), self.label("ok")
+        test = self.define(f"icmp eq i32 {status}, 0")
+        self.branch_if(test, good, bad, likely=True)
+        self.begin(bad)
+        self.fail()
+        self.begin(good)
+
+    def finish(self) -> str:
+        """The text of a function that returns a status."""
+        if self.open:
+            self.branch("exit")
+        return "\n".join(
+            [
+                self.header + " {",
+                "entry:",
+                "  %status = alloca i32, align 4",
+                "  store i32 0, ptr %status",
+                *self.entry,
+                "  br label %body",
+                "body:",
+                *self.lines,
+                "exit:",
+                *self.at_exit,
+                "  %status.value = load i32, ptr %status",
+                "  ret i32 %status.value",
+                "}",
+            ]
+        )

@@ -1,0 +1,339 @@
+"""Statements -> blocks of instructions: stores, bindings, control flow, loops, allocations, asserts.
+
+Parallel loops are handed to `parallel`; what a function needs around its body is in `function`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from transect.codegen.llvm.expression import ExpressionEmitter, alignment
+from transect.codegen.llvm.types import element_type, memory_type, register_type, vector_of
+from transect.ir.dtype import FLOAT64, INT64, DType
+from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
+from transect.support.errors import TransectError, UnsupportedError
+from transect.tir.stmt import (
+    Allocate, AllocateConst, AssertStmt, AttrStmt, Bind, BlockRealize, BufferStore, DeclBuffer, Evaluate, For,
+    IfThenElse, SeqStmt, Stmt, While,
+)  # fmt: skip
+
+STACK_LIMIT = 16 << 10
+"""Bytes up to which one static allocation lives in the stack frame; threads have small stacks."""
+
+FRAME_LIMIT = 128 << 10
+"""Bytes of static allocations of one function beyond which even small ones take workspace."""
+
+_MESSAGE_BYTES = 1024
+
+
+@dataclass
+class _Frame:
+    """Stack bytes that a function's allocations have taken so far."""
+
+    used: int = 0
+
+
+class StatementEmitter(ExpressionEmitter):
+    """Emits statements of one function. `parallel` emits a parallel loop: (emitter, loop)."""
+
+    parallel: Callable[[StatementEmitter, For], None]
+
+    def __init__(self, *args: Any, parallel: Callable[[StatementEmitter, For], None]) -> None:
+        super().__init__(*args)
+        self.parallel = parallel
+        self.frame = _Frame()
+        self._message = ""
+
+    def run(self, stmt: Stmt) -> None:
+        """Emit `stmt`."""
+        emit = _EMIT.get(type(stmt))
+        if emit is None:
+            raise UnsupportedError(f"{type(stmt).__name__} in code generation", remedy="run the lowering passes")
+        try:
+            emit(self, stmt)
+        except TransectError as error:
+            raise error.at(stmt.span) from None
+
+    def _evaluate(self, stmt: Evaluate) -> None:
+        self.emit(stmt.value)
+
+    def _seq(self, stmt: SeqStmt) -> None:
+        released: list[str] = []
+        for item in stmt.stmts:
+            if isinstance(item, Allocate):
+                slot = self._allocate(item)
+                if slot:
+                    released.append(slot)
+            else:
+                self.run(item)
+        for slot in reversed(released):
+            self.text.emit(f"call void {self.text.module.helper('transect.workspace.release')}(ptr {slot})")
+
+    def _bind(self, stmt: Bind) -> None:
+        value = self.emit(stmt.value)
+        self.variables[stmt.var] = value
+        if isinstance(stmt.value, Call) and stmt.var.dtype.is_handle:
+            self.handles[stmt.var] = stmt.value
+        elif isinstance(stmt.value, Var) and stmt.value in self.handles:
+            self.handles[stmt.var] = self.handles[stmt.value]
+
+    def _declare(self, stmt: DeclBuffer) -> None:
+        pass
+
+    # --- stores ---
+
+    def _store(self, stmt: BufferStore) -> None:
+        if len(stmt.indices) != 1:
+            raise UnsupportedError(f"a store to {stmt.buffer.name} that is not flat", remedy="run FlattenBuffer")
+        index, kind = stmt.indices[0], stmt.buffer.dtype
+        value = self.to_memory(self.emit(stmt.value), stmt.value.dtype)
+        if index.dtype.is_scalar:
+            if stmt.predicate is not None:
+                raise UnsupportedError("a predicate on a scalar store", remedy="use an if")
+            address = self.element_address(stmt.buffer.data, kind, index)
+            self.text.emit(f"store {memory_type(kind)} {value}, ptr {address}, align {alignment(kind)}")
+        elif isinstance(index, Ramp) and as_int(index.stride) == 1 and kind.is_scalar:
+            address = self.element_address(stmt.buffer.data, kind, index.base)
+            memory = memory_type(stmt.value.dtype)
+            if stmt.predicate is None:
+                self.text.emit(f"store {memory} {value}, ptr {address}, align {alignment(kind)}")
+            else:
+                lanes = index.lanes
+                name = self.text.module.declare(
+                    f"llvm.masked.store.v{lanes}{_suffix(memory_type(kind))}.p0",
+                    "void", [memory, "ptr", "i32", f"<{lanes} x i1>"],
+                )  # fmt: skip
+                self.text.emit(
+                    f"call void {name}({memory} {value}, ptr {address}, i32 {alignment(kind)}, "
+                    f"{self.typed(stmt.predicate)})"
+                )
+        else:
+            self._scatter(stmt, value)
+        self.forget_reads()
+
+    def _scatter(self, stmt: BufferStore, value: str) -> None:
+        index, kind = stmt.indices[0], stmt.buffer.dtype
+        lanes = index.dtype.lanes
+        memory = vector_of(memory_type(kind), lanes)
+        pointers = self.addresses(stmt.buffer.data, kind, index)
+        mask = "splat (i1 true)" if stmt.predicate is None else self.emit(stmt.predicate)
+        name = self.text.module.declare(
+            f"llvm.masked.scatter.v{lanes}{_suffix(memory_type(kind))}.v{lanes}p0",
+            "void", [memory, f"<{lanes} x ptr>", "i32", f"<{lanes} x i1>"],
+        )  # fmt: skip
+        self.text.emit(
+            f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, i32 {alignment(kind)}, "
+            f"<{lanes} x i1> {mask})"
+        )
+
+    # --- control flow ---
+
+    def _nested(self, stmt: Stmt) -> None:
+        self.enter()
+        self.run(stmt)
+        self.leave()
+
+    def _if(self, stmt: IfThenElse) -> None:
+        text = self.text
+        condition = self.emit(stmt.condition)
+        then, done = text.label("then"), text.label("endif")
+        otherwise = text.label("else") if stmt.else_case is not None else done
+        text.branch_if(condition, then, otherwise)
+        text.begin(then)
+        self._nested(stmt.then_case)
+        if text.open:
+            text.branch(done)
+        if stmt.else_case is not None:
+            text.begin(otherwise)
+            self._nested(stmt.else_case)
+        text.begin(done)
+
+    def _while(self, stmt: While) -> None:
+        text = self.text
+        head, body, done = text.label("while"), text.label("do"), text.label("done")
+        self.forget_reads()
+        text.begin(head)
+        self.enter()
+        condition = self.emit(stmt.condition)
+        text.branch_if(condition, body, done)
+        text.begin(body)
+        self.run(stmt.body)
+        self.leave()
+        if text.open:
+            text.branch(head)
+        self.forget_reads()
+        text.begin(done)
+
+    def _for(self, stmt: For) -> None:
+        if stmt.kind == "parallel":
+            self.parallel(self, stmt)
+        elif stmt.kind == "thread_binding":
+            raise UnsupportedError(
+                f"a loop bound to {stmt.thread} on the CPU", remedy='schedule it with "parallel" instead'
+            )
+        elif stmt.kind != "serial":
+            raise UnsupportedError(f"a {stmt.kind} loop in code generation", remedy="run the lowering passes")
+        else:
+            kind = stmt.var.dtype
+            first = self.emit(stmt.min)
+            end = self.arithmetic_add(first, self.emit(stmt.extent), kind)
+            self.loop(stmt.var, first, end, stmt.body, never_empty=(as_int(stmt.extent) or 0) > 0)
+
+    def arithmetic_add(self, a: str, b: str, dtype: DType) -> str:
+        """a + b of loop bounds."""
+        return b if a == "0" else self.text.define(f"add nsw {register_type(dtype)} {a}, {b}")
+
+    def loop(self, var: Var, first: str, end: str, body: Stmt, *, never_empty: bool = False) -> None:
+        """for var in [first, end): body, the test at the bottom."""
+        text, kind = self.text, register_type(var.dtype)
+        order = "ult" if var.dtype.is_uint else "slt"
+        head, done = text.label("loop"), text.label("done")
+        latch, following = text.label("next"), text.fresh("i")
+        if not never_empty:
+            text.branch_if(text.define(f"icmp {order} {kind} {first}, {end}"), head, done)
+            before = text.block
+        else:
+            before = text.block
+            text.branch(head)
+        self.forget_reads()
+        text.begin(head)
+        value = text.define(f"phi {kind} [ {first}, %{before} ], [ {following}, %{latch} ]")
+        self.variables[var] = value
+        self.enter()
+        self.run(body)
+        self.leave()
+        text.begin(latch)
+        text.emit(f"{following} = add {'nuw' if order == 'ult' else 'nsw'} {kind} {value}, 1")
+        text.branch_if(text.define(f"icmp {order} {kind} {following}, {end}"), head, done)
+        self.forget_reads()
+        text.begin(done)
+
+    def _attribute(self, stmt: AttrStmt) -> None:
+        self.run(stmt.body)
+
+    # --- memory ---
+
+    def _lonely_allocate(self, stmt: Allocate) -> None:
+        self._allocate(stmt)
+
+    def _allocate(self, stmt: Allocate) -> str:
+        """Bind the memory; gives the workspace slot to release at the end of the scope, or ""."""
+        sizes = [as_int(extent) for extent in stmt.extents]
+        known = [size for size in sizes if size is not None]
+        align = max(64, int(stmt.annotations.get("alignment", 0)))
+        if len(known) == len(sizes):
+            count = math.prod(known)
+            nbytes = count * alignment(stmt.dtype) * stmt.dtype.lanes
+            if nbytes <= STACK_LIMIT and self.frame.used + nbytes <= FRAME_LIMIT:
+                self.frame.used += nbytes
+                # SROA wants the element type and a constant count.
+                self.variables[stmt.var] = self.text.allocate(
+                    f"[{max(1, count)} x {memory_type(stmt.dtype)}]", align
+                )
+                return ""
+        return self._workspace(stmt, align)
+
+    def _workspace(self, stmt: Allocate, align: int) -> str:
+        if align > 64:
+            raise UnsupportedError(f"workspace aligned to {align} bytes", remedy="64 is the most")
+        text, module = self.text, self.text.module
+        slot = text.allocate("ptr")
+        text.entry.append(f"  store ptr null, ptr {slot}")
+        text.at_exit.append(f"  call void {module.helper('transect.workspace.release')}(ptr {slot})")
+        dims = [self.index(extent) for extent in stmt.extents]
+        sizes = text.allocate(f"[{max(1, len(dims))} x i64]")
+        for number, dim in enumerate(dims):
+            place = text.define(f"getelementptr i64, ptr {sizes}, i64 {number}")
+            text.emit(f"store i64 {dim}, ptr {place}")
+        element = alignment(stmt.dtype) * stmt.dtype.lanes
+        status = text.define(
+            f"call i32 {module.helper('transect.workspace.take')}"
+            f"(ptr {slot}, i64 {element}, i64 {len(dims)}, ptr {sizes})"
+        )
+        text.fail_unless_zero(status)
+        self.variables[stmt.var] = text.define(f"load ptr, ptr {slot}")
+        return slot
+
+    def _constant(self, stmt: AllocateConst) -> None:
+        name, direct = self.text.module.data(stmt.data)
+        self.variables[stmt.var] = name if direct else self.text.define(f"load ptr, ptr {name}")
+
+    # --- failing ---
+
+    def _assert(self, stmt: AssertStmt) -> None:
+        text = self.text
+        condition = self.emit(stmt.condition)
+        if condition == "true":
+            return
+        good, bad = text.label("ok"), text.label("failed")
+        text.branch_if(condition, good, bad, likely=True)
+        text.begin(bad)
+        self.enter()
+        message = self._format(stmt.message)
+        setter = text.module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
+        text.emit(f"call void {setter}(ptr {text.module.string(stmt.kind)}, ptr {message})")
+        text.fail()
+        self.leave()
+        text.begin(good)
+
+    def _format(self, parts: tuple[str | Expr, ...]) -> str:
+        """A pointer to the message; numbers in it are printed at run time."""
+        plain = [part.value if isinstance(part, StringImm) else part for part in parts]
+        if all(isinstance(part, str) for part in plain):
+            return self.text.module.string("".join(str(part) for part in plain))
+        pattern, operands = "", list[str]()
+        for part in plain:
+            if isinstance(part, str):
+                pattern += part.replace("%", "%%")
+            elif part.dtype.is_float:
+                pattern += "%.9g"
+                operands.append(f"double {self.convert(self.emit(part), part.dtype, FLOAT64)}")
+            elif part.dtype.is_handle:
+                pattern += "%p"
+                operands.append(f"ptr {self.emit(part)}")
+            else:
+                pattern += "%llu" if part.dtype.is_uint else "%lld"
+                operands.append(f"i64 {self.convert(self.emit(part), part.dtype, INT64)}")
+        if not self._message:
+            self._message = self.text.allocate(f"[{_MESSAGE_BYTES} x i8]", 1)
+        self.text.module.declare("snprintf", "i32", ["ptr", "i64", "ptr", "..."])
+        self.text.define(
+            f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr {self._message}, i64 {_MESSAGE_BYTES}, "
+            f"ptr {self.text.module.string(pattern)}, {', '.join(operands)})"
+        )
+        return self._message
+
+
+def is_call(expr: Expr, name: str) -> bool:
+    """Whether `expr` calls the intrinsic `name`."""
+    return isinstance(expr, Call) and isinstance(expr.op, Intrinsic) and expr.op.name == name
+
+
+def _suffix(element: str) -> str:
+    return {"float": "f32", "double": "f64", "ptr": "p0"}.get(element, element)
+
+
+def _refuse_block(emitter: StatementEmitter, stmt: BlockRealize) -> None:
+    raise UnsupportedError(f"block {stmt.block.name!r} in code generation", remedy="run LowerOpaqueBlock")
+
+
+_EMIT: dict[type[Stmt], Callable[[StatementEmitter, Any], None]] = {
+    Evaluate: StatementEmitter._evaluate,  # pyright: ignore[reportPrivateUsage]
+    SeqStmt: StatementEmitter._seq,  # pyright: ignore[reportPrivateUsage]
+    Bind: StatementEmitter._bind,  # pyright: ignore[reportPrivateUsage]
+    DeclBuffer: StatementEmitter._declare,  # pyright: ignore[reportPrivateUsage]
+    BufferStore: StatementEmitter._store,  # pyright: ignore[reportPrivateUsage]
+    IfThenElse: StatementEmitter._if,  # pyright: ignore[reportPrivateUsage]
+    While: StatementEmitter._while,  # pyright: ignore[reportPrivateUsage]
+    For: StatementEmitter._for,  # pyright: ignore[reportPrivateUsage]
+    AttrStmt: StatementEmitter._attribute,  # pyright: ignore[reportPrivateUsage]
+    Allocate: StatementEmitter._lonely_allocate,  # pyright: ignore[reportPrivateUsage]
+    AllocateConst: StatementEmitter._constant,  # pyright: ignore[reportPrivateUsage]
+    AssertStmt: StatementEmitter._assert,  # pyright: ignore[reportPrivateUsage]
+    BlockRealize: _refuse_block,
+}
+
+__all__ = ["STACK_LIMIT", "StatementEmitter", "element_type", "is_call"]
