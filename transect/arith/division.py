@@ -12,7 +12,7 @@ from transect.arith.inference import Inference, quotient
 from transect.arith.interval import Bounds
 from transect.arith.poly import Monomial, Poly
 from transect.arith.rule import Proposal, QuotientRule, integer
-from transect.ir.expr import EQ, Div, FloorDiv, FloorMod, Mod, logical_and
+from transect.ir.expr import EQ, Div, FloorDiv, FloorMod, Mod, logical_and, true
 
 Q, R, D, G, X, Y = (integer(name) for name in "qrdgxy")
 A, B, C, K = (integer(name) for name in "abck")
@@ -115,8 +115,10 @@ def _bounded_by_facts(known: Inference, poly: Poly, limit: int) -> bool:
 
 
 def _common(known: Inference, numerator: Poly, divisor: Poly) -> Iterator[Proposal]:
-    """numerator = g * x + r, divisor = g * d, 0 <= r < g."""
+    """numerator = g * x + r, divisor = g * d, 0 <= r < g, d > 0."""
     constant = divisor.value
+    if not known.positive(divisor):
+        return
     if constant is not None:
         yield from _common_constant(known, numerator, constant)
         return
@@ -259,34 +261,34 @@ def _negative_numerator(known: Inference, numerator: Poly, divisor: Poly) -> Ite
         yield {X: numerator, D: divisor}
 
 
-_FITS = logical_and(R >= 0, R < G, G > 0)
+_FITS = logical_and(R >= 0, R < G, G > 0, D > 0)
 _IN_STEP = logical_and(K * D <= R, R < K * D + D)
 
 FLOORDIV_RULES = (
-    QuotientRule("floordiv.negative_divisor", X // D, (0 - X) // (0 - D), _negative, D < 0),
-    QuotientRule("floordiv.split", (Q * D + R) // D, Q + R // D, _split),
-    QuotientRule("floordiv.within", R // D, K, _within, _IN_STEP),
-    QuotientRule("floordiv.common", (G * X + R) // (G * D), X // D, _common, _FITS),
-    QuotientRule("floordiv.nested", (X // A + K) // B, (X + K * A) // (A * B), _nested, logical_and(A > 0, B > 0)),
-    QuotientRule("floordiv.of_floormod", (X % (A * B)) // B, (X // B) % A, _of_floormod, logical_and(A > 0, B > 0)),
+    QuotientRule("floordiv.negative_divisor", X // D, (0 - X) // (0 - D), D < 0, _negative),
+    QuotientRule("floordiv.split", (Q * D + R) // D, Q + R // D, true(), _split),
+    QuotientRule("floordiv.within", R // D, K, _IN_STEP, _within),
+    QuotientRule("floordiv.common", (G * X + R) // (G * D), X // D, _FITS, _common),
+    QuotientRule("floordiv.nested", (X // A + K) // B, (X + K * A) // (A * B), logical_and(A > 0, B > 0), _nested),
+    QuotientRule("floordiv.of_floormod", (X % (A * B)) // B, (X // B) % A, logical_and(A > 0, B > 0), _of_floormod),
 )  # fmt: skip
 FLOORMOD_RULES = (
-    QuotientRule("floormod.negative_divisor", X % D, 0 - (0 - X) % (0 - D), _negative, D < 0),
-    QuotientRule("floormod.residue", X % D, R % D, _residue, logical_and(EQ(X % A, R % A), EQ(A, K * D), A > 0)),
-    QuotientRule("floormod.split", (Q * D + R) % D, R % D, _split_remainder),
-    QuotientRule("floormod.within", R % D, R - K * D, _within, _IN_STEP),
-    QuotientRule("floormod.common", (G * X + R) % (G * D), G * (X % D) + R, _common, _FITS),
-    QuotientRule("floormod.drop_inner", (C * (X % A) + Y) % D, (C * X + Y) % D, _drop_inner, EQ(C * A, K * D)),
+    QuotientRule("floormod.negative_divisor", X % D, 0 - (0 - X) % (0 - D), D < 0, _negative),
+    QuotientRule("floormod.residue", X % D, R % D, logical_and(EQ(X % A, R % A), EQ(A, K * D), A > 0), _residue),
+    QuotientRule("floormod.split", (Q * D + R) % D, R % D, true(), _split_remainder),
+    QuotientRule("floormod.within", R % D, R - K * D, _IN_STEP, _within),
+    QuotientRule("floormod.common", (G * X + R) % (G * D), G * (X % D) + R, _FITS, _common),
+    QuotientRule("floormod.drop_inner", (C * (X % A) + Y) % D, (C * X + Y) % D, EQ(C * A, K * D), _drop_inner),
 )  # fmt: skip
 TRUNCDIV_RULES = (
-    QuotientRule("truncdiv.same_signs", Div(X, D), X // D, _same_signs, logical_and(X >= 0, D > 0)),
-    QuotientRule("truncdiv.negative", Div(X, D), 0 - (0 - X) // D, _negative_numerator, logical_and(X <= 0, D > 0)),
-    QuotientRule("truncdiv.exact", Div(Q * D, D), Q, _exact_quotient),
+    QuotientRule("truncdiv.same_signs", Div(X, D), X // D, logical_and(X >= 0, D > 0), _same_signs),
+    QuotientRule("truncdiv.negative", Div(X, D), 0 - (0 - X) // D, logical_and(X <= 0, D > 0), _negative_numerator),
+    QuotientRule("truncdiv.exact", Div(Q * D, D), Q, true(), _exact_quotient),
 )  # fmt: skip
 TRUNCMOD_RULES = (
-    QuotientRule("truncmod.same_signs", Mod(X, D), X % D, _same_signs, logical_and(X >= 0, D > 0)),
-    QuotientRule("truncmod.negative", Mod(X, D), 0 - (0 - X) % D, _negative_numerator, logical_and(X <= 0, D > 0)),
-    QuotientRule("truncmod.exact", Mod(Q * D, D), Q - Q, _exact_quotient),
+    QuotientRule("truncmod.same_signs", Mod(X, D), X % D, logical_and(X >= 0, D > 0), _same_signs),
+    QuotientRule("truncmod.negative", Mod(X, D), 0 - (0 - X) % D, logical_and(X <= 0, D > 0), _negative_numerator),
+    QuotientRule("truncmod.exact", Mod(Q * D, D), Q - Q, true(), _exact_quotient),
 )  # fmt: skip
 
 QUOTIENT_RULES = {

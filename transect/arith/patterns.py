@@ -33,7 +33,7 @@ from transect.ir.expr import (
 
 P, S, T = (condition(name) for name in "pst")
 U, V, W = (anything(name) for name in "uvw")
-F, H = (floating(name) for name in "fh")
+F = floating("f")
 I, J = (integer(name) for name in "ij")  # noqa: E741 - the field's letters
 
 LOGIC_RULES = (
@@ -100,8 +100,6 @@ FLOAT_RULES = (
     PatternRule("float.one_multiply", Mul(_number(1.0), F), F),
     PatternRule("float.divide_one", Div(F, _number(1.0)), F),
     PatternRule("float.negate_twice", Mul(Mul(F, _number(-1.0)), _number(-1.0)), F),
-    PatternRule("float.subtract_negated", Sub(F, Mul(H, _number(-1.0))), Add(F, H)),
-    PatternRule("float.add_negated", Add(F, Mul(H, _number(-1.0))), Sub(F, H)),
     PatternRule("float.min_same", Min(F, F), F),
     PatternRule("float.max_same", Max(F, F), F),
 )

@@ -1,36 +1,51 @@
-"""What a rewrite rule is: two expressions over pattern variables, and the condition they hold under.
+"""What a rewrite rule is: two expressions over pattern variables, and when they are equal.
 
-The tables of rules are in `division`, `logic` and `floats`; the tests prove every entry with Z3.
+The tables of rules are in `division`, `sums`, `patterns` and `lemmas`; tests prove every entry
+with Z3.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import ParamSpec
 
 from transect.arith.inference import Inference
 from transect.arith.poly import Poly
 from transect.ir.dtype import BOOL, FLOAT32, HANDLE, INDEX, DType
-from transect.ir.expr import Call, Expr, FloatImm, IntImm, Intrinsic, Var, true
+from transect.ir.expr import Call, Expr, FloatImm, IntImm, Intrinsic, Var
+
+P = ParamSpec("P")
 
 Proposal = Mapping[Var, Poly]
-"""What the pattern variables of a quotient rule stand for."""
+"""What the pattern variables of an integer rule stand for."""
+
+Proposer = Callable[P, Iterator[Proposal]]
+"""Finds what the pattern variables of a rule may stand for where it applies."""
 
 
 @dataclass(frozen=True)
-class QuotientRule:
-    """left == right for integers, where `when` holds and no divisor of `left` is zero.
+class IntegerRule:
+    """left == right for unbounded integers, where `when` holds and no divisor in `left` is zero.
 
-    left: FloorDiv, FloorMod or Div of (numerator, divisor). propose: finds values of the pattern
-    variables for a given numerator and divisor, such that `left` is their quotient and `when`
-    holds. Division by zero has no value, so `left` may assume that it does not happen.
+    Division by zero has no value, so `left` may be taken not to divide by zero.
     """
 
     name: str
     left: Expr
     right: Expr
-    propose: Callable[[Inference, Poly, Poly], Iterator[Proposal]]
-    when: Expr = field(default_factory=true)
+    when: Expr
+
+
+@dataclass(frozen=True)
+class QuotientRule(IntegerRule):
+    """A rule whose `left` is a division of any kind.
+
+    propose: for a given numerator and divisor, finds values of the pattern variables for which
+    `left` is their quotient and `when` holds.
+    """
+
+    propose: Proposer[[Inference, Poly, Poly]]
 
 
 @dataclass(frozen=True)

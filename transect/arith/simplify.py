@@ -14,6 +14,7 @@ from transect.arith.interval import Bounds, dtype_bounds
 from transect.arith.patterns import RULES_BY_ROOT
 from transect.arith.poly import Monomial, Poly, to_expr, wrap
 from transect.arith.rule import PatternRule, match
+from transect.arith.sums import SUM_RULES, parts_with_quotients
 from transect.ir.dtype import BOOL, DType
 from transect.ir.expr import (
     EQ,
@@ -221,7 +222,7 @@ class Simplifier:
         return expr
 
     def _join_quotients(self, poly: Poly, dtype: DType) -> Poly:
-        """Put x back together where its quotient and remainder by the same divisor are summed."""
+        """Apply the rules of sums as long as one does."""
         for _ in range(_MAX_ROUNDS):
             changed = self._join_once(poly, dtype)
             if changed is None:
@@ -230,81 +231,18 @@ class Simplifier:
         return poly
 
     def _join_once(self, poly: Poly, dtype: DType) -> Poly | None:
-        for monomial, factor in poly.terms.items():
-            if not monomial:
-                continue
-            for atom in dict.fromkeys(monomial):
-                if isinstance(atom, FloorMod):
-                    joined = self._join_remainder(poly, monomial, factor, atom)
-                elif isinstance(atom, FloorDiv):
-                    joined = self._join_quotient(poly, monomial, factor, atom)
-                else:
-                    continue
-                if joined is not None:
-                    return joined
-        return None
-
-    def _join_remainder(
-        self, poly: Poly, monomial: Monomial, factor: int, atom: FloorMod
-    ) -> Poly | None:
-        known = self.known
-        x, d = known.poly(atom.a), known.poly(atom.b)
-        if not known.exact(x, atom.dtype):
-            return None
-        others = list(monomial)
-        others.remove(atom)
-        rest = Poly({tuple(others): factor})
-        # c * (x % a) + c * a * (x // a % b)  ->  c * (x % (a * b))
-        size = d.value
-        if size is not None and size > 0:
-            for other, other_factor in poly.terms.items():
-                upper = _replaced(other, others)
-                if not isinstance(upper, FloorMod) or other_factor != factor * size:
-                    continue
-                count = known.poly(upper.b).value
-                if count is None or count <= 0 or not known.exact(known.poly(upper.a), atom.dtype):
-                    continue
-                quotient = self.divide(FloorDiv, x, d, atom.dtype)
-                if quotient is not None and quotient.same(known.poly(upper.a)):
-                    whole = self.divide(FloorMod, x, Poly.constant(size * count), atom.dtype)
-                    if whole is None:
+        for atom, factor in parts_with_quotients(poly):
+            for rule in SUM_RULES:
+                for found in rule.propose(self.known, poly, atom, factor):
+                    left = self._evaluate(rule.left, found, dtype)
+                    if left is None or any(m not in poly.terms for m in left.terms if m):
                         continue
-                    left = Poly({m: c for m, c in poly.terms.items() if m not in (monomial, other)})
-                    return left.plus(whole.times(rest, known.order))
-        # c * (x % d) + c * d * (x // d)  ->  c * x
-        quotient = self.divide(FloorDiv, x, d, atom.dtype)
-        if quotient is None or not quotient.terms:
-            return None
-        scaled = quotient.times(d, known.order).times(rest, known.order)
-        if any(poly.terms.get(m) != c for m, c in scaled.terms.items() if m and _has_quotient(m)):
-            return None
-        left = Poly({m: c for m, c in poly.terms.items() if m != monomial})
-        joined = left.plus(scaled, -1).plus(x.times(rest, known.order))
-        return joined if len(joined.terms) < len(poly.terms) else None
-
-    def _join_quotient(
-        self, poly: Poly, monomial: Monomial, factor: int, atom: FloorDiv
-    ) -> Poly | None:
-        known = self.known
-        x, d = known.poly(atom.a), known.poly(atom.b)
-        size = d.value
-        if size is None or size <= 0 or factor % size or not known.exact(x, atom.dtype):
-            return None
-        others = list(monomial)
-        others.remove(atom)
-        amount = factor // size
-        rest = Poly({tuple(others): amount})
-        left = Poly({m: c for m, c in poly.terms.items() if m != monomial})
-        # c * d * (x // d)  ->  c * (x - r), where x % d is known to be r
-        modulus, remainder = known.residue(x)
-        if modulus % size == 0 if modulus else False:
-            return left.plus(x.shifted(-(remainder % size)).times(rest, known.order))
-        # c * x - c * d * (x // d)  ->  c * (x % d)
-        part = x.times(rest, known.order)
-        if all(poly.terms.get(m) == -c for m, c in part.terms.items() if m):
-            remainder_poly = self.divide(FloorMod, x, d, atom.dtype)
-            if remainder_poly is not None:
-                return left.plus(part).plus(remainder_poly.times(rest, known.order), -1)
+                    right = self._evaluate(rule.right, found, dtype)
+                    if right is None:
+                        continue
+                    changed = poly.plus(left, -1).plus(right)
+                    if not rule.shortens or len(changed.terms) < len(poly.terms):
+                        return changed
         return None
 
     def _vector_sum(self, expr: Expr) -> Expr:
@@ -686,7 +624,8 @@ def _machine_bounds(dtype: DType) -> Bounds:
 
 def _fold(expr: Expr) -> Expr:
     if isinstance(expr, Binary):
-        return fold_binary(type(expr), expr.a, expr.b) or expr
+        folded = fold_binary(type(expr), expr.a, expr.b)
+        return expr if folded is None else folded
     return expr
 
 
@@ -718,20 +657,6 @@ def _common_part(polys: list[Poly]) -> Poly:
 
 def _positive(terms: Mapping[Monomial, int]) -> dict[Monomial, int]:
     return {m: c for m, c in terms.items() if c > 0}
-
-
-def _has_quotient(monomial: Monomial) -> bool:
-    return any(isinstance(atom, FloorDiv) for atom in monomial)
-
-
-def _replaced(monomial: Monomial, others: list[Expr]) -> Expr | None:
-    """The one atom of `monomial` besides `others`, if that is all there is."""
-    rest = list(monomial)
-    for atom in others:
-        if atom not in rest:
-            return None
-        rest.remove(atom)
-    return rest[0] if len(rest) == 1 else None
 
 
 _HANDLERS: dict[type[Expr], Callable[[Simplifier, Expr], Expr]] = {
