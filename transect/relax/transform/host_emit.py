@@ -59,14 +59,13 @@ from transect.tir.stmt import (
 
 
 class HostEmitter:
-    """Appends statements to the host function `name`; allocates its slots.
+    """Appends statements to a host function; allocates its slots.
 
     span: of the binding being lowered, given to every statement. bound: the symbolic variables
     that have a value here.
     """
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self) -> None:
         self.span: Spans = ()
         self.slots = Var("slots", HANDLE)
         self.bound: set[Var] = set()

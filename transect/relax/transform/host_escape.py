@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from transect.ir.function import IRModule
 from transect.ir.types import TupleType, Type
 from transect.relax import expr as rx
 from transect.relax.call import (
@@ -38,7 +39,7 @@ NOTHING: frozenset[Root] = frozenset()
 
 def is_view(call: rx.Call) -> bool:
     """Whether the call, not legalized, gives its first operand's memory under another shape."""
-    return bool(getattr(call.op, "is_view", False))
+    return isinstance(call.op, rx.Op) and call.op.is_view
 
 
 def fresh(var: rx.Var, kind: Type, path: tuple[int, ...] = ()) -> Tree:
@@ -177,6 +178,21 @@ class Escapes:
             self.escaping |= roots
             if written:
                 self.written |= roots
+
+
+def module_escapes(module: IRModule) -> dict[str, Escapes]:
+    """What escapes from each graph function of a module, calls between them taken into account."""
+    functions = {n: f for n, f in module.functions.items() if isinstance(f, rx.Function)}
+    # What escapes in a callee escapes in its callers: repeat until nothing is added.
+    seen: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
+    written: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
+    while True:
+        found = {name: Escapes(f, seen, written) for name, f in functions.items()}
+        now_seen = {name: escapes.escaping_params for name, escapes in found.items()}
+        now_written = {name: escapes.written_params for name, escapes in found.items()}
+        if now_seen == seen and now_written == written:
+            return found
+        seen, written = now_seen, now_written
 
 
 def _is_memory(call: rx.Call) -> bool:

@@ -84,21 +84,13 @@ def is_known(kind: Type, bound: set[Var]) -> bool:
     )
 
 
-def interfaces(module: IRModule) -> dict[str, Interface]:
-    """The interface of each graph function of `module`."""
-    functions = {n: f for n, f in module.functions.items() if isinstance(f, rx.Function)}
-    # What escapes in a callee escapes in its callers: repeat until nothing is added.
-    found: dict[str, Escapes] = {}
-    seen_params: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
-    written_params: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
-    while True:
-        found = {n: Escapes(f, seen_params, written_params) for n, f in functions.items()}
-        seen = {n: e.escaping_params for n, e in found.items()}
-        written = {n: e.written_params for n, e in found.items()}
-        if seen == seen_params and written == written_params:
-            break
-        seen_params, written_params = seen, written
-    return {n: _interface(n, f, found[n]) for n, f in functions.items()}
+def interfaces(module: IRModule, escapes: Mapping[str, Escapes]) -> dict[str, Interface]:
+    """The interface of each graph function of `module`; `escapes` is `module_escapes(module)`."""
+    return {
+        name: _interface(name, function, escapes[name])
+        for name, function in module.functions.items()
+        if isinstance(function, rx.Function)
+    }
 
 
 def _interface(name: str, function: rx.Function, escapes: Escapes) -> Interface:

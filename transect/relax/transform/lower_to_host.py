@@ -17,7 +17,7 @@ from transect.relax import expr as rx
 from transect.relax.shapes import plain_vars
 from transect.relax.transform.host_body import BodyLowering, Target
 from transect.relax.transform.host_emit import HostEmitter
-from transect.relax.transform.host_escape import Escapes
+from transect.relax.transform.host_escape import module_escapes
 from transect.relax.transform.host_interface import Interface, interfaces, signature
 from transect.relax.transform.host_values import ScalarValue, Slot, TensorValue
 from transect.support.errors import TransectError
@@ -53,26 +53,24 @@ class LowerToHost(Pass):
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with host functions in place of graph functions."""
         del context
-        found = interfaces(module)
-        if not found:
+        escapes = module_escapes(module)
+        if not escapes:
             return module
-        hosts = {
-            name: (_Host(function, found[name]).declaration(), found[name])
-            for name, function in module.functions.items()
-            if isinstance(function, rx.Function)
-        }
-        seen = {
-            n: frozenset(i for i, k in enumerate(f.kinds) if k == "any") for n, f in found.items()
-        }
-        written = {name: interface.mutated for name, interface in found.items()}
+        hosts: dict[str, tuple[PrimFunc, Interface]] = {}
+        for name, interface in interfaces(module, escapes).items():
+            hosts[name] = (_Host(_graph(module, name), interface).declaration(), interface)
         result = module
         for name, (declaration, interface) in hosts.items():
-            function = module[name]
-            assert isinstance(function, rx.Function)
-            escapes = Escapes(function, seen, written)
-            lowered = _lower(function, declaration, interface, module, hosts, escapes)
+            body = BodyLowering(HostEmitter(), module, hosts, escapes[name])
+            lowered = _lower(_graph(module, name), declaration, interface, body)
             result = result.with_function(name, lowered)
         return result
+
+
+def _graph(module: IRModule, name: str) -> rx.Function:
+    function = module[name]
+    assert isinstance(function, rx.Function)
+    return function
 
 
 class _Host:
@@ -151,11 +149,9 @@ def _lower(
     function: rx.Function,
     declaration: PrimFunc,
     interface: Interface,
-    module: IRModule,
-    hosts: dict[str, tuple[PrimFunc, Interface]],
-    escapes: Escapes,
+    body: BodyLowering,
 ) -> PrimFunc:
-    emitter = HostEmitter(interface.name)
+    emitter = body.out
     emitter.span = function.span
     emitter.bound = set(
         plain_vars(
@@ -164,7 +160,6 @@ def _lower(
             if kind != "any"
         )
     )
-    body = BodyLowering(emitter, module, hosts, escapes)
     params = iter(declaration.params)
     opened: list[tuple[rx.Var, Var]] = []
     for param, kind in zip(function.params, interface.kinds, strict=True):
