@@ -5,7 +5,7 @@ What each graph value becomes is in `host_body`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,8 @@ from transect.arith import Analyzer
 from transect.ir.dtype import HANDLE, INT64, UINT8, VOID, DType
 from transect.ir.expr import (
     EQ,
+    GE,
+    LE,
     Call,
     Expr,
     ExprLike,
@@ -24,6 +26,7 @@ from transect.ir.expr import (
     Var,
     as_expr,
     cast,
+    logical_and,
     make,
 )
 from transect.ir.traverse import free_vars, substitute
@@ -108,6 +111,18 @@ class HostEmitter:
         if left is right or self.analyzer.can_prove(EQ(left, right)):
             return
         self.check(make(EQ, left, right), f"{what} is ", left, ", expected ", right)
+
+    def check_bounds(self, bounds: Mapping[str, tuple[int, int]]) -> None:
+        """Append checks that the variables bound so far keep to the user's bounds, by name."""
+        for var in sorted(self.bound, key=lambda item: item.name):
+            if var.name in bounds:
+                low, high = bounds[var.name]
+                inside = logical_and(
+                    make(GE, var, as_expr(low, var.dtype)), make(LE, var, as_expr(high, var.dtype))
+                )
+                self.check(
+                    inside, f"{var.name} is ", var, f", outside of its bounds {low} to {high}"
+                )
 
     @contextmanager
     def scope(self) -> Generator[list[Stmt]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from transect.ir.dtype import HANDLE
 from transect.ir.expr import Expr, Pointer, Var
-from transect.ir.function import IRModule
+from transect.ir.function import DIMS, IRModule
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars
 from transect.ir.types import PrimType, TensorType, Type
@@ -29,9 +29,10 @@ from transect.transform.base import Context, Pass
 SIGNATURE = "transect.signature"
 """The attribute that holds the JSON of the entry's `runtime.Signature`."""
 
-ARGUMENTS = "transect.arguments"
-"""For each parameter of a host function "buffer", "scalar", "any" or "result": the last two are
-lists whose slot 0 holds the argument, or takes the value that the entry returns."""
+ANY_PARAMS = "any_params"
+RESULT_PARAM = "result_param"
+"""Attributes that MakePackedAPI reads: the numbers of the parameters that are lists whose slot 0
+holds the argument, and of the one whose slot 0 takes what the entry returns."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class LowerToHost(Pass):
     Requires: operators legalized; functions lifted. Leaves: no graph function; a host function
     takes its tensors as buffers (inputs, then destinations), scalars as scalars, everything else
     as a list with one slot, and calls kernels natively. Attributes: those of the graph function,
-    `transect.signature`, `transect.arguments`.
+    `transect.signature`, and how to pass what is not a buffer or scalar (`any_params`, `result_param`).
 
         @R.function                           @T.prim_func
         def main(x: R.Tensor((n,))):          def main(x: T.Buffer((n,)), out: T.Buffer((n,))):
@@ -109,8 +110,12 @@ class _Host:
         attrs = {
             **self.function.attrs,
             SIGNATURE: signature(self.interface).to_json(),
-            ARGUMENTS: tuple(self.roles),
         }
+        lists = tuple(i for i, role in enumerate(self.roles) if role == "any")
+        if lists:
+            attrs[ANY_PARAMS] = lists
+        if self.interface.owned:
+            attrs[RESULT_PARAM] = len(self.params) - 1
         empty = SeqStmt(())
         return PrimFunc(tuple(self.params), self.buffers, empty, attrs, self.function.span)
 
@@ -160,6 +165,7 @@ def _lower(
             if kind != "any"
         )
     )
+    emitter.check_bounds(function.attrs.get(DIMS, {}))
     params = iter(declaration.params)
     opened: list[tuple[rx.Var, Var]] = []
     for param, kind in zip(function.params, interface.kinds, strict=True):

@@ -37,6 +37,8 @@ class MakePackedAPI(Pass):
     arguments, bind the symbolic variables and call the function. attrs["device_type"] is the
     DLPack device of the tensors, 1 (the CPU) by default. attrs["result_param"] is the number of a
     handle parameter that takes the entry's `result`, a slot to fill, in place of an argument.
+    attrs["any_params"] are the numbers of handle parameters that take an argument of any type, as
+    a list whose slot 0 holds it; the function checks it itself.
 
     Raises VerifyError for a symbolic variable that no argument determines.
     """
@@ -78,6 +80,7 @@ class _Entry:
         func = self.func
         result_param = func.attrs.get("result_param")
         taken = [p for i, p in enumerate(func.params) if i != result_param]
+        anything = {func.params[i] for i in func.attrs.get("any_params", ())}
         self.check(
             equal(self.count, as_expr(len(taken), INT32)),
             f"expected {len(taken)} argument{'s' * (len(taken) != 1)}, got ", self.count, kind="TypeError",
@@ -91,6 +94,8 @@ class _Entry:
             what = f"argument {number} '{matched.name if matched is not None else param.name}'"
             if matched is not None:
                 tensors.append((what, self.tensor(what, number, matched), matched))
+            elif param in anything:
+                values[param] = _intrinsic("anylist_getitem", self.args, number)
             elif param.dtype.is_handle:
                 values[param] = self.handle(number)
             else:
