@@ -1,0 +1,232 @@
+"""FuseTIR and FuseOps: several calls of tensor programs become one call of one.
+
+Which calls may be fused is found in `fusion`; moving the loops of the parts into each other is
+scheduling (`tir.schedule`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transect.ir.dtype import HANDLE, INDEX
+from transect.ir.expr import Expr, Var, cast
+from transect.ir.function import IRModule
+from transect.ir.node import replace
+from transect.ir.traverse import free_vars
+from transect.ir.types import TensorType
+from transect.relax import expr as rx
+from transect.relax.block_builder import BlockBuilder
+from transect.relax.call import CallTIR, call_tir
+from transect.relax.emit import Names
+from transect.relax.references import referenced_functions
+from transect.relax.transform.fusion import (
+    FusionGroup,
+    Member,
+    as_member,
+    fusion_candidates,
+    fusion_groups,
+)
+from transect.relax.unify import unify_prim_func
+from transect.relax.visit import Rewriter, graph_functions
+from transect.support.errors import InputError
+from transect.support.span import merge_spans
+from transect.tir.buffer import Buffer
+from transect.tir.buffer import buffer as make_buffer
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import Block, BlockRealize, Stmt, realize_root, seq
+from transect.tir.visit import fresh_copy, map_stmt, walk_terms
+from transect.transform.base import Context, Pass
+
+
+@dataclass(frozen=True)
+class FuseTIR(Pass):
+    """Make each group of calls one tensor program, whose intermediate results are buffers of its
+    root block.
+
+    Requires A-normal form and groups of calls in one dataflow block (see `fusion_groups`). Leaves
+    the parts of a program one after the other; a schedule moves them into each other. Programs
+    that nobody calls any more are removed. Raises InputError for a group that is not there.
+    """
+
+    groups: tuple[FusionGroup, ...]
+
+    def run(self, module: IRModule, context: Context) -> IRModule:
+        """The module with each group as one call."""
+        del context
+        builder = BlockBuilder(module)
+        replaced: set[str] = set()
+        for name, function in list(graph_functions(module)):
+            groups = [group for group in self.groups if group.function == name]
+            if groups:
+                fuser = _Fuse(module, builder, groups)
+                new = fuser.run(function)
+                fuser.check_complete(name)
+                replaced |= fuser.replaced
+                builder.module = builder.module.with_function(name, new)
+        used = {
+            name
+            for function in builder.module.functions.values()
+            for name in referenced_functions(function)
+        }
+        unused = [name for name in replaced if name not in used]
+        return builder.module.without(*unused) if unused else builder.module
+
+
+@dataclass(frozen=True)
+class FuseOps(Pass):
+    """Fuse whatever may be fused: FuseTIR with every candidate, without asking the plan."""
+
+    def run(self, module: IRModule, context: Context) -> IRModule:
+        """The module with all candidates fused."""
+        groups: list[FusionGroup] = []
+        for name, function in graph_functions(module):
+            edges = fusion_candidates(function, module)
+            groups.extend(fusion_groups(name, function, module, edges))
+        return FuseTIR(tuple(groups))(module, context) if groups else module
+
+
+class _Fuse(Rewriter):
+    def __init__(
+        self, module: IRModule, builder: BlockBuilder, groups: Sequence[FusionGroup]
+    ) -> None:
+        super().__init__()
+        self.module = module
+        self.builder = builder
+        self.group_of = {var: group for group in groups for var in group.members}
+        self.parts: dict[rx.Var, Member] = {}
+        self.replaced: set[str] = set()
+
+    def check_complete(self, name: str) -> None:
+        """Refuse groups with calls that the function does not have."""
+        missing = [var.name for var in self.group_of if var not in self.parts]
+        if missing:
+            raise InputError(f"{name} has no call of a tensor program bound to {missing[0]}")
+
+    def rewrite_binding(self, binding: rx.Binding) -> None:
+        group = self.group_of.get(binding.var)
+        if group is None or isinstance(binding, rx.MatchCast):
+            super().rewrite_binding(binding)
+            return
+        value = self.rewrite(binding.value)
+        part = as_member(replace(binding, value=value), self.module)
+        if part is None:
+            raise InputError(f"{binding.var.name} is not bound to a call that can be fused")
+        self.parts[binding.var] = part
+        if isinstance(value, rx.Call) and isinstance(value.op, CallTIR):
+            self.replaced.add(part.name)
+        if binding.var is group.members[-1]:
+            members = [self.parts[var] for var in group.members]
+            self.bind(binding, self.fused_call(members))
+
+    def fused_call(self, members: Sequence[Member]) -> rx.Call:
+        program = fuse_members(members)
+        names = "_".join(member.name.removeprefix("fused_") for member in members)
+        callee = self.builder.add_function(program.function, f"fused_{names}")
+        return call_tir(callee, program.inputs, members[-1].out_type, program.tir_vars)
+
+
+@dataclass(frozen=True)
+class FusedProgram:
+    """A fused tensor program and what to call it with."""
+
+    function: PrimFunc
+    inputs: tuple[rx.Value, ...]
+    tir_vars: tuple[Expr, ...]
+
+
+def fuse_members(members: Sequence[Member]) -> FusedProgram:
+    """One tensor program that does what the members do in order and gives the last one's result.
+
+    Its symbolic variables are the caller's; those that no tensor binds become scalar parameters.
+    """
+    names = Names()
+    results: dict[rx.Value, Buffer] = {}
+    inputs: dict[rx.Value, Buffer] = {}
+    allocated: list[Buffer] = []
+    bodies: list[Stmt] = []
+    for member in members:
+        buffers = [
+            results[value] if value in results else _input(inputs, value, names)
+            for value in member.inputs
+        ]
+        last = member is members[-1]
+        target = _tensor_buffer(names.fresh("y" if last else member.name), member.out_type)
+        results[member.var] = target
+        if not last:
+            allocated.append(target)
+        body, local = _inline(member, [*buffers, target])
+        bodies.append(body)
+        allocated.extend(local)
+    output = results[members[-1].var]
+    body = _with_distinct_names(seq(*bodies))
+    params = (*inputs.values(), output)
+    handles = [Var(item.name, HANDLE) for item in params]
+    bound = {dim for item in params for dim in item.shape if isinstance(dim, Var)}
+    free = tuple(var for var in _symbols(members) if var not in bound)
+    used = set(_used_vars(body, [*params, *allocated]))
+    scalars = tuple(var for var in free if var in used)
+    span = merge_spans(*(member.function.span for member in members))
+    function = PrimFunc(
+        (*handles, *scalars),
+        dict(zip(handles, params, strict=True)),
+        realize_root(body, tuple(allocated)),
+        {},
+        span,
+    )
+    return FusedProgram(function, tuple(inputs), scalars)
+
+
+def _input(inputs: dict[rx.Value, Buffer], value: rx.Value, names: Names) -> Buffer:
+    if value not in inputs:
+        hint = value.name if isinstance(value, rx.Var) else "c"
+        assert isinstance(value.type, TensorType)
+        inputs[value] = _tensor_buffer(names.fresh(hint), value.type)
+    return inputs[value]
+
+
+def _tensor_buffer(name: str, kind: TensorType) -> Buffer:
+    if kind.shape is None or kind.dtype is None:
+        raise InputError(f"the shape or dtype of {name} is not known")
+    return make_buffer(name, tuple(cast(dim, INDEX) for dim in kind.shape), kind.dtype)
+
+
+def _inline(member: Member, buffers: Sequence[Buffer]) -> tuple[Stmt, tuple[Buffer, ...]]:
+    """The body of a member over the given buffers, and the buffers that it allocates."""
+    function = member.function
+    types = [value.type for value in member.inputs]
+    found = unify_prim_func(function, [*types, member.out_type], member.tir_vars, member.name)
+    values: dict[Var, Expr] = dict(found.values)
+    for old, new in zip(function.buffers, buffers, strict=True):
+        values[old.data] = new.data
+    copied = fresh_copy(function.body, values, dict(zip(function.buffers, buffers, strict=True)))
+    assert isinstance(copied, BlockRealize)
+    return copied.block.body, copied.block.alloc_buffers
+
+
+def _symbols(members: Sequence[Member]) -> list[Var]:
+    """The caller's symbolic variables that the members' types and scalars mention, in order."""
+    kinds = [
+        kind
+        for member in members
+        for kind in (*(value.type for value in member.inputs), member.out_type)
+    ]
+    dims = [dim for kind in kinds if isinstance(kind, TensorType) for dim in kind.shape or ()]
+    dims += [value for member in members for value in member.tir_vars]
+    return free_vars(dims)
+
+
+def _used_vars(body: Stmt, buffers: Sequence[Buffer]) -> list[Var]:
+    shapes = [dim for item in buffers for dim in item.shape]
+    inside = [term for term in walk_terms(body) if isinstance(term, Var)]
+    return [*free_vars(shapes), *inside]
+
+
+def _with_distinct_names(body: Stmt) -> Stmt:
+    """Blocks get distinct names, so that a schedule can tell them apart."""
+    names = Names()
+
+    def rename(stmt: Stmt) -> Stmt:
+        return replace(stmt, name=names.fresh(stmt.name)) if isinstance(stmt, Block) else stmt
+
+    return map_stmt(body, rename)

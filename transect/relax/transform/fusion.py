@@ -1,0 +1,318 @@
+"""Which operator calls may share one tensor program: the analysis, without deciding.
+
+A pair that may be fused is an Edge; the plan says which edges are taken; `fusion_groups` joins
+what they connect, and FuseTIR builds the programs. The rules are those of post-dominators: a value
+joins the calls that use it only where all its uses join (Relay FuseOps, TVM).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from transect.ir.expr import Expr, as_int
+from transect.ir.function import IRModule
+from transect.ir.types import ObjectType, TensorType
+from transect.relax import expr as rx
+from transect.relax.call import CallTIR, call_inputs
+from transect.relax.effects import leaf_vars, mutable_vars
+from transect.relax.legalize import flat_tensors, legalize
+from transect.relax.shapes import same_shape
+from transect.relax.visit import operands, use_counts, walk
+from transect.tir.analysis import PatternKind, pattern_kind
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import BlockRealize
+
+
+@dataclass(frozen=True)
+class Member:
+    """A call as a tensor program: what a group is made of.
+
+    inputs: leaf values, tensors only. tir_vars: values of the program's scalars.
+    """
+
+    var: rx.Var
+    name: str
+    function: PrimFunc
+    inputs: tuple[rx.Value, ...]
+    out_type: TensorType
+    tir_vars: tuple[Expr, ...]
+
+
+@dataclass(frozen=True)
+class Edge:
+    """`producer` may be computed inside the program that computes `consumer`.
+
+    consumer: the first call through which all uses of the producer pass. through: the calls on
+    the way, which join as well. The kinds are those of the producer's and consumer's loops.
+    """
+
+    producer: rx.Var
+    consumer: rx.Var
+    through: tuple[rx.Var, ...]
+    producer_kind: PatternKind
+    consumer_kind: PatternKind
+
+
+@dataclass(frozen=True)
+class FusionGroup:
+    """Calls of one graph function to become one program, in program order; the last one's result
+    is the only one that others use."""
+
+    function: str
+    members: tuple[rx.Var, ...]
+
+
+def as_member(binding: rx.Binding, module: IRModule) -> Member | None:
+    """A binding's call as a tensor program; None if it is not one that can be fused.
+
+    A call of an operator that is kept as a view counts as the loops that it would be.
+    """
+    call = binding.value
+    if not isinstance(call, rx.Call) or not isinstance(call.type, TensorType):
+        return None
+    if isinstance(call.op, CallTIR) and isinstance(call.args[0], rx.GlobalFunc):
+        name = call.args[0].name
+        function = module[name]
+        inputs = call_inputs(call)
+        shape = call.args[2] if len(call.args) > 2 else None
+        tir_vars = shape.values if isinstance(shape, rx.ShapeExpr) else ()
+    elif isinstance(call.op, rx.Op) and call.op.is_view:
+        found = legalize(call.op, [operand.type for operand in call.args])
+        if found is None:
+            return None
+        name, function, tir_vars = call.op.name.replace(".", "_"), found.function, found.tir_vars
+        inputs = tuple(operand for operand in call.args if any(flat_tensors(operand.type)))
+    else:
+        return None
+    if not isinstance(function, PrimFunc) or not _can_be_inlined(function):
+        return None
+    if not all(isinstance(item.type, TensorType) for item in inputs):
+        return None
+    return Member(binding.var, name, function, inputs, call.type, tir_vars)
+
+
+def _can_be_inlined(function: PrimFunc) -> bool:
+    root = function.body
+    if not isinstance(root, BlockRealize) or root.block.iter_vars or root.block.match_buffers:
+        return False
+    if root.block.init is not None or "global_symbol" in function.attrs:
+        return False
+    return all(
+        not buffer.strides and as_int(buffer.elem_offset) == 0 and buffer.scope == "global"
+        for buffer in function.buffers
+    )
+
+
+# --- candidates -----------------------------------------------------------------------------
+
+
+@dataclass
+class _Node:
+    member: Member
+    kind: PatternKind
+    index: int
+    users: list[_Node] = field(default_factory=list["_Node"])
+    escapes: bool = False
+    """Whether something else than a node uses the value."""
+    dominator: _Node | None = None
+    """The first node through which all uses pass."""
+    depth: int = 0
+
+
+def fusion_candidates(function: rx.Function, module: IRModule) -> list[Edge]:
+    """The pairs of calls of `function` that may be fused, in program order of the producers."""
+    changing = mutable_vars(function)
+    totals = use_counts(function)
+    edges: list[Edge] = []
+    for item in walk(function):
+        if isinstance(item, rx.BindingBlock) and item.dataflow:
+            edges.extend(_block_candidates(item, module, changing, totals))
+    return edges
+
+
+def _block_candidates(
+    block: rx.BindingBlock, module: IRModule, changing: set[rx.Var], totals: dict[rx.Var, int]
+) -> list[Edge]:
+    nodes = _nodes(block, module, changing, totals)
+    _find_dominators(nodes)
+    edges: list[Edge] = []
+    for node in nodes:
+        sink = node.dominator
+        if sink is None:
+            continue
+        through = _between(node, sink)
+        if _may_fuse(node, through, sink):
+            ways = tuple(item.member.var for item in through)
+            edges.append(Edge(node.member.var, sink.member.var, ways, node.kind, sink.kind))
+    return edges
+
+
+def _nodes(
+    block: rx.BindingBlock, module: IRModule, changing: set[rx.Var], totals: dict[rx.Var, int]
+) -> list[_Node]:
+    nodes: dict[rx.Var, _Node] = {}
+    for index, binding in enumerate(block.bindings):
+        member = as_member(binding, module)
+        inputs = [var for operand in operands(binding.value) for var in leaf_vars(operand)]
+        if member is not None and not changing.intersection((*inputs, binding.var)):
+            nodes[binding.var] = _Node(member, pattern_kind(member.function), index)
+    for node in nodes.values():
+        used = [var for value in node.member.inputs for var in leaf_vars(value)]
+        for var in dict.fromkeys(used):
+            producer = nodes.get(var)
+            if producer is not None:
+                producer.users.append(node)
+                totals[var] = totals.get(var, 0) - used.count(var)
+    for var, node in nodes.items():
+        node.escapes = totals.get(var, 0) > 0 or not var.dataflow
+    return list(nodes.values())
+
+
+def _find_dominators(nodes: Sequence[_Node]) -> None:
+    """Immediate post-dominators, from the last node back (users come after what they use)."""
+    for node in reversed(nodes):
+        if node.escapes or not node.users:
+            continue
+        common: _Node | None = node.users[0]
+        for user in node.users[1:]:
+            common = _common(common, user)
+        node.dominator = common
+        node.depth = 0 if common is None else common.depth + 1
+
+
+def _common(a: _Node | None, b: _Node | None) -> _Node | None:
+    """The nearest node that both pass through, each counting as passing through itself."""
+    while a is not b:
+        if a is None or b is None:
+            return None
+        if a.depth >= b.depth:
+            a = a.dominator
+        else:
+            b = b.dominator
+    return a
+
+
+def _between(node: _Node, sink: _Node) -> list[_Node]:
+    """The nodes on the ways from `node` to `sink`, in program order, without these two."""
+    found: dict[rx.Var, _Node] = {}
+    waiting = list(node.users)
+    while waiting:
+        item = waiting.pop()
+        if item is not sink and item.member.var not in found:
+            found[item.member.var] = item
+            waiting.extend(item.users)
+    return sorted(found.values(), key=lambda item: item.index)
+
+
+def _may_fuse(node: _Node, through: Sequence[_Node], sink: _Node) -> bool:
+    if node.kind is PatternKind.CONTRACTION:
+        # An epilogue: what follows computes element by element where the contraction stores.
+        shape = node.member.out_type.shape
+        return all(
+            item.kind <= PatternKind.BROADCAST and same_shape(item.member.out_type.shape, shape)
+            for item in (*through, sink)
+        )
+    if node.kind > PatternKind.INJECTIVE:
+        return False
+    if any(item.kind > PatternKind.INJECTIVE for item in through):
+        return False
+    return sink.kind <= PatternKind.INJECTIVE or sink.kind is PatternKind.REDUCTION
+
+
+# --- groups ---------------------------------------------------------------------------------
+
+
+def fusion_groups(
+    name: str, function: rx.Function, module: IRModule, edges: Iterable[Edge]
+) -> list[FusionGroup]:
+    """The groups that `edges` of function `name` connect, in program order of their last call.
+
+    An edge that would give a group two contractions or reductions, or something else than an
+    element-by-element epilogue after them, is left out: the first edges come first.
+    """
+    order, parts = _positions(function, module)
+    groups: dict[rx.Var, tuple[rx.Var, ...]] = {}
+    users = _users(function)
+    for edge in edges:
+        joined: dict[rx.Var, None] = {}
+        for var in (edge.producer, *edge.through, edge.consumer):
+            joined.update(dict.fromkeys(groups.get(var, (var,))))
+        members = tuple(sorted(joined, key=order.__getitem__))
+        if _is_valid(members, parts, users):
+            groups.update(dict.fromkeys(members, members))
+    distinct = {members[-1]: members for members in groups.values()}
+    return [FusionGroup(name, distinct[last]) for last in sorted(distinct, key=order.__getitem__)]
+
+
+@dataclass(frozen=True)
+class _Part:
+    kind: PatternKind
+    shape: tuple[Expr, ...] | None
+
+
+def _positions(
+    function: rx.Function, module: IRModule
+) -> tuple[dict[rx.Var, int], dict[rx.Var, _Part]]:
+    order: dict[rx.Var, int] = {}
+    parts: dict[rx.Var, _Part] = {}
+    for item in walk(function):
+        if isinstance(item, rx.VarBinding):
+            order[item.var] = len(order)
+            member = as_member(item, module)
+            if member is not None:
+                parts[item.var] = _Part(pattern_kind(member.function), member.out_type.shape)
+    return order, parts
+
+
+_OUTSIDE = rx.Var("outside", ObjectType())
+"""Stands for whatever uses a value without being a binding of its own."""
+
+
+def _users(function: rx.Function) -> dict[rx.Var, set[rx.Var]]:
+    users: dict[rx.Var, set[rx.Var]] = {}
+    for item in walk(function):
+        if isinstance(item, rx.VarBinding):
+            for value in operands(item.value):
+                for var in leaf_vars(value):
+                    users.setdefault(var, set()).add(item.var)
+        elif isinstance(item, rx.MatchCast | rx.SeqExpr):
+            for var in leaf_vars(item.value if isinstance(item, rx.MatchCast) else item.body):
+                users.setdefault(var, set()).add(_OUTSIDE)
+    return users
+
+
+def _is_valid(
+    members: Sequence[rx.Var],
+    parts: dict[rx.Var, _Part],
+    users: dict[rx.Var, set[rx.Var]],
+) -> bool:
+    inside = set(members)
+    # Only the last result may be used outside, so nothing outside lies between two members.
+    if any(not users.get(var, set()) <= inside for var in members[:-1]):
+        return False
+    if any(var not in parts or parts[var].kind is PatternKind.OPAQUE for var in members):
+        return False
+    anchors = [var for var in members if parts[var].kind > PatternKind.INJECTIVE]
+    if len(anchors) != 1:
+        return not anchors
+    (anchor,) = anchors
+    after = _reached(anchor, users, inside)
+    if parts[anchor].kind is PatternKind.REDUCTION:
+        return not after
+    return all(
+        parts[var].kind <= PatternKind.BROADCAST
+        and same_shape(parts[var].shape, parts[anchor].shape)
+        for var in after
+    )
+
+
+def _reached(start: rx.Var, users: dict[rx.Var, set[rx.Var]], inside: set[rx.Var]) -> set[rx.Var]:
+    found: set[rx.Var] = set()
+    waiting = [start]
+    while waiting:
+        for user in users.get(waiting.pop(), set()):
+            if user in inside and user not in found:
+                found.add(user)
+                waiting.append(user)
+    return found
