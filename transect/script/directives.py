@@ -280,6 +280,18 @@ class LetName:
 
 
 @dataclass(frozen=True)
+class ConstantReference:
+    """`I.constant`: the parser looks the array up among those it was given."""
+
+
+@dataclass(frozen=True)
+class ConstantsFile:
+    """`I.constants("constants.npz")`: where the arrays of the text are, beside its file."""
+
+    path: str
+
+
+@dataclass(frozen=True)
 class ScriptFunction:
     """A decorated function in a class that is not parsed yet: I.ir_module does that."""
 

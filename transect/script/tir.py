@@ -13,26 +13,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from transect.ir import expr as ir
-from transect.ir.dtype import BOOL, INT64, DType, as_dtype
+from transect.ir.dtype import BOOL, as_dtype
 from transect.ir.expr import (
     Call,
     Expr,
     ExprLike,
-    GlobalVar,
-    Range,
     StringImm,
     Var,
     as_expr,
     cast,
-    ceildiv,
     maximum,
     minimum,
     promote,
-    truncdiv,
-    truncmod,
 )
 from transect.script import directives as d
-from transect.script.axes import AxisNames, BufferName, LoopName
+from transect.script.axes import AxisNames, BufferName, LoopName, make_range, scalar_dtype
 from transect.script.entry import decorate
 from transect.script.intrinsics import call_intrinsic, find_intrinsic
 from transect.support.errors import InputError, InputTypeError
@@ -43,7 +38,6 @@ from transect.tir.buffer import BufferRegion as _BufferRegion
 from transect.tir.index_map import IndexMap
 from transect.tir.index_map import index_map as _index_map
 from transect.tir.intrinsics import INTRINSICS
-from transect.tir.op import max_value, min_value
 from transect.tir.reducer import CommReducer
 
 # --- functions ------------------------------------------------------------------------------
@@ -71,11 +65,6 @@ def symbolic(*names: str, dtype: str = "int64") -> Any:
     return variables[0] if len(variables) == 1 else variables
 
 
-def Var_(name: str, dtype: Any = "int64") -> Var:
-    """A variable with a name: T.Var("n", "int64")."""
-    return Var(name, _dtype(dtype))
-
-
 # --- types ----------------------------------------------------------------------------------
 
 handle = d.HandleName()
@@ -86,8 +75,7 @@ let = d.LetName()
 axis = AxisNames()
 
 
-def _dtype(value: Any) -> DType:
-    return value.dtype if isinstance(value, d.ScalarName) else as_dtype(value)
+_dtype = scalar_dtype
 
 
 # --- statements -----------------------------------------------------------------------------
@@ -424,7 +412,7 @@ def BufferLoad(buffer: _Buffer, indices: Sequence[ExprLike], predicate: Expr | N
 
 def Range(start: ExprLike, stop: ExprLike | None = None) -> ir.Range:
     """The interval [start, stop), or [0, start)."""
-    return d_range(start, stop)
+    return make_range(0, start) if stop is None else make_range(start, stop)
 
 
 def address_of(value: Any) -> Expr:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, Pointer, Var, true
 from transect.ir.traverse import free_vars
+from transect.script.constants import ConstantStore
 from transect.script.printer.names import Names, quote
 from transect.script.printer.statement import Lines, StatementPrinter, fresh_variable, variable_type
-from transect.script.constants import ConstantStore
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc, buffer_fields
 from transect.tir.stmt import Block, BlockRealize, Stmt

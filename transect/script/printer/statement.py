@@ -256,13 +256,15 @@ class StatementPrinter:
         text = ""
         for part in parts:
             if isinstance(part, str):
-                text += repr('"' + part)[2:-1].replace("{", "{{").replace("}", "}}")
+                if any(mark in part for mark in '"\\\n\r\t') or not part.isprintable():
+                    return None
+                text += part.replace("{", "{{").replace("}", "}}")
             else:
                 shown = self.expr.typed(part)
                 if any(mark in shown for mark in "\"'\\{}"):
                     return None
                 text += f"{{{shown}}}"
-        return f"f'{text}'" if text else None
+        return f'f"{text}"' if text else None
 
     # --- compound statements ----------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""Script text to IR: source and spans, evaluation of Python expressions, the dialects' statements."""

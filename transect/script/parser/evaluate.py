@@ -1,0 +1,699 @@
+"""Evaluating the Python expressions in script: on numbers as Python does, on terms as IR.
+
+Names come from the scopes of the function that is parsed, then from its environment: what the
+Python program around the definition sees. Statements are the dialects' business.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from types import ModuleType
+from typing import Any, Protocol
+
+import numpy as np
+
+from transect.ir.dtype import DType
+from transect.ir.expr import (
+    And,
+    Expr,
+    GlobalVar,
+    IntImm,
+    Or,
+    Ramp,
+    Range,
+    Var,
+    as_expr,
+    cast,
+    equal,
+    logical_not,
+    make,
+    maximum,
+    minimum,
+    not_equal,
+    promote,
+)
+from transect.ir.function import BaseFunc
+from transect.ir.traverse import free_vars, substitute
+from transect.ir.types import Type
+from transect.script.axes import as_items, make_range
+from transect.script.directives import ConstantReference, FreshVar, Loops, StoreDirective
+from transect.script.intrinsics import call_intrinsic
+from transect.script.parser.diagnostics import (
+    PYTHON_ERRORS,
+    Poisoned,
+    located,
+    script_error,
+    suggest,
+)
+from transect.script.parser.source import Source
+from transect.support.errors import InputTypeError, ScriptError, TransectError
+from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
+from transect.tir.intrinsics import INTRINSICS
+
+POISON = object()
+"""The value of a name whose definition has failed."""
+
+_BINARY: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
+    ast.Add: ("+", operator.add),
+    ast.Sub: ("-", operator.sub),
+    ast.Mult: ("*", operator.mul),
+    ast.Div: ("/", operator.truediv),
+    ast.FloorDiv: ("//", operator.floordiv),
+    ast.Mod: ("%", operator.mod),
+    ast.Pow: ("**", operator.pow),
+    ast.MatMult: ("@", operator.matmul),
+    ast.BitAnd: ("&", operator.and_),
+    ast.BitOr: ("|", operator.or_),
+    ast.BitXor: ("^", operator.xor),
+    ast.LShift: ("<<", operator.lshift),
+    ast.RShift: (">>", operator.rshift),
+}
+_COMPARE: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], Any]]] = {
+    ast.Eq: ("==", operator.eq),
+    ast.NotEq: ("!=", operator.ne),
+    ast.Lt: ("<", operator.lt),
+    ast.LtE: ("<=", operator.le),
+    ast.Gt: (">", operator.gt),
+    ast.GtE: (">=", operator.ge),
+    ast.Is: ("is", operator.is_),
+    ast.IsNot: ("is not", operator.is_not),
+    ast.In: ("in", lambda a, b: a in b),
+    ast.NotIn: ("not in", lambda a, b: a not in b),
+}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: lambda a: a,
+    ast.Invert: operator.invert,
+    ast.Not: lambda a: logical_not(a) if isinstance(a, Expr) else not a,
+}
+
+
+@dataclass(frozen=True)
+class ModuleName:
+    """`cls`, or the name of the class: the module itself, inside its functions."""
+
+
+@dataclass(frozen=True)
+class FormattedText:
+    """An f-string with expressions of the program in it: the message of an assertion."""
+
+    parts: tuple[str | Expr, ...]
+
+
+class Module(Protocol):
+    """What a function's parser asks of the module around it."""
+
+    def function(self, name: str) -> BaseFunc | None:
+        """A function of the module, parsed by now; None if there is none or it cannot be parsed."""
+        ...
+
+    def function_type(self, name: str) -> Type | None:
+        """The type of a reference to a function; None if it is not known."""
+        ...
+
+    def names(self) -> Iterable[str]:
+        """The names of all functions."""
+        ...
+
+    def info(self, name: str) -> Any:
+        """The module's global information, such as the virtual devices."""
+        ...
+
+
+class Environment:
+    """What the Python program around a definition sees.
+
+    values: names by scope, the innermost first. module: the module that the function is part of.
+    constants: large arrays by the names that `I.constant` refers to.
+    """
+
+    def __init__(
+        self,
+        *values: Mapping[str, Any],
+        module: Module | None = None,
+        constants: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
+        self.values = values
+        self.module = module
+        self.constants = constants or {}
+
+    def find(self, name: str) -> Any:
+        """The value of `name`. Raises KeyError if there is none."""
+        for scope in self.values:
+            if name in scope:
+                return scope[name]
+        return vars(builtins)[name]
+
+    def names(self) -> set[str]:
+        """All names in sight, builtins left out."""
+        return {name for scope in self.values for name in scope}
+
+
+class Evaluator:
+    """Evaluates syntax trees of expressions in the scopes of one function."""
+
+    def __init__(self, source: Source, environment: Environment) -> None:
+        self.source = source
+        self.environment = environment
+        self.scopes: list[dict[str, Any]] = [{}]
+        self.localized: dict[Var, Var] = {}
+        self._table: dict[type[ast.expr], Callable[[Any], Any]] = {
+            ast.Constant: lambda node: node.value,
+            ast.Name: self._name,
+            ast.Attribute: self._attribute,
+            ast.Subscript: self._subscript,
+            ast.Call: self._call,
+            ast.BinOp: lambda node: self.binary(
+                type(node.op), self.eval(node.left), self.eval(node.right), node
+            ),
+            ast.UnaryOp: self._unary,
+            ast.BoolOp: self._bool,
+            ast.Compare: self._compare,
+            ast.IfExp: self._if,
+            ast.Tuple: lambda node: tuple(self.items(node.elts)),
+            ast.List: lambda node: self.items(node.elts),
+            ast.Set: lambda node: set(self.items(node.elts)),
+            ast.Dict: self._dict,
+            ast.JoinedStr: self._joined,
+            ast.Slice: self._slice,
+            ast.ListComp: lambda node: list(
+                self._comprehend(node.generators, lambda: self.eval(node.elt))
+            ),
+            ast.GeneratorExp: lambda node: tuple(
+                self._comprehend(node.generators, lambda: self.eval(node.elt))
+            ),
+            ast.SetComp: lambda node: set(
+                self._comprehend(node.generators, lambda: self.eval(node.elt))
+            ),
+            ast.DictComp: lambda node: dict(
+                self._comprehend(
+                    node.generators, lambda: (self.eval(node.key), self.eval(node.value))
+                )
+            ),
+            ast.Lambda: self._lambda,
+        }
+
+    # --- errors and scopes ------------------------------------------------------------------
+
+    def error(self, message: str, node: ast.AST, remedy: str | None = None) -> ScriptError:
+        """An error at `node`, to be raised."""
+        return script_error(message, self.source, node, remedy)
+
+    def define(self, name: str, value: Any) -> None:
+        """Bind a name in the innermost scope."""
+        self.scopes[-1][name] = value
+
+    def known_names(self) -> set[str]:
+        """Every name that may be used here."""
+        return {name for scope in self.scopes for name in scope} | self.environment.names()
+
+    # --- expressions ------------------------------------------------------------------------
+
+    def eval(self, node: ast.expr) -> Any:
+        """The value of an expression. Raises ScriptError at the innermost part that is wrong."""
+        handler = self._table.get(type(node))
+        if handler is None:
+            raise self.error(f"{type(node).__name__} has no meaning in script", node)
+        try:
+            return handler(node)
+        except TransectError as error:
+            raise located(error, self.source, node) from None
+
+    def items(self, nodes: Sequence[ast.expr]) -> list[Any]:
+        """The values of several expressions, `*sequence` spliced in."""
+        values: list[Any] = []
+        for node in nodes:
+            if isinstance(node, ast.Starred):
+                values.extend(self.eval(node.value))
+            else:
+                values.append(self.eval(node))
+        return values
+
+    def _name(self, node: ast.Name) -> Any:
+        for scope in reversed(self.scopes):
+            if node.id in scope:
+                value = scope[node.id]
+                if value is POISON:
+                    raise Poisoned
+                return value
+        try:
+            return self.localize(self.environment.find(node.id))
+        except KeyError:
+            raise self.error(
+                f"the name {node.id!r} is not defined", node, suggest(node.id, self.known_names())
+            ) from None
+
+    def localize(self, value: Any) -> Any:
+        """A captured value with variables of this function in place of those of the Python program.
+
+        Two functions that capture one symbolic variable get one each: they are bound separately.
+        """
+        if isinstance(value, Var) and not isinstance(value, FreshVar):
+            if value not in self.localized:
+                known = self.scopes[0].get(value.name)
+                reuse = isinstance(known, Var) and known.dtype is value.dtype
+                self.localized[value] = (
+                    known if reuse else Var(value.name, value.dtype, value.pointer)
+                )
+            return self.localized[value]
+        if isinstance(value, Expr):
+            return substitute(value, {var: self.localize(var) for var in free_vars((value,))})
+        if type(value) in (tuple, list):
+            items: list[Any] = [self.localize(item) for item in value]
+            return items if isinstance(value, list) else tuple(items)
+        return value
+
+    def _attribute(self, node: ast.Attribute) -> Any:
+        value = self.eval(node.value)
+        return self.attribute(value, node.attr, node)
+
+    def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
+        """`value.name`."""
+        if isinstance(value, Buffer) and name in _BUFFER_METHODS:
+            return _BUFFER_METHODS[name](value)
+        if isinstance(value, ModuleName):
+            return self.module_function(name, node)
+        try:
+            return getattr(value, name)
+        except AttributeError:
+            if isinstance(value, ModuleType):
+                shown = (
+                    ast.unparse(node.value) if isinstance(node, ast.Attribute) else value.__name__
+                )
+                raise self.error(
+                    f"{shown} has no {name!r}", node, suggest(name, dir(value))
+                ) from None
+            raise self.error(
+                f"a {type(value).__name__} has no attribute {name!r}",
+                node,
+                suggest(name, dir(value)),
+            ) from None
+
+    def module_function(self, name: str, node: ast.AST) -> GlobalVar:
+        """`cls.name`."""
+        module = self.environment.module
+        if module is None or name not in module.names():
+            known = () if module is None else module.names()
+            raise self.error(f"the module has no function {name!r}", node, suggest(name, known))
+        return GlobalVar(name)
+
+    def _subscript(self, node: ast.Subscript) -> Any:
+        value = self.eval(node.value)
+        index = self.eval(node.slice)
+        return self.subscript(value, index, node)
+
+    def subscript(self, value: Any, index: Any, node: ast.Subscript) -> Any:
+        """`value[index]`."""
+        if isinstance(value, Buffer):
+            return self.load(value, index, node)
+        if isinstance(index, IntImm):
+            index = index.value
+        return self.guarded(lambda: value[index], node)
+
+    def load(self, buffer: Buffer, index: Any, node: ast.AST) -> BufferLoad | BufferRegion:
+        """An element of a buffer, a vector of elements (a slice with a step) or a region."""
+        indices: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
+        if len(indices) != buffer.ndim:
+            raise self.error(
+                f"{buffer.name} has {buffer.ndim} dimensions, indexed with {len(indices)}",
+                node,
+                f"its shape is ({', '.join(map(repr, buffer.shape))})",
+            )
+        if any(isinstance(item, slice) and item.step is None for item in indices):
+            ranges = tuple(
+                make_range(
+                    0 if item.start is None else item.start,
+                    extent if item.stop is None else item.stop,
+                )
+                if isinstance(item, slice)
+                else _point(self._index(item, node))
+                for item, extent in zip(indices, buffer.shape, strict=True)
+            )
+            return BufferRegion(buffer, ranges)
+        return BufferLoad(buffer, self.index_terms(indices, node))
+
+    def index_terms(self, indices: Sequence[Any], node: ast.AST) -> tuple[Expr, ...]:
+        """Indices as expressions; a slice becomes the vector of its elements."""
+        return tuple(self._index(item, node) for item in indices)
+
+    def _index(self, item: Any, node: ast.AST) -> Expr:
+        if isinstance(item, slice):
+            start: Any = 0 if item.start is None else item.start
+            step: Any = 1 if item.step is None else item.step
+            extent = make_range(start, item.stop).extent
+            stride = step.value if isinstance(step, IntImm) else step
+            if not isinstance(extent, IntImm) or not isinstance(stride, int) or stride < 1:
+                raise self.error(
+                    "a vector needs a constant number of elements",
+                    node,
+                    "write for example A[i:i + 4]",
+                )
+            base = as_expr(start)
+            lanes = -(-extent.value // stride)
+            return base if lanes == 1 else Ramp(base, as_expr(stride, base.dtype), lanes)
+        expr = as_expr(item) if isinstance(item, Expr | int | float) else None
+        if expr is None or not (expr.dtype.is_integral or expr.dtype.is_bool):
+            shown = item.dtype if isinstance(item, Expr) else type(item).__name__
+            raise self.error(
+                f"an index must be an integer, got {shown}", node, 'cast it: T.Cast("int64", ...)'
+            )
+        return expr
+
+    def as_value(self, value: Any, node: ast.AST) -> Any:
+        """An operand; a region with one vector axis is loaded as a vector."""
+        if isinstance(value, BufferRegion):
+            indices = tuple(
+                item.min
+                if isinstance(item.extent, IntImm) and item.extent.value == 1
+                else self._index(slice(item.min, item.min + item.extent), node)
+                for item in value.ranges
+            )
+            return BufferLoad(value.buffer, indices)
+        return value
+
+    def _call(self, node: ast.Call) -> Any:
+        function = self.eval(node.func)
+        args = self.items(node.args)
+        keywords: dict[str, Any] = {}
+        for item in node.keywords:
+            value = self.eval(item.value)
+            if item.arg is None:
+                keywords.update(value)
+            else:
+                keywords[item.arg] = value
+        return self.call(function, args, keywords, node)
+
+    def call(self, function: Any, args: list[Any], keywords: dict[str, Any], node: ast.Call) -> Any:
+        """`function(*args, **keywords)`; the builtins that terms do not fit get their T twins."""
+        if any(isinstance(item, Expr) for item in args):
+            twin = (
+                _TWINS.get(function)
+                if getattr(function, "__module__", None) == "builtins"
+                else None
+            )
+            if twin is not None:
+                function = twin
+        if isinstance(function, ConstantReference):
+            return self.constant(*args, node=node)
+        if not callable(function):
+            raise self.error(f"{ast.unparse(node.func)} cannot be called", node)
+        return self.guarded(lambda: function(*args, **keywords), node)
+
+    def constant(self, name: str, *, node: ast.AST) -> np.ndarray:
+        """`I.constant(name)`: an array that is too large for the text."""
+        found = self.environment.constants.get(name)
+        if found is None:
+            raise self.error(
+                f"the constant {name!r} is not in the text",
+                node,
+                "give the mapping that script(..., constants=...) filled: parse(text, constants=...)",
+            )
+        return found
+
+    def guarded(self, action: Callable[[], Any], node: ast.AST) -> Any:
+        """Run Python code of the user or of a namespace; its exceptions become errors at `node`."""
+        try:
+            return action()
+        except TransectError as error:
+            raise located(error, self.source, node) from None
+        except PYTHON_ERRORS as error:
+            text = str(error).replace("__call__() ", "") or type(error).__name__
+            raise self.error(f"{type(error).__name__}: {text}", node) from error
+
+    def binary(self, kind: type[ast.operator], a: Any, b: Any, node: ast.AST) -> Any:
+        """`a <op> b`."""
+        symbol, function = _BINARY[kind]
+        a, b = self.as_value(a, node), self.as_value(b, node)
+        if kind is ast.Pow and (isinstance(a, Expr) or isinstance(b, Expr)):
+            return call_intrinsic(INTRINSICS["pow"], (a, b))
+        try:
+            return function(a, b)
+        except TransectError as error:
+            raise located(error, self.source, node) from None
+        except PYTHON_ERRORS:
+            names = f"{_kind(a)} and {_kind(b)}"
+            raise self.error(f"{symbol} of {names}", node) from None
+
+    def _unary(self, node: ast.UnaryOp) -> Any:
+        value = self.as_value(self.eval(node.operand), node)
+        return self.unary(type(node.op), value, node)
+
+    def unary(self, kind: type[ast.unaryop], value: Any, node: ast.AST) -> Any:
+        """`<op> value`."""
+        return self.guarded(lambda: _UNARY[kind](value), node)
+
+    def _bool(self, node: ast.BoolOp) -> Any:
+        kind, stops = (And, False) if isinstance(node.op, ast.And) else (Or, True)
+        result = self.eval(node.values[0])
+        for item in node.values[1:]:
+            if not isinstance(result, Expr) and bool(result) is stops:
+                return result
+            value = self.eval(item)
+            if isinstance(result, Expr) or isinstance(value, Expr):
+                left, right = promote(result, value)
+                result = make(kind, left, right)
+            else:
+                result = value
+        return result
+
+    def _compare(self, node: ast.Compare) -> Any:
+        left = self.as_value(self.eval(node.left), node)
+        result: Any = None
+        for op, item in zip(node.ops, node.comparators, strict=True):
+            right = self.as_value(self.eval(item), node)
+            value = self.comparison(type(op), left, right, node)
+            if result is None:
+                result = value
+            elif isinstance(result, Expr) or isinstance(value, Expr):
+                result = make(And, *promote(result, value))
+            else:
+                result = result and value
+            left = right
+        return result
+
+    def comparison(self, kind: type[ast.cmpop], a: Any, b: Any, node: ast.AST) -> Any:
+        """`a <comparison> b`."""
+        terms = (isinstance(a, Expr) and isinstance(b, Expr | int | float)) or (
+            isinstance(b, Expr) and isinstance(a, int | float)
+        )
+        if terms and kind is ast.Eq:
+            return equal(a, b)
+        if terms and kind is ast.NotEq:
+            return not_equal(a, b)
+        if isinstance(a, DType) or isinstance(b, DType):
+            a, b = str(a), str(b)
+        return self.guarded(lambda: _COMPARE[kind][1](a, b), node)
+
+    def _if(self, node: ast.IfExp) -> Any:
+        condition = self.eval(node.test)
+        if not isinstance(condition, Expr):
+            return self.eval(node.body if condition else node.orelse)
+        a, b = self.eval(node.body), self.eval(node.orelse)
+        return call_intrinsic(INTRINSICS["if_then_else"], (condition, *promote(a, b)))
+
+    def _dict(self, node: ast.Dict) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                result.update(self.eval(value))
+            else:
+                result[self.eval(key)] = self.eval(value)
+        return result
+
+    def _joined(self, node: ast.JoinedStr) -> Any:
+        parts: list[str | Expr] = []
+        for item in node.values:
+            if isinstance(item, ast.FormattedValue):
+                value = self.eval(item.value)
+                if isinstance(value, Expr):
+                    parts.append(value)
+                    continue
+                layout = self.eval(item.format_spec) if item.format_spec is not None else ""
+                value = repr(value) if item.conversion == ord("r") else value
+                text = self.guarded(lambda value=value, layout=layout: format(value, layout), item)
+            else:
+                text = str(self.eval(item))
+            if parts and isinstance(parts[-1], str):
+                parts[-1] += text
+            else:
+                parts.append(text)
+        if any(isinstance(part, Expr) for part in parts):
+            return FormattedText(tuple(parts))
+        return "".join(str(part) for part in parts)
+
+    def _slice(self, node: ast.Slice) -> slice:
+        ends = (node.lower, node.upper, node.step)
+        return slice(*(None if end is None else self.eval(end) for end in ends))
+
+    def _comprehend(
+        self, generators: list[ast.comprehension], make_item: Callable[[], Any]
+    ) -> list[Any]:
+        if not generators:
+            return [make_item()]
+        first, rest = generators[0], generators[1:]
+        values = self.eval(first.iter)
+        results: list[Any] = []
+        self.scopes.append({})
+        for value in self.guarded(lambda: list(values), first.iter):
+            self.unpack(first.target, value)
+            if all(self.eval(test) for test in first.ifs):
+                results.extend(self._comprehend(rest, make_item))
+        self.scopes.pop()
+        return results
+
+    def unpack(self, target: ast.expr, value: Any) -> None:
+        """Bind the names of an assignment target to the parts of a Python value."""
+        if isinstance(target, ast.Name):
+            self.define(target.id, value)
+            return
+        if not isinstance(target, ast.Tuple | ast.List):
+            raise self.error("cannot assign to this", target)
+        items = self.guarded(lambda: list(value), target)
+        if len(items) != len(target.elts):
+            raise self.error(f"{len(target.elts)} names for {len(items)} values", target)
+        for item, part in zip(target.elts, items, strict=True):
+            self.unpack(item, part)
+
+    def _lambda(self, node: ast.Lambda) -> Callable[..., Any]:
+        names = [item.arg for item in node.args.args]
+        scopes = list(self.scopes)
+
+        def function(*args: Any) -> Any:
+            saved = self.scopes
+            self.scopes = [*scopes, dict(zip(names, args, strict=True))]
+            try:
+                return self.eval(node.body)
+            finally:
+                self.scopes = saved
+
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        setattr(
+            function,
+            "__signature__",
+            inspect.Signature([inspect.Parameter(n, kind) for n in names]),
+        )  # noqa: B010
+        return function
+
+    def parse_expression(self, text: str, node: ast.AST) -> ast.expr:
+        """The syntax tree of an expression in a string; its errors point at the string."""
+        try:
+            tree = ast.parse(text.strip(), mode="eval").body
+        except SyntaxError:
+            raise self.error(f"{text!r} is not an expression", node) from None
+        for item in ast.walk(tree):
+            ast.copy_location(item, node)
+        return tree
+
+
+def _point(index: Expr) -> Range:
+    return Range(index, as_expr(1, index.dtype))
+
+
+def _kind(value: Any) -> str:
+    return f"a value of {value.dtype}" if isinstance(value, Expr) else type(value).__name__
+
+
+def _loops(*bounds: Any) -> Loops:
+    if len(bounds) > 2:
+        raise InputTypeError(
+            "range in a tensor program has no step", remedy="scale the index instead"
+        )
+    return Loops("serial", ((0, bounds[0]) if len(bounds) == 1 else (bounds[0], bounds[1]),))
+
+
+def _extremum(pair: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    return lambda *items: reduce(pair, items)
+
+
+_TWINS: dict[Any, Callable[..., Any]] = {
+    range: _loops,
+    min: _extremum(minimum),
+    max: _extremum(maximum),
+    abs: lambda value: call_intrinsic(INTRINSICS["abs"], (value,)),
+    pow: lambda a, b: call_intrinsic(INTRINSICS["pow"], (a, b)),
+    int: lambda value: cast(value, "int64"),
+    float: lambda value: cast(value, "float32"),
+}
+"""What builtins mean when an argument is an expression of the program."""
+
+
+def _scope_of(buffer: Buffer) -> Any:
+    # A string, as in this IR, that may be called, as in TVM.
+    return _Scope(buffer.scope)
+
+
+class _Scope(str):
+    __slots__ = ()
+
+    def __call__(self) -> str:
+        return str(self)
+
+
+def _vload(buffer: Buffer) -> Callable[..., Expr]:
+    def vload(indices: Any, dtype: Any = None, *, predicate: Expr | None = None) -> Expr:
+        del dtype
+        return BufferLoad(buffer, tuple(as_expr(item) for item in as_items(indices)), predicate)
+
+    return vload
+
+
+def _vstore(buffer: Buffer) -> Callable[..., StoreDirective]:
+    def vstore(indices: Any, value: Any, *, predicate: Expr | None = None) -> StoreDirective:
+        return StoreDirective(buffer, as_items(indices), value, predicate)
+
+    return vstore
+
+
+def _access_ptr(buffer: Buffer) -> Callable[..., Expr]:
+    def access_ptr(
+        mask: str | int,
+        ptr_type: str = "handle",
+        content_lanes: int = 1,
+        offset: Any = 0,
+        extent: Any = None,
+    ) -> Expr:
+        del ptr_type, content_lanes
+        bits = mask if isinstance(mask, int) else ("r" in mask) + 2 * ("w" in mask)
+        size: Any = 1
+        for item in buffer.shape:
+            size = item * size
+        element = call_intrinsic(INTRINSICS["type_annotation"], (), buffer.dtype)
+        start = buffer.elem_offset + offset
+        length = size - offset if extent is None else extent
+        return call_intrinsic(
+            INTRINSICS["tvm_access_ptr"], (element, buffer.data, start, length, bits)
+        )
+
+    return access_ptr
+
+
+def _offset_of(buffer: Buffer) -> Callable[[Any], list[Expr]]:
+    def offset_of(indices: Any) -> list[Expr]:
+        strides: list[Expr] = list(buffer.strides)
+        if not strides:
+            running: Expr = as_expr(1)
+            for extent in reversed(buffer.shape):
+                strides.insert(0, running)
+                running = extent * running
+        total = buffer.elem_offset
+        for index, stride in zip(as_items(indices), strides, strict=True):
+            total = total + as_expr(index) * stride
+        return [total]
+
+    return offset_of
+
+
+_BUFFER_METHODS: dict[str, Callable[[Buffer], Any]] = {
+    "vload": _vload,
+    "vstore": _vstore,
+    "access_ptr": _access_ptr,
+    "offset_of": _offset_of,
+    "scope": _scope_of,
+}
+"""Methods that script knows on buffers besides their fields."""
