@@ -10,9 +10,15 @@ __version__ = "0.1.0.dev0"
 
 # Public name -> "module:attribute".
 _EXPORTS = {
-    "CompiledModel": "transect.runtime:CompiledModel",
+    "CompiledModel": "transect.driver:CompiledModel",
+    "ExhaustivePolicy": "transect.plan:ExhaustivePolicy",
+    "GreedyPolicy": "transect.plan:GreedyPolicy",
+    "Plan": "transect.plan:Plan",
+    "RandomPolicy": "transect.plan:RandomPolicy",
     "Target": "transect.target:Target",
     "compile": "transect.driver:compile",
+    "num_threads": "transect.support.flags:num_threads",
+    "register_function": "transect.runtime:register_function",
 }
 
 

@@ -1,1 +1,60 @@
-"""Importers of models from other frameworks, one folder each."""
+"""Importers of models from other frameworks, one folder each, named in one table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from transect.ir.function import IRModule
+from transect.support.errors import InputError, InputTypeError
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """A way in. loader: "module:Class" of an object with `load(model) -> IRModule`.
+
+    suffixes: of the files it reads. types: full names of the classes of objects it takes, so that
+    the framework itself need not be imported to tell.
+    """
+
+    loader: str
+    suffixes: tuple[str, ...] = ()
+    types: tuple[str, ...] = ()
+
+    def load(self, model: Any) -> IRModule:
+        """The model as a module."""
+        module, name = self.loader.split(":")
+        return getattr(import_module(module), name)().load(model)
+
+
+FRONTENDS: dict[str, Frontend] = {
+    "onnx": Frontend(
+        "transect.frontend.onnx:OnnxFrontend", (".onnx",), ("onnx.onnx_ml_pb2.ModelProto",)
+    ),
+}
+"""All front ends by name."""
+
+
+def load_model_file(model: Any) -> IRModule:
+    """A model of another framework as a module.
+
+    model: a path, or an object of the framework. Raises InputError for a file that no front end
+    reads, InputTypeError for an object that none takes.
+    """
+    if isinstance(model, str | Path):
+        suffix = Path(model).suffix.lower()
+        for frontend in FRONTENDS.values():
+            if suffix in frontend.suffixes:
+                return frontend.load(model)
+        known = ", ".join(s for frontend in FRONTENDS.values() for s in frontend.suffixes)
+        raise InputError(f"cannot tell what {str(model)!r} is", remedy=f"known suffixes: {known}")
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(model).__mro__}
+    for frontend in FRONTENDS.values():
+        if names & set(frontend.types):
+            return frontend.load(model)
+    raise InputTypeError(
+        f"cannot compile a {type(model).__module__}.{type(model).__qualname__}",
+        remedy="give a path, an onnx.ModelProto, an IRModule, or a function written in script",
+    )

@@ -1,1 +1,46 @@
-"""One file per library: what it can do and how it is called."""
+"""One file per library: what it can do and how it is called. Named in one table.
+
+A user's package adds its own under the entry-point group "transect.libraries".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from transect.library.base import Library, Offer, Routine
+
+__all__ = ["LIBRARIES", "Library", "Offer", "Routine", "libraries", "library_paths"]
+
+LIBRARIES: dict[str, str] = {
+    "openblas": "transect.library.openblas:OpenBLAS",
+}
+"""Loaders of the libraries that transect knows, by name."""
+
+
+@cache
+def libraries() -> tuple[Library, ...]:
+    """Every known library, installed or not, in the order of the table."""
+    loaders = dict(LIBRARIES)
+    loaders |= {point.name: point.value for point in entry_points(group="transect.libraries")}
+    found: list[Library] = []
+    for loader in loaders.values():
+        module, name = loader.split(":")
+        found.append(getattr(import_module(module), name)())
+    return tuple(found)
+
+
+def library_paths(symbols: Iterable[str]) -> list[Path]:
+    """The shared objects that define some of these C symbols.
+
+    Raises InputError, with the remedy, for a library that is not installed.
+    """
+    names = list(symbols)
+    return [
+        library.path()
+        for library in libraries()
+        if any(symbol.startswith(library.prefix) for symbol in names)
+    ]

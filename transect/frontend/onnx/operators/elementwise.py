@@ -227,9 +227,9 @@ def one(convert: Callable[[Node], Result], since: int = 1) -> tuple[Converter, .
 _UNARY = {
     "Abs": "abs", "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh",
     "Atan": "atan", "Atanh": "atanh", "Ceil": "ceil", "Cos": "cos", "Cosh": "cosh", "Erf": "erf",
-    "Exp": "exp", "Floor": "floor", "IsNaN": "isnan", "Log": "log",
-    "Not": "logical_not", "Relu": "nn.relu", "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Sinh": "sinh", "Softplus": "nn.softplus",
-    "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
+    "Exp": "exp", "Floor": "floor", "IsNaN": "isnan", "Log": "log", "Not": "logical_not",
+    "Relu": "nn.relu", "Sigmoid": "sigmoid", "Sign": "sign", "Sin": "sin", "Sinh": "sinh",
+    "Softplus": "nn.softplus", "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
 }  # fmt: skip
 _BINARY = {
     "Add": "add", "Sub": "subtract", "Mul": "multiply", "Pow": "power", "And": "logical_and",

@@ -1,0 +1,197 @@
+"""compile(): import, run the pipeline, generate code, load it; or take it from the cache."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from transect.codegen.llvm.compile import compile_module
+from transect.codegen.llvm.loader import load
+from transect.driver.artifact import Artifact
+from transect.driver.entry import dimension_vars, entry_name, prim_func_signature
+from transect.driver.identity import cache_key
+from transect.driver.model import CompiledModel
+from transect.driver.pipeline import pipeline
+from transect.driver.verify import verify_module
+from transect.frontend import load_model_file
+from transect.ir.expr import Var
+from transect.ir.function import DIMS, BaseFunc, IRModule
+from transect.library import library_paths
+from transect.plan import GreedyPolicy, Plan, Planner, Policy, typical_size
+from transect.relax.transform.lower_to_host import SIGNATURE
+from transect.runtime import Cache, Signature
+from transect.support import flags
+from transect.support.errors import InputError
+from transect.target import Target, host_target
+from transect.tir.function import PrimFunc
+from transect.transform import Bounds, Context
+
+
+def compile(
+    model: Any,
+    target: Target | None = None,
+    dims: Mapping[str, int | tuple[int, int]] | None = None,
+    plan: Plan | None = None,
+    *,
+    policy: Policy | None = None,
+    entry: str | None = None,
+    cache: Path | bool = True,
+) -> CompiledModel:
+    """Compile a model once, for every size of its symbolic dimensions.
+
+    model: the path of an .onnx file, an onnx.ModelProto, an IRModule, or one function.
+    target: the machine, this one by default. dims: inclusive bounds of symbolic dimensions, such
+    as {"batch": (1, 64)}; checked at every call. plan: answers to some or all choices, as an
+    expert fixes them or a former compile made them. policy: who answers the others, by default
+    GreedyPolicy. entry: the function to run, where the module leaves that open. cache: False to
+    compile anew, or the folder of another cache than the user's.
+
+    Raises InputError and ImportModelError for models that cannot be read, and what the passes
+    raise for programs that mean nothing.
+    """
+    request = _Request(
+        model,
+        target or host_target(),
+        _bounds(dims or {}),
+        plan or Plan(),
+        policy or GreedyPolicy(),
+        entry,
+    )
+    store = None if cache is False or flags.dump() is not None else _cache(cache)
+    key = None if store is None else cache_key(model, request.options())
+    found = None if store is None or key is None else store.get(key)
+    if found is not None:
+        return _loaded(Artifact.unpack(found), request.history)
+    stages, artifact = request.build()
+    if store is not None and key is not None:
+        store.put(key, *artifact.pack())
+    return _loaded(artifact, lambda: stages)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a call of `compile` asked for."""
+
+    model: Any
+    target: Target
+    dims: Bounds
+    plan: Plan
+    policy: Policy
+    entry: str | None
+
+    def options(self) -> tuple[object, ...]:
+        """All that the result depends on besides the model and the installed versions."""
+        return (self.target, sorted(self.dims.items()), self.plan, self.policy, self.entry)
+
+    def build(self) -> tuple[Mapping[str, IRModule], Artifact]:
+        """The program after every pass, and the machine code."""
+        module = _with_bounds(_as_module(self.model), self.dims)
+        name = entry_name(module, self.entry)
+        planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
+        history = _History({"input": module})
+        context = Context(
+            self.target, planner, self.dims, verify=verify_module, observe=history.add
+        )
+        verify_module(module)
+        lowered = pipeline(context, name)(module, context)
+        compiled = compile_module(lowered, self.target)
+        artifact = Artifact(compiled, _signature(name, module, history), planner.plan)
+        return history.stages, artifact
+
+    def history(self) -> Mapping[str, IRModule]:
+        """The program after every pass, for a model that came from the cache."""
+        return self.build()[0]
+
+
+@dataclass
+class _History:
+    stages: dict[str, IRModule] = field(default_factory=dict[str, IRModule])
+
+    def add(self, name: str, module: IRModule) -> None:
+        """Keep the result of a pass."""
+        unique, number = name, 2
+        while unique in self.stages:
+            unique, number = f"{name}_{number}", number + 1
+        self.stages[unique] = module
+
+
+def _signature(name: str, module: IRModule, history: _History) -> Signature:
+    for stage in reversed(history.stages.values()):
+        if name in stage and SIGNATURE in stage[name].attrs:
+            return Signature.from_json(stage[name].attrs[SIGNATURE])
+    func = module[name]
+    if isinstance(func, PrimFunc):
+        return prim_func_signature(name, func)
+    raise InputError(f"{name} is not a function that can be called from outside")
+
+
+def _as_module(model: Any) -> IRModule:
+    if isinstance(model, IRModule):
+        return model
+    if isinstance(model, BaseFunc):
+        return IRModule.of(**{model.attrs.get("global_symbol", "main"): model})
+    return load_model_file(model)
+
+
+def _loaded(artifact: Artifact, history: Callable[[], Mapping[str, IRModule]]) -> CompiledModel:
+    paths = library_paths(artifact.compiled.externs)
+    return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history)
+
+
+def _cache(where: Path | bool) -> Cache:
+    return Cache() if where is True else Cache(Path(where))
+
+
+def _bounds(dims: Mapping[str, int | tuple[int, int]]) -> Bounds:
+    bounds: dict[str, tuple[int, int]] = {}
+    for name, given in dims.items():
+        low, high = (given, given) if isinstance(given, int) else given
+        if not 0 <= low <= high:
+            raise InputError(
+                f"dims[{name!r}] is {given!r}", remedy="give (least, most), 0 <= least <= most"
+            )
+        bounds[name] = (low, high)
+    return bounds
+
+
+def _with_bounds(module: IRModule, dims: Bounds) -> IRModule:
+    """The module with the user's bounds on the functions that have dimensions of these names."""
+    if not dims:
+        return module
+    known: set[str] = set()
+
+    def bound(_: str, function: BaseFunc) -> BaseFunc:
+        names = {var.name for var in dimension_vars(function)}
+        mine = {name: dims[name] for name in dims if name in names}
+        known.update(mine)
+        if not mine:
+            return function
+        return function.with_attrs(**{DIMS: {**function.attrs.get(DIMS, {}), **mine}})
+
+    result = module.map_functions(bound)
+    unknown = [name for name in dims if name not in known]
+    if unknown:
+        raise InputError(
+            f"the model has no symbolic dimension {unknown[0]!r}",
+            notes=[f"it has: {', '.join(sorted(_dimension_names(module))) or 'none'}"],
+        )
+    return result
+
+
+def _dimension_names(module: IRModule) -> set[str]:
+    return {var.name for function in module.functions.values() for var in dimension_vars(function)}
+
+
+def _sizes(dims: Bounds) -> Callable[[Var], int]:
+    """What cost models assume of a dimension: the geometric middle of the user's bounds."""
+
+    def size(var: Var) -> int:
+        if var.name not in dims:
+            return typical_size(var)
+        low, high = dims[var.name]
+        return max(1, round(math.sqrt(max(low, 1) * max(high, 1))))
+
+    return size

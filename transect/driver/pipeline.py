@@ -1,0 +1,32 @@
+"""The whole compile, in order. Read this first: every step is a pass of that name."""
+
+from __future__ import annotations
+
+from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
+from transect.relax.transform.canonicalize import Canonicalize
+from transect.relax.transform.dead_code_elimination import DeadCodeElimination
+from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
+from transect.relax.transform.legalize_ops import LegalizeOps
+from transect.relax.transform.lower_to_host import LowerToHost
+from transect.relax.transform.normalize import Normalize
+from transect.relax.transform.remove_unused_functions import RemoveUnusedFunctions
+from transect.tir.transform import lowering
+from transect.transform import Context, Pipeline
+
+
+def pipeline(context: Context, entry: str) -> Pipeline:
+    """The passes from an imported or written module to what the back end takes."""
+    return Pipeline(
+        AttachGlobalSymbol((entry,)),
+        RemoveUnusedFunctions(),
+        # The graph.
+        Normalize(),
+        Canonicalize(),
+        EliminateCommonSubexpr(),
+        DeadCodeElimination(),
+        LegalizeOps(),
+        DeadCodeElimination(),
+        LowerToHost(),
+        # From blocks to what the back end takes.
+        *lowering(context.target),
+    )
