@@ -19,6 +19,9 @@ from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import AssertStmt, Bind, DeclBuffer, Evaluate, Stmt, seq
 from transect.transform import Context, Pass
 
+ARGUMENTS = "transect.arguments"
+"""The attribute that says how each parameter gets its value."""
+
 PREFIX = "__tvm_ffi_"
 """What the names of entries begin with, as tvm-ffi expects."""
 
@@ -35,8 +38,9 @@ class MakePackedAPI(Pass):
     {"global_symbol", "calling_convention": "packed"} and parameters (self, args, num_args,
     result), which check the number, types, ranks, dtypes, devices, shapes, strides and data of the
     arguments, bind the symbolic variables and call the function. attrs["device_type"] is the
-    DLPack device of the tensors, 1 (the CPU) by default. attrs["result_param"] is the number of a
-    handle parameter that takes the entry's `result`, a slot to fill, in place of an argument.
+    DLPack device of the tensors, 1 (the CPU) by default. attrs["transect.arguments"], where
+    given, says what each parameter is: "buffer", "scalar", "any" (a list whose slot 0 is the
+    argument) or "result" (a list whose slot 0 takes what the entry returns; not an argument).
     attrs["any_params"] are the numbers of handle parameters that take an argument of any type, as
     a list whose slot 0 holds it; the function checks it itself.
 
@@ -78,16 +82,15 @@ class _Entry:
     def build(self) -> PrimFunc:
         """The entry."""
         func = self.func
-        result_param = func.attrs.get("result_param")
-        taken = [p for i, p in enumerate(func.params) if i != result_param]
+        roles = func.attrs.get(ARGUMENTS, ("",) * len(func.params))
+        role = dict(zip(func.params, roles, strict=True))
+        taken = [param for param in func.params if role[param] != "result"]
         anything = {func.params[i] for i in func.attrs.get("any_params", ())}
         self.check(
             equal(self.count, as_expr(len(taken), INT32)),
             f"expected {len(taken)} argument{'s' * (len(taken) != 1)}, got ", self.count, kind="TypeError",
         )  # fmt: skip
-        values: dict[Var, Expr] = {}
-        if result_param is not None:
-            values[func.params[result_param]] = self.result
+        values: dict[Var, Expr] = {param: self.result for param in func.params if role[param] == "result"}
         tensors: list[tuple[str, Var, Buffer]] = []
         for number, param in enumerate(taken):
             matched = func.buffer_map.get(param)
@@ -95,6 +98,8 @@ class _Entry:
             if matched is not None:
                 tensors.append((what, self.tensor(what, number, matched), matched))
             elif param in anything:
+                values[param] = _intrinsic("anylist_getitem", self.args, number)
+            elif role[param] == "any":
                 values[param] = _intrinsic("anylist_getitem", self.args, number)
             elif param.dtype.is_handle:
                 values[param] = self.handle(number)
