@@ -61,7 +61,8 @@ def edit(
     assert isinstance(body, BlockRealize)
     for old, new in changes.items():
         if isinstance(old, For | Block):
-            told.setdefault(old, new)
+            # In place of it, or something around it in which it still is.
+            told.setdefault(old, new if new is None or isinstance(new, For | Block) else old)
     return Edit(replace(func, body=body), {**around, **told}, results)
 
 

@@ -165,7 +165,7 @@ def copy_nest(name: str, source: Buffer, target: Buffer, box: BufferRegion) -> t
         var = Var(f"v{axis}", item.extent.dtype)
         iter_vars.append(IterVar(var, item, "spatial"))
         loops.append((loop, item.extent))
-        values.append(item.min + loop)
+        values.append(loop if as_int(item.min) == 0 else item.min + loop)
     indices = tuple(iter_var.var for iter_var in iter_vars)
     points = tuple(Range(v, const(1, v.dtype)) for v in indices)
     block = Block(

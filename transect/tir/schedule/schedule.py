@@ -287,6 +287,14 @@ class Schedule:
         """Read a copy of an input. See `cache.CacheRead`."""
         return self._apply("cache_read", block, index=index, scope=scope)[0]
 
+    def reindex_cache_read(
+        self, block: BlockRV, index: int, scope: str, axes: Sequence[int]
+    ) -> BlockRV:
+        """Read a copy indexed by iteration variables. See `cache.ReindexCacheRead`."""
+        return self._apply("reindex_cache_read", block, index=index, scope=scope, axes=tuple(axes))[
+            0
+        ]
+
     def cache_write(self, block: BlockRV, index: int, scope: str) -> BlockRV:
         """Write to a buffer that is copied out afterwards. See `cache.CacheWrite`."""
         return self._apply("cache_write", block, index=index, scope=scope)[0]
@@ -306,6 +314,10 @@ class Schedule:
     def rfactor(self, loop: LoopRV, axis: int = 0) -> BlockRV:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, axis=axis)[0]
+
+    def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
+        """Round a block's domain up to multiples. See `pad.PadDomain`."""
+        self._apply("pad_domain", block, multiples=tuple(multiples))
 
     # --- facts ------------------------------------------------------------------------------
 

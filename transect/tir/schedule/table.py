@@ -32,10 +32,12 @@ PRIMITIVES: dict[str, str] = {
     "compute_inline": "transect.tir.schedule.inline:ComputeInline",
     "reverse_compute_inline": "transect.tir.schedule.inline:ReverseComputeInline",
     "cache_read": "transect.tir.schedule.cache:CacheRead",
+    "reindex_cache_read": "transect.tir.schedule.cache:ReindexCacheRead",
     "cache_write": "transect.tir.schedule.cache:CacheWrite",
     "compute_at": "transect.tir.schedule.compute_at:ComputeAt",
     "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
     "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
+    "pad_domain": "transect.tir.schedule.pad:PadDomain",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
 }
 """Name -> "module:Class" of each primitive."""

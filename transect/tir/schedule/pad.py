@@ -1,0 +1,228 @@
+"""Primitives that round domains up to multiples: pad_domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.arith import Analyzer
+from transect.ir.expr import (
+    Add,
+    Expr,
+    Max,
+    Min,
+    Mul,
+    Range,
+    Select,
+    Var,
+    as_int,
+    ceildiv,
+    const,
+    equal,
+    logical_and,
+    minimum,
+    true,
+)
+from transect.ir.node import replace
+from transect.ir.term import Term
+from transect.ir.traverse import rewrite, substitute
+from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.function import PrimFunc
+from transect.tir.schedule.dependence import writers
+from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
+from transect.tir.schedule.loops import compose
+from transect.tir.schedule.region import analyzer_for, interval
+from transect.tir.schedule.rewrite import restated
+from transect.tir.schedule.tree import Forward, ForwardingSubstitution, Tree
+from transect.tir.stmt import Block, BlockRealize, BufferStore, For, Stmt
+
+IDENTITY: dict[type[Expr], int] = {Add: 0, Mul: 1}
+"""What changes nothing in a sum and in a product."""
+
+
+@dataclass(frozen=True)
+class PadDomain(Primitive):
+    """Round the domain of a block's iteration variables up to multiples.
+
+    multiples: one for each iteration variable; 1 leaves it. The buffer that the block writes, an
+    intermediate one, grows with the spatial variables; what the new instances put there nobody
+    reads. Reads stay inside their buffers: indices are cut off at the last one of the old domain.
+    New instances of a reduction combine with the identity.
+
+        for i, k in T.grid(n, d):              for i, k in T.grid((n + 7) // 8 * 8, d):
+            with T.block("B"):                     with T.block("B"):
+                vi, vk = …                   ->        vi, vk = …
+                B[vi] += A[vi, vk]                     B[vi] += A[T.min(vi, n - 1), vk]
+
+    Splitting by the multiples then needs no predicate, so register tiles run at full speed for
+    symbolic and odd extents.
+    """
+
+    multiples: tuple[int, ...]
+    name: ClassVar[str] = "pad_domain"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        block = expect_block(self.name, targets[0])
+        tree = Tree(func)
+        if len(self.multiples) != len(block.iter_vars) or min(self.multiples, default=1) < 1:
+            refuse(
+                self.name,
+                f"{self.multiples} are not {len(block.iter_vars)} positive numbers",
+                block,
+                "give one multiple for each iteration variable",
+            )
+        analyzer = analyzer_for(tree, block)
+        grown = {
+            item.var: self._rounded(item.dom.extent, multiple, analyzer)
+            for item, multiple in zip(block.iter_vars, self.multiples, strict=True)
+            if not analyzer.can_prove(equal(item.dom.extent % multiple, 0))
+        }
+        if not grown:
+            return Edit(func)
+        store, found = self._store(tree, block)
+        loops = self._loops(tree, block, grown, analyzer)
+        wider = self._wider(tree, block, store, found, grown, analyzer)
+        body = replace(store, value=self._value(block, store, grown, analyzer))
+        iter_vars = tuple(
+            replace(item, dom=Range(item.dom.min, grown.get(item.var, item.dom.extent)))
+            for item in block.iter_vars
+        )
+        made = restated(replace(block, body=body, iter_vars=iter_vars))
+        first = edit(func, {block: made}, {block: made})
+        forward: Forward = dict(first.forward)
+        now = first.func
+        for old, extent in loops:
+            current = forward.get(old, old)
+            assert isinstance(current, For)
+            longer = replace(current, extent=extent)
+            step = edit(now, {current: longer}, {current: longer})
+            now, forward = step.func, compose(forward, dict(step.forward))
+        swap = ForwardingSubstitution(buffers={found: wider})
+        root = swap.visit(now.body)
+        assert isinstance(root, BlockRealize)
+        return Edit(replace(now, body=root), compose(forward, swap.forward))
+
+    def _rounded(self, extent: Expr, multiple: int, analyzer: Analyzer) -> Expr:
+        return analyzer.simplify(ceildiv(extent, multiple) * multiple)
+
+    def _store(self, tree: Tree, block: Block) -> tuple[BufferStore, Buffer]:
+        body = block.body
+        if not isinstance(body, BufferStore):
+            refuse(self.name, "it is more than one store", block, "pad simple blocks")
+        found = body.buffer
+        if found in tree.func.buffers:
+            refuse(
+                self.name,
+                f"it writes the parameter {found.name!r}, which cannot grow",
+                block,
+                "use sch.cache_write first",
+            )
+        if writers(tree.all_blocks(), found) != [block]:
+            refuse(self.name, f"{found.name!r} has other writers", block, "pad it alone")
+        if tree.realize(block).predicate is not true():
+            refuse(self.name, "it has a predicate", block, "pad before splitting")
+        return body, found
+
+    def _loops(
+        self, tree: Tree, block: Block, grown: dict[Var, Expr], analyzer: Analyzer
+    ) -> list[tuple[For, Expr]]:
+        found: list[tuple[For, Expr]] = []
+        realize = tree.realize(block)
+        for item, value in zip(block.iter_vars, realize.iter_values, strict=True):
+            if item.var not in grown:
+                continue
+            loop = next((each for each in tree.loops(block) if each.var is value), None)
+            fits = loop is not None and analyzer.can_prove(equal(loop.extent, item.dom.extent))
+            if loop is None or not fits or tree.blocks(loop) != [block] or as_int(loop.min) != 0:
+                refuse(
+                    self.name,
+                    f"iteration variable {item.var.name!r} does not have a loop of its own",
+                    block,
+                    "pad before splitting and fusing",
+                )
+            found.append((loop, grown[item.var]))
+        return found
+
+    def _wider(
+        self,
+        tree: Tree,
+        block: Block,
+        store: BufferStore,
+        found: Buffer,
+        grown: dict[Var, Expr],
+        analyzer: Analyzer,
+    ) -> Buffer:
+        kinds = {item.var: item for item in block.iter_vars}
+        shape = list(found.shape)
+        for var, extent in grown.items():
+            if kinds[var].kind == "reduce":
+                continue
+            axes = [axis for axis, index in enumerate(store.indices) if index is var]
+            dom = kinds[var].dom
+            plain = (
+                len(axes) == 1
+                and as_int(dom.min) == 0
+                and analyzer.can_prove(equal(dom.extent, shape[axes[0]]))
+            )
+            if kinds[var].kind != "spatial" or not plain:
+                refuse(
+                    self.name,
+                    f"{found.name!r} is not stored over all of its dimension at {var.name!r} alone",
+                    block,
+                    "pad blocks that store at plain iteration variables",
+                )
+            shape[axes[0]] = extent
+        del tree
+        return replace(found, shape=tuple(shape), strides=())
+
+    def _value(
+        self, block: Block, store: BufferStore, grown: dict[Var, Expr], analyzer: Analyzer
+    ) -> Expr:
+        last: dict[Var, Expr] = {}
+        ends: dict[Var, tuple[Expr, Expr]] = {}
+        for item in block.iter_vars:
+            if item.var in grown:
+                end = item.dom.min + item.dom.extent - 1
+                last[item.var] = minimum(item.var, analyzer.simplify(end))
+                ends[item.var] = (item.dom.min, item.dom.min + grown[item.var] - 1)
+
+        def cut(item: Term) -> Term:
+            if not isinstance(item, BufferLoad):
+                return item
+            # An index that stays inside anyway, as in a cache that was padded too, is left alone.
+            indices: list[Expr] = []
+            for index, size in zip(item.indices, item.buffer.shape, strict=True):
+                reach = interval(index, ends, analyzer)
+                fits = reach is not None and analyzer.can_prove(reach[1] < size)
+                indices.append(index if fits else substitute(index, last))
+            return BufferLoad(item.buffer, tuple(indices), item.predicate)
+
+        own = BufferLoad(store.buffer, store.indices)
+        reduced = [v for v in block.iter_vars if v.var in grown and v.kind == "reduce"]
+        if not reduced and block.init is None:
+            return rewrite(store.value, cut)
+        value = store.value
+        if type(value) not in (Add, Mul, Min, Max) or own not in value.children():
+            refuse(
+                self.name,
+                "it combines in a way that is not known to have an identity",
+                block,
+                "only +, *, min, max",
+            )
+        a, b = (side for side in value.children() if isinstance(side, Expr))
+        operand = rewrite(b if a is own else a, cut)
+        if reduced:
+            inside = logical_and(*(v.var < v.dom.min + v.dom.extent for v in reduced))
+            operand = Select(inside, operand, self._identity(block, value))
+        kind = type(value)
+        pair = (own, operand) if a is own else (operand, own)
+        return kind(*pair)  # pyright: ignore[reportCallIssue]
+
+    def _identity(self, block: Block, value: Expr) -> Expr:
+        init: Stmt | None = block.init
+        if not isinstance(init, BufferStore):
+            refuse(self.name, "it has no init to start from", block, "pad before decomposing")
+        kind = type(value)
+        if kind in IDENTITY:
+            return const(IDENTITY[kind], value.dtype)
+        return init.value  # Taking the start value into a minimum or maximum again is harmless.
