@@ -37,7 +37,7 @@ def register_function(
 
     Tensor arguments arrive as numpy arrays over the program's memory, so that an update in place
     is seen by the program, and stay valid after the call; constants of the program arrive as
-    read-only copies. Tuples arrive as tuples, shapes as tuples of int. Results: arrays (made
+    read-only copies. Tuples arrive as tuples, shapes as tvm_ffi.Shape (a tuple of int). Results: arrays (made
     contiguous; scalars of numpy become arrays of rank 0), numbers, strings, None, and tuples of
     those. raw: pass and return tvm_ffi values as they are. An exception reaches the caller of the
     model as the same object.
@@ -85,6 +85,8 @@ def from_ffi(value: Any) -> Any:
         array = _copy_borrowed(value)
         array.flags.writeable = False
         return array
+    if isinstance(value, tvm_ffi.Shape):  # a tuple already, told apart from other tuples
+        return value
     items = ffi_items(value)
     return value if items is None else tuple(map(from_ffi, items))
 

@@ -16,7 +16,7 @@ ENTRY_PREFIX = "__tvm_ffi_"
 class LoadedModule(Protocol):
     """Machine code in this process. It must stay alive while any of its functions may run."""
 
-    def address(self, symbol: str) -> int:
+    def address(self, symbol: str, /) -> int:
         """Where `symbol` is. Raises KeyError, or an error of its own, if there is none."""
         ...
 

@@ -51,6 +51,7 @@ class Interface:
     name: str
     params: tuple[rx.Var, ...]
     kinds: tuple[ParameterKind, ...]
+    result: Type
     leaves: tuple[ResultLeaf, ...]
     mutated: frozenset[int]
 
@@ -107,7 +108,9 @@ def _interface(name: str, function: rx.Function, escapes: Escapes) -> Interface:
         shape = kind.shape if isinstance(kind, TensorType) else None
         known = is_known(kind, bound) and all(formula(d, names) is not None for d in shape or ())
         leaves.append(ResultLeaf(path, kind, known and not alone))
-    return Interface(name, function.params, kinds, tuple(leaves), escapes.written_params)
+    return Interface(
+        name, function.params, kinds, function.ret_type, tuple(leaves), escapes.written_params
+    )
 
 
 def _own_escaping(roots: frozenset[Root] | None, escapes: Escapes) -> bool:
@@ -145,14 +148,13 @@ def signature(interface: Interface) -> Signature:
         for leaf in interface.leaves
     )
     numbers = {leaf.path: number for number, leaf in enumerate(interface.leaves)}
-    return Signature(interface.name, parameters, outputs, _result(numbers, ()))
+    return Signature(interface.name, parameters, outputs, _result(interface.result, numbers, ()))
 
 
-def _result(numbers: Mapping[Path, int], path: Path) -> Result:
-    if path in numbers:
-        return numbers[path]
-    width = 1 + max((p[len(path)] for p in numbers if p[: len(path)] == path), default=-1)
-    return [_result(numbers, (*path, index)) for index in range(width)]
+def _result(kind: Type, numbers: Mapping[Path, int], path: Path) -> Result:
+    if isinstance(kind, TupleType):
+        return [_result(item, numbers, (*path, i)) for i, item in enumerate(kind.items)]
+    return numbers[path]
 
 
 def _dtype_name(kind: Type) -> str | None:

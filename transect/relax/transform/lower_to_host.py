@@ -12,7 +12,7 @@ from transect.ir.expr import Expr, Pointer, Var
 from transect.ir.function import DIMS, IRModule
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars
-from transect.ir.types import PrimType, TensorType, Type
+from transect.ir.types import PrimType, TensorType, TupleType, Type
 from transect.relax import expr as rx
 from transect.relax.shapes import plain_vars
 from transect.relax.transform.host_body import BodyLowering, Target
@@ -24,15 +24,11 @@ from transect.support.errors import TransectError
 from transect.tir.buffer import Buffer, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import SeqStmt
+from transect.tir.transform.make_packed_api import ARGUMENTS
 from transect.transform.base import Context, Pass
 
 SIGNATURE = "transect.signature"
 """The attribute that holds the JSON of the entry's `runtime.Signature`."""
-
-ANY_PARAMS = "any_params"
-RESULT_PARAM = "result_param"
-"""Attributes that MakePackedAPI reads: the numbers of the parameters that are lists whose slot 0
-holds the argument, and of the one whose slot 0 takes what the entry returns."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,7 @@ class LowerToHost(Pass):
     Requires: operators legalized; functions lifted. Leaves: no graph function; a host function
     takes its tensors as buffers (inputs, then destinations), scalars as scalars, everything else
     as a list with one slot, and calls kernels natively. Attributes: those of the graph function,
-    `transect.signature`, and how to pass what is not a buffer or scalar (`any_params`, `result_param`).
+    `transect.signature`, `transect.arguments`.
 
         @R.function                           @T.prim_func
         def main(x: R.Tensor((n,))):          def main(x: T.Buffer((n,)), out: T.Buffer((n,))):
@@ -110,12 +106,8 @@ class _Host:
         attrs = {
             **self.function.attrs,
             SIGNATURE: signature(self.interface).to_json(),
+            ARGUMENTS: tuple(self.roles),
         }
-        lists = tuple(i for i, role in enumerate(self.roles) if role == "any")
-        if lists:
-            attrs[ANY_PARAMS] = lists
-        if self.interface.owned:
-            attrs[RESULT_PARAM] = len(self.params) - 1
         empty = SeqStmt(())
         return PrimFunc(tuple(self.params), self.buffers, empty, attrs, self.function.span)
 
@@ -207,14 +199,13 @@ def _target(
             parts[leaf.path] = Slot(declaration.params[-1], 0)
         else:
             parts[leaf.path] = body.out.new_slot()
-    return _build(parts, ())
+    return _build(interface.result, parts, ())
 
 
-def _build(parts: dict[tuple[int, ...], Target], path: tuple[int, ...]) -> Target:
-    if path in parts:
-        return parts[path]
-    width = 1 + max((p[len(path)] for p in parts if p[: len(path)] == path), default=-1)
-    return tuple(_build(parts, (*path, index)) for index in range(width))
+def _build(kind: Type, parts: dict[tuple[int, ...], Target], path: tuple[int, ...]) -> Target:
+    if isinstance(kind, TupleType):
+        return tuple(_build(item, parts, (*path, i)) for i, item in enumerate(kind.items))
+    return parts[path]
 
 
 def _return_owned(

@@ -41,8 +41,6 @@ class MakePackedAPI(Pass):
     DLPack device of the tensors, 1 (the CPU) by default. attrs["transect.arguments"], where
     given, says what each parameter is: "buffer", "scalar", "any" (a list whose slot 0 is the
     argument) or "result" (a list whose slot 0 takes what the entry returns; not an argument).
-    attrs["any_params"] are the numbers of handle parameters that take an argument of any type, as
-    a list whose slot 0 holds it; the function checks it itself.
 
     Raises VerifyError for a symbolic variable that no argument determines.
     """
@@ -85,7 +83,6 @@ class _Entry:
         roles = func.attrs.get(ARGUMENTS, ("",) * len(func.params))
         role = dict(zip(func.params, roles, strict=True))
         taken = [param for param in func.params if role[param] != "result"]
-        anything = {func.params[i] for i in func.attrs.get("any_params", ())}
         self.check(
             equal(self.count, as_expr(len(taken), INT32)),
             f"expected {len(taken)} argument{'s' * (len(taken) != 1)}, got ", self.count, kind="TypeError",
@@ -97,8 +94,6 @@ class _Entry:
             what = f"argument {number} '{matched.name if matched is not None else param.name}'"
             if matched is not None:
                 tensors.append((what, self.tensor(what, number, matched), matched))
-            elif param in anything:
-                values[param] = _intrinsic("anylist_getitem", self.args, number)
             elif role[param] == "any":
                 values[param] = _intrinsic("anylist_getitem", self.args, number)
             elif param.dtype.is_handle:
