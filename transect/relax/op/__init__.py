@@ -34,6 +34,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "tensor_to_shape": "TensorToShape",
         "shape_to_tensor": "ShapeToTensor",
     },
+    "op.attention": {
+        "nn.attention": "Attention",
+        "nn.attention_bias": "AttentionBias",
+        "nn.attention_var_len": "AttentionVarLen",
+    },
     "op.binary": {
         "add": "Add",
         "subtract": "Subtract",
@@ -55,6 +60,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "logical_and": "LogicalAnd",
         "logical_or": "LogicalOr",
         "logical_xor": "LogicalXor",
+        "ewise_fma": "EwiseFMA",
     },
     "op.compare": {
         "equal": "Equal",
@@ -186,12 +192,21 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.conv2d_transpose": "Conv2dTranspose",
         "nn.conv3d_transpose": "Conv3dTranspose",
     },
+    "op.nn_loss": {
+        "nn.nll_loss": "NLLLoss",
+        "nn.cross_entropy_with_logits": "CrossEntropyWithLogits",
+    },
     "op.nn_norm": {
         "nn.layer_norm": "LayerNorm",
         "nn.rms_norm": "RMSNorm",
         "nn.group_norm": "GroupNorm",
         "nn.instance_norm": "InstanceNorm",
         "nn.batch_norm": "BatchNorm",
+    },
+    "op.nn_pad": {
+        "nn.pad": "Pad",
+        "nn.pixel_shuffle": "PixelShuffle",
+        "nn.pixel_unshuffle": "PixelUnshuffle",
     },
     "op.nn_pool": {
         "nn.max_pool1d": "MaxPool1d",
@@ -207,6 +222,10 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.adaptive_max_pool2d": "AdaptiveMaxPool2d",
         "nn.adaptive_max_pool3d": "AdaptiveMaxPool3d",
     },
+    "op.qdq": {
+        "quantize": "Quantize",
+        "dequantize": "Dequantize",
+    },
     "op.reduce": {
         "sum": "Sum",
         "prod": "Prod",
@@ -215,6 +234,8 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "mean": "Mean",
         "variance": "Variance",
         "std": "Std",
+        "collapse_sum_like": "CollapseSumLike",
+        "collapse_sum_to": "CollapseSumTo",
     },
     "op.search": {
         "argmax": "Argmax",

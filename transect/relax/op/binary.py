@@ -414,3 +414,29 @@ class LogicalXor(Logical):
     def scalar(self, a: Expr, b: Expr) -> Expr:
         """NE."""
         return NE(a, b)
+
+
+@dataclass(frozen=True)
+class EwiseFMA(Operator):
+    """ewise_fma(a, b, c): a * b + c, elementwise; the operands broadcast.
+
+    Operands: numbers of one dtype. The product is rounded too. Source: Relax ewise_fma.
+    """
+
+    name = "ewise_fma"
+
+    def infer(self, a: Type, b: Type, c: Type) -> TensorType:
+        """The broadcast shape."""
+        return Add().infer(Multiply().infer(a, b), c)
+
+    def legalize(
+        self, b: FunctionBuilder, x: TensorOperand, y: TensorOperand, z: TensorOperand
+    ) -> Buffer:
+        """One map."""
+        result = result_type(self, x, y, z)
+        sizes = result.shape or ()
+
+        def element(*i: Var) -> Expr:
+            return load(x, sizes, i) * load(y, sizes, i) + load(z, sizes, i)
+
+        return b.compute(sizes, element, name="y", dtype=result.dtype)

@@ -10,13 +10,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, Var, cast
+from transect.ir.expr import Expr, IntImm, Var, as_int, cast
 from transect.ir.types import TensorType, Type
+from transect.relax.expr import Op
 from transect.relax.op.inference import (
+    as_sizes,
+    fail,
     normalize_axes,
     product,
     require_float,
     require_number,
+    require_same,
+    shape,
+    shape_rank,
     tensor,
     unknown_like,
     with_shape,
@@ -280,3 +286,94 @@ class Std(Spread):
     def finish(self, variance: Expr) -> Expr:
         """The square root."""
         return math("sqrt", variance)
+
+
+# --- back to a smaller shape -------------------------------------------------------------------
+
+
+def collapse_axes(op: Op, sizes: Sequence[Expr], target: Sequence[Expr]) -> tuple[int, ...]:
+    """The axes to sum so that a tensor of `sizes` becomes one that broadcasts to it from `target`.
+
+    Raises InferenceError if `target` does not broadcast to `sizes`.
+    """
+    skipped = len(sizes) - len(target)
+    if skipped < 0:
+        fail(op, f"{len(sizes)} dimensions do not collapse to {len(target)}")
+    axes = list(range(skipped))
+    for axis, size in enumerate(target, skipped):
+        if as_int(size) == 1:
+            if as_int(sizes[axis]) != 1:
+                axes.append(axis)
+        else:
+            require_same(op, sizes[axis], size, f"the extents of axis {axis}")
+    return tuple(axes)
+
+
+def collapse(b: FunctionBuilder, op: Op, x: Buffer, target: Sequence[Expr]) -> Buffer:
+    """The sum of x over the axes along which `target` broadcasts to it."""
+    axes = collapse_axes(op, x.shape, target)
+    wide = accumulator(x.dtype)
+    skipped = x.ndim - len(target)
+
+    def element(*i: Expr) -> Expr:
+        kept, summed = i[: len(target)], dict(zip(axes, i[len(target) :], strict=True))
+        place = (summed[axis] if axis in summed else kept[axis - skipped] for axis in range(x.ndim))
+        return cast(x[tuple(place)], wide)
+
+    if not axes:
+        return b.compute(tuple(target), element, name="y", dtype=x.dtype)
+    sizes = tuple(x.shape[axis] for axis in axes)
+    total = b.reduce(tuple(target), sizes, element, combiner="sum", name="total")
+    return narrow(b, total, x.dtype)
+
+
+@dataclass(frozen=True)
+class CollapseSumLike(Operator):
+    """collapse_sum_like(x, like): x summed over the axes along which `like` broadcasts to it.
+
+    Result: the shape of `like`. Source: Relax collapse_sum_like.
+    """
+
+    name = "collapse_sum_like"
+
+    def infer(self, x: Type, like: Type) -> TensorType:
+        """The shape of `like` with the dtype of x."""
+        data, target = tensor(self, x, "x"), tensor(self, like, "like")
+        require_number(self, data)
+        if data.shape is not None and target.shape is not None:
+            collapse_axes(self, data.shape, target.shape)
+        return TensorType(target.shape, data.dtype, target.ndim, data.device)
+
+    def legalize(self, b: FunctionBuilder, x: Buffer, like: Buffer) -> Buffer:
+        """One sum."""
+        return collapse(b, self, x, like.shape)
+
+
+@dataclass(frozen=True)
+class CollapseSumTo(Operator):
+    """collapse_sum_to(x, shape): x summed over the axes along which `shape` broadcasts to it.
+
+    Result: the given shape. Source: Relax collapse_sum_to.
+    """
+
+    name = "collapse_sum_to"
+
+    def infer(self, x: Type, shape: Type) -> TensorType:
+        """The given shape with the dtype of x."""
+        data = tensor(self, x, "x")
+        require_number(self, data)
+        sizes = shape_of_operand(self, shape)
+        if sizes is None:
+            return unknown_like(data, ndim=shape_rank(self, shape, "shape"))
+        if data.shape is not None:
+            collapse_axes(self, data.shape, sizes)
+        return with_shape(data, sizes)
+
+    def legalize(self, b: FunctionBuilder, x: Buffer, shape: tuple[Expr, ...]) -> Buffer:
+        """One sum."""
+        return collapse(b, self, x, as_sizes(shape))
+
+
+def shape_of_operand(op: Op, value: Type) -> tuple[Expr, ...] | None:
+    """The values of the operand `shape`."""
+    return shape(op, value, "shape")
