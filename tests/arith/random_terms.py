@@ -59,10 +59,20 @@ class Problem:
     loops: dict[Var, Var] = field(default_factory=dict[Var, Var])
 
     def __post_init__(self) -> None:
-        low, high = (-40, 40) if self.dtype is INDEX else (int(self.dtype.min_value), int(self.dtype.max_value))
+        low, high = (
+            (-40, 40)
+            if self.dtype is INDEX
+            else (int(self.dtype.min_value), int(self.dtype.max_value))
+        )
         for name in "xyz":
             a, b = sorted(
-                max(low, min(high, self.seed.choice((low, high, 0, 1, 3, 7, 15, self.seed.randint(low, high)))))
+                max(
+                    low,
+                    min(
+                        high,
+                        self.seed.choice((low, high, 0, 1, 3, 7, 15, self.seed.randint(low, high))),
+                    ),
+                )
                 for _ in range(2)
             )
             self._declare(Var(name, self.dtype), a, b)
@@ -97,9 +107,13 @@ class Problem:
             return Cast(self.dtype, Cast(other, self.number(depth - 1)))
         if roll < 0.45:
             kind = self.seed.choice((FloorDiv, FloorMod))
-            return make(kind, self.number(depth - 1), const(self.seed.choice((2, 3, 4, 8, 12)), self.dtype))
+            return make(
+                kind, self.number(depth - 1), const(self.seed.choice((2, 3, 4, 8, 12)), self.dtype)
+            )
         if roll < 0.55:
-            return make(Mul, self.number(depth - 1), const(self.seed.choice((2, 3, 4, 8, 12)), self.dtype))
+            return make(
+                Mul, self.number(depth - 1), const(self.seed.choice((2, 3, 4, 8, 12)), self.dtype)
+            )
         return make(self.seed.choice(_ARITHMETIC), self.number(depth - 1), self.number(depth - 1))
 
     def truth(self, depth: int) -> Expr:

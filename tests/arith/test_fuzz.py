@@ -58,7 +58,9 @@ def test_constraints_are_used_soundly(dtype: DType, seed: int) -> None:
         except ZeroDivisionError:
             continue
         if holds:
-            assert truth or not proved, f"proved {condition!r} from {given_condition!r}, false at {point}"
+            assert truth or not proved, (
+                f"proved {condition!r} from {given_condition!r}, false at {point}"
+            )
             assert evaluate(simple, point) == wanted, f"{number!r}\n-> {simple!r}\nat {point}"
             assert wanted in limits
 
@@ -82,7 +84,9 @@ def test_symbolic_bounds_enclose(dtype: DType, seed: int) -> None:
         except ZeroDivisionError:
             continue
         low, high = (evaluate(end, point) for end in found)
-        assert low <= value <= high, f"{expr!r} = {value} not in [{found[0]!r}, {found[1]!r}] at {point}"
+        assert low <= value <= high, (
+            f"{expr!r} = {value} not in [{found[0]!r}, {found[1]!r}] at {point}"
+        )
 
 
 def test_equal_expressions_agree() -> None:

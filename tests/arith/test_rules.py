@@ -57,7 +57,9 @@ def test_integer_rule(rule: IntegerRule) -> None:
         applicable += 1
         result = premise.of(right)
         divisors = [divisor == 0 for divisor in premise.divisors]
-        counterexample = refute(condition, *premise.side, *defined, z3.Or(wanted != result, *divisors))
+        counterexample = refute(
+            condition, *premise.side, *defined, z3.Or(wanted != result, *divisors)
+        )
         assert counterexample is None, f"{rule.name} fails for {constants}, {counterexample}"
     assert applicable, f"{rule.name}: no value tried satisfies its condition"
 

@@ -55,11 +55,17 @@ class Translation:
         if isinstance(expr, IntImm):
             return z3.BoolVal(bool(expr.value)) if expr.dtype.is_bool else z3.IntVal(expr.value)
         if isinstance(expr, FloatImm):
-            return z3.FPVal(expr.value, self.float_sort) if str(expr.value) != "-0.0" else z3.fpMinusZero(self.float_sort)
+            return (
+                z3.FPVal(expr.value, self.float_sort)
+                if str(expr.value) != "-0.0"
+                else z3.fpMinusZero(self.float_sort)
+            )
         if isinstance(expr, Not):
             return z3.Not(self.of(expr.a))
         if isinstance(expr, Select):
-            return z3.If(self.of(expr.condition), self.of(expr.true_value), self.of(expr.false_value))
+            return z3.If(
+                self.of(expr.condition), self.of(expr.true_value), self.of(expr.false_value)
+            )
         if isinstance(expr, Call):
             condition, left, right = (self.of(arg) for arg in expr.args)
             return z3.If(condition, left, right)

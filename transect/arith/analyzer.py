@@ -29,6 +29,12 @@ class Analyzer:
     def __init__(self) -> None:
         self._simplifier = Simplifier(Inference())
 
+    def fork(self) -> Analyzer:
+        """An analyzer that knows the same; what either learns from here on stays its own."""
+        other = Analyzer()
+        other._simplifier = Simplifier(self._simplifier.known.copy())
+        return other
+
     def bind(self, var: Var, value: Range | tuple[int | None, int | None] | Expr) -> None:
         """Say what `var` may be: in a Range, between two inclusive ends (None: no end), or an
         expression. Saying more narrows what was said before.

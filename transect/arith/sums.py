@@ -56,7 +56,9 @@ def _multiple(known: Inference, poly: Poly, atom: Expr, factor: Poly) -> Iterato
         yield {C: factor.divided(size), X: x, D: d}
 
 
-def _part_of_difference(known: Inference, poly: Poly, atom: Expr, factor: Poly) -> Iterator[Proposal]:
+def _part_of_difference(
+    known: Inference, poly: Poly, atom: Expr, factor: Poly
+) -> Iterator[Proposal]:
     for found in _multiple(known, poly, atom, factor):
         yield {**found, C: found[C].scaled(-1)}
 
