@@ -60,7 +60,7 @@ def compile(
         policy or GreedyPolicy(),
         entry,
     )
-    store = None if cache is False or flags.dump() is not None else _cache(cache)
+    store = None if flags.dump() is not None else _cache(cache)
     key = None if store is None else cache_key(model, request.options())
     found = None if store is None or key is None else store.get(key)
     if found is not None:
@@ -141,8 +141,10 @@ def _loaded(artifact: Artifact, history: Callable[[], Mapping[str, IRModule]]) -
     return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history)
 
 
-def _cache(where: Path | bool) -> Cache:
-    return Cache() if where is True else Cache(Path(where))
+def _cache(where: Path | bool) -> Cache | None:
+    if isinstance(where, bool):
+        return Cache() if where else None
+    return Cache(where)
 
 
 def _bounds(dims: Mapping[str, int | tuple[int, int]]) -> Bounds:

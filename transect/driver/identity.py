@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from blake3 import blake3
 
@@ -85,9 +85,9 @@ def _text(value: Any) -> str:
         inside = ",".join(f"{f.name}={_text(getattr(value, f.name))}" for f in fields(value))
         return f"{type(value).__module__}.{type(value).__qualname__}({inside})"
     if isinstance(value, frozenset | tuple | list):
-        items: list[str] = [_text(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        items = [_text(item) for item in cast(Iterable[Any], value)]
         ordered = sorted(items) if isinstance(value, frozenset) else items
-        return f"{type(value).__name__}({','.join(ordered)})"
+        return f"({','.join(ordered)})"
     if isinstance(value, Mapping):
         pairs: list[str] = [f"{_text(k)}:{_text(v)}" for k, v in value.items()]  # pyright: ignore[reportUnknownVariableType]
         return f"{{{','.join(sorted(pairs))}}}"
