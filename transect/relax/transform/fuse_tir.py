@@ -45,8 +45,8 @@ class FuseTIR(Pass):
     root block.
 
     Requires A-normal form and groups of calls in one dataflow block (see `fusion_groups`). Leaves
-    the parts of a program one after the other; a schedule moves them into each other. Programs
-    that nobody calls any more are removed. Raises InputError for a group that is not there.
+    the parts of a program one after the other; a schedule moves them into each other. Private
+    programs that nobody calls any more are removed. Raises InputError for a group that is not there.
     """
 
     groups: tuple[FusionGroup, ...]
@@ -69,7 +69,11 @@ class FuseTIR(Pass):
             for function in builder.module.functions.values()
             for name in referenced_functions(function)
         }
-        unused = [name for name in replaced if name not in used]
+        unused = [
+            name
+            for name in replaced
+            if name not in used and "global_symbol" not in builder.module[name].attrs
+        ]
         return builder.module.without(*unused) if unused else builder.module
 
 

@@ -96,7 +96,7 @@ def _can_be_inlined(function: PrimFunc) -> bool:
     root = function.body
     if not isinstance(root, BlockRealize) or root.block.iter_vars or root.block.match_buffers:
         return False
-    if root.block.init is not None or "global_symbol" in function.attrs:
+    if root.block.init is not None:
         return False
     return all(
         not buffer.strides and as_int(buffer.elem_offset) == 0 and buffer.scope == "global"
