@@ -7,9 +7,10 @@ that only later passes lower, such as allocations, give neither.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from transect.ir.dtype import as_dtype
 from transect.relax.expr import Op, Value, Var
@@ -35,6 +36,9 @@ class Operator(Op):
 
     is_view: ClassVar[bool] = False
     """Whether the result is the first operand's data under another shape."""
+    script_order: ClassVar[tuple[str, ...]] = ()
+    """Operands and attributes in the order that scripts give them, where it is not the operands
+    and then the attributes."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -49,3 +53,35 @@ def _canonical(value: Any, *, is_dtype: bool) -> Any:
         items: list[Any] = [_canonical(item, is_dtype=False) for item in value]  # pyright: ignore[reportUnknownVariableType]
         return tuple(items)
     return as_dtype(value) if is_dtype and value is not None else value
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of an operator as scripts call it.
+
+    kind: "operand" (a graph value), "operands" (any number of them), "attribute" (a constant).
+    required: whether it has no default.
+    """
+
+    name: str
+    kind: Literal["operand", "operands", "attribute"]
+    required: bool
+
+
+def script_parameters(op: type[Op]) -> tuple[Parameter, ...]:
+    """The parameters of R.<name>(…), in order: the operands by the names that `infer` gives them,
+    then the attributes, unless the operator says otherwise with `script_order`."""
+    found: dict[str, Parameter] = {}
+    for item in list(inspect.signature(op.infer).parameters.values())[1:]:
+        if item.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
+        many = item.kind is inspect.Parameter.VAR_POSITIONAL
+        required = not many and item.default is inspect.Parameter.empty
+        found[item.name] = Parameter(item.name, "operands" if many else "operand", required)
+    for field in dataclasses.fields(op):
+        required = (
+            field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        )
+        found[field.name] = Parameter(field.name, "attribute", required)
+    order: tuple[str, ...] = getattr(op, "script_order", ())
+    return tuple(found[name] for name in order or found)
