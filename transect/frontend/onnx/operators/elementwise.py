@@ -123,7 +123,7 @@ def divide(node: Node) -> Result:
     if shape is not None:
         return shape
     a, b = node.value(0), node.value(1)
-    return node.emit("divide" if node.dtype(a).is_float else "trunc_divide", a, b)
+    return node.emit("divide", a, b)
 
 
 def modulo(node: Node) -> Result:
@@ -133,7 +133,7 @@ def modulo(node: Node) -> Result:
     shape = on_elements(node, pairwise(rule), 2)
     if shape is not None:
         return shape
-    return node.emit("fmod" if truncated else "mod", node.value(0), node.value(1))
+    return node.emit("mod" if truncated else "floor_mod", node.value(0), node.value(1))
 
 
 def _is_nonzero(row: tuple[Expr, ...]) -> Expr:
