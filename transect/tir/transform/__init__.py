@@ -6,6 +6,7 @@ Scheduling happens before, in `tir.schedule`; machine code is made in `codegen`.
 from __future__ import annotations
 
 from transect.target import Target
+from transect.tir.transform.compact_buffer import CompactBuffer
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
 from transect.tir.transform.lower_init import LowerInit
@@ -13,6 +14,10 @@ from transect.tir.transform.lower_match_buffer import LowerMatchBuffer
 from transect.tir.transform.lower_opaque_block import LowerOpaqueBlock
 from transect.tir.transform.lower_signature import LowerSignature
 from transect.tir.transform.make_packed_api import MakePackedAPI
+from transect.tir.transform.plan_allocations import PlanAllocations
+from transect.tir.transform.simplify import Simplify
+from transect.tir.transform.unroll_loop import UnrollLoop
+from transect.tir.transform.vectorize_loop import VectorizeLoop
 from transect.transform import Pass
 
 
@@ -22,8 +27,14 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         LowerInit(),
         ConvertBlocksToOpaque(),
         LowerMatchBuffer(),
+        CompactBuffer(),
+        PlanAllocations(),
         LowerOpaqueBlock(),
         FlattenBuffer(),
+        Simplify(),
+        VectorizeLoop(),
+        UnrollLoop(),
+        Simplify(division=True),
         MakePackedAPI(),
         LowerSignature(),
     )
