@@ -1,0 +1,252 @@
+"""PlanAllocations: temporary buffers move to where they are used and shrink to what is used there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from transect.arith import Analyzer
+from transect.ir.expr import LT, Call, Expr, IntImm, as_int, true
+from transect.ir.node import replace
+from transect.ir.term import Term
+from transect.ir.traverse import rewrite, walk
+from transect.tir.access import Access, Interval, accesses
+from transect.tir.affine import affine, difference
+from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import Block, BlockRealize, BufferStore, For, IfThenElse, SeqStmt, Stmt, While
+from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.transform.lower_init import conjuncts
+from transect.tir.visit import StmtRewriter, child_stmts, own_terms, walk_stmts
+from transect.transform import Context
+
+TermT = TypeVar("TermT", bound=Term)
+
+
+@dataclass(frozen=True)
+class PlanAllocations(FunctionPass):
+    """Place alloc_buffers at the innermost statement that contains all their accesses and in which
+    whatever is read has been written before, and shrink them to the box accessed there.
+
+    Requires opaque blocks without match_buffers. Leaves the same, with new opaque blocks that hold
+    the allocations. A buffer that carries values from one iteration of a loop to the next stays
+    outside of that loop; shared memory stays outside of thread loops, global memory outside of all
+    loops bound to a GPU; buffers used through their pointer, or with strides, stay as they are.
+    """
+
+    def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
+        """The function with allocations placed."""
+        return replace(func, body=_Plan().visit(func.body))
+
+
+class _Plan(StmtRewriter):
+    def visit_block(self, stmt: Block) -> Stmt:
+        new = super().visit_block(stmt)
+        assert isinstance(new, Block)
+        kept: list[Buffer] = []
+        body = new.body
+        for buffer in new.alloc_buffers:
+            place = None if _is_opaque(body, buffer) else _place(body, buffer)
+            if place is None:
+                kept.append(buffer)
+            else:
+                body = _Move(place, buffer).visit(body)
+        return replace(new, body=body, alloc_buffers=tuple(kept))
+
+
+def _is_opaque(body: Stmt, buffer: Buffer) -> bool:
+    """Whether the buffer is reached in another way than by element."""
+    if buffer.strides or buffer.layout is not None:
+        return True
+    for stmt in walk_stmts(body):
+        for item in walk(*own_terms(stmt)):
+            if item is buffer.data:
+                return True
+            if isinstance(item, Call) and any(
+                isinstance(arg, BufferLoad) and arg.buffer is buffer for arg in item.args
+            ):
+                # An argument by value is harmless; address_of and its like are not.
+                name = getattr(item.op, "name", "")
+                if name in ("address_of", "prefetch", "tvm_access_ptr"):
+                    return True
+    return False
+
+
+def _touches(stmt: Stmt, buffer: Buffer) -> bool:
+    return any(_touches_itself(item, buffer) for item in walk_stmts(stmt))
+
+
+def _touches_itself(stmt: Stmt, buffer: Buffer) -> bool:
+    if isinstance(stmt, BufferStore) and stmt.buffer is buffer:
+        return True
+    return any(isinstance(item, BufferLoad) and item.buffer is buffer for item in walk(*own_terms(stmt)))
+
+
+def _place(body: Stmt, buffer: Buffer) -> Stmt | None:
+    """The statement to wrap with the allocation; None for where it is now."""
+    candidates: list[tuple[Stmt, int]] = []
+    stmt, loops = body, 0
+    while True:
+        inside = [child for child in child_stmts(stmt) if _touches(child, buffer)]
+        if len(inside) != 1 or _touches_itself(stmt, buffer):
+            break
+        if isinstance(stmt, For) and _is_fence(stmt, buffer):
+            break
+        loops += isinstance(stmt, For | While)
+        stmt = inside[0]
+        if not isinstance(stmt, Block):
+            candidates.append((stmt, loops))
+    for stmt, crossed in reversed(candidates):
+        if not crossed:
+            return None
+        if _writes_first(stmt, buffer, []):
+            return stmt
+    return None
+
+
+def _is_fence(loop: For, buffer: Buffer) -> bool:
+    if loop.kind != "thread_binding" or buffer.scope.startswith(("local", "wmma", "warp")):
+        return False
+    thread = loop.thread or ""
+    return not (buffer.scope.startswith("shared") and thread.startswith("blockIdx"))
+
+
+Box = Sequence[Interval | None]
+
+
+def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box]) -> bool:
+    """Whether everything that `stmt` reads from `buffer` is in a box of `written`, or written by
+    itself before. What is certainly written is appended to `written`."""
+    if isinstance(stmt, SeqStmt):
+        return all(_writes_first(child, buffer, written) for child in stmt.stmts)
+    found = [item for item in accesses(stmt) if item.buffer is buffer]
+    reads = [item.ranges for item in found if not item.write]
+    fine = all(any(_covers(box, read) for box in written) for read in reads)
+    if not fine:
+        if isinstance(stmt, BufferStore):
+            return False
+        children = child_stmts(stmt)
+        if not children or _touches_itself(stmt, buffer):
+            return False
+        for child in children:
+            if not _writes_first(child, buffer, list(written)):
+                return False
+    written.extend(item.ranges for item in _certain_writes(stmt, buffer))
+    return True
+
+
+def _certain_writes(stmt: Stmt, buffer: Buffer) -> list[Access]:
+    """The writes of `stmt` that no condition can skip, but for those that only keep accesses
+    within the buffer."""
+    stores = [item for item in walk_stmts(stmt) if isinstance(item, BufferStore) and item.buffer is buffer]
+    conditions = [condition for item in walk_stmts(stmt) for condition in _conditions(item)]
+    if any(isinstance(item, While) for item in walk_stmts(stmt)):
+        return []
+    for condition in conditions:
+        if not any(_keeps_inside(condition, store) for store in stores):
+            return []
+    return [item for item in accesses(stmt) if item.buffer is buffer and item.write]
+
+
+def _conditions(stmt: Stmt) -> Iterator[Expr]:
+    if isinstance(stmt, IfThenElse):
+        yield from conjuncts(stmt.condition)
+    elif isinstance(stmt, BlockRealize):
+        yield from conjuncts(stmt.predicate)
+    elif isinstance(stmt, BufferStore) and stmt.predicate is not None:
+        yield stmt.predicate
+
+
+def _keeps_inside(condition: Expr, store: BufferStore) -> bool:
+    return isinstance(condition, LT) and any(
+        difference(condition.a, index) == 0 and difference(condition.b, extent) == 0
+        for index, extent in zip(store.indices, store.buffer.shape, strict=True)
+        if index.dtype is condition.a.dtype
+    )
+
+
+def _covers(outer: Box, inner: Box) -> bool:
+    for a, b in zip(outer, inner, strict=True):
+        if a is None:
+            # The whole axis: but an unknown write is not a write of all of it.
+            return False
+        if b is None:
+            return False
+        low, high = difference(b[0], a[0]), difference(a[1], b[1])
+        if low is None or high is None or low < 0 or high < 0:
+            return False
+    return True
+
+
+def _box(found: list[Access], buffer: Buffer) -> list[tuple[Expr, int] | None]:
+    """Per axis the first index and the constant number of indices used, or None for all."""
+    analyzer = Analyzer()
+    result: list[tuple[Expr, int] | None] = []
+    for axis, extent in enumerate(buffer.shape):
+        intervals = [item.ranges[axis] for item in found]
+        hull = intervals[0] if intervals else None
+        for other in intervals[1:]:
+            if hull is None or other is None:
+                hull = None
+                break
+            low, high = difference(other[0], hull[0]), difference(other[1], hull[1])
+            if low is None or high is None:
+                hull = None
+                break
+            hull = (hull[0] if low >= 0 else other[0], hull[1] if high <= 0 else other[1])
+        size = None
+        if hull is not None:
+            size = as_int(analyzer.simplify((affine(hull[1]) - affine(hull[0])).plus(1).to_expr(extent.dtype)))
+        whole = as_int(extent)
+        if hull is None or size is None or size <= 0 or (whole is not None and whole <= size):
+            result.append(None)
+        else:
+            result.append((hull[0], size))
+    return result
+
+
+class _Move(StmtRewriter):
+    """Wraps `place` in a block that allocates `buffer`, shrunk."""
+
+    def __init__(self, place: Stmt, buffer: Buffer) -> None:
+        self.place = place
+        self.old = buffer
+        self.boxes = _box([item for item in accesses(place) if item.buffer is buffer], buffer)
+        shape = tuple(
+            extent if box is None else IntImm(box[1], extent.dtype)
+            for box, extent in zip(self.boxes, buffer.shape, strict=True)
+        )
+        self.new = replace(buffer, shape=shape) if any(self.boxes) else buffer
+        self.memo: dict[Term, Term] = {}
+        self.inside = False
+
+    def visit(self, stmt: Stmt) -> Stmt:
+        if stmt is not self.place:
+            return super().visit(stmt)
+        self.inside = True
+        body = super().visit(stmt)
+        self.inside = False
+        block = Block(f"{self.old.name}_scope", (), (), (), body, alloc_buffers=(self.new,), span=stmt.span)
+        return BlockRealize((), true(), block, stmt.span)
+
+    def _shift(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(
+            index if box is None else (affine(index) - affine(box[0])).to_expr(index.dtype)
+            for index, box in zip(indices, self.boxes, strict=True)
+        )
+
+    def _replace(self, item: Term) -> Term:
+        if isinstance(item, BufferLoad) and item.buffer is self.old:
+            return BufferLoad(self.new, self._shift(item.indices), item.predicate)
+        return item
+
+    def expr(self, value: TermT) -> TermT:
+        return rewrite(value, self._replace, self.memo) if self.inside else value
+
+    def visit_store(self, stmt: BufferStore) -> Stmt:
+        new = super().visit_store(stmt)
+        if isinstance(new, BufferStore) and stmt.buffer is self.old:
+            return replace(new, buffer=self.new, indices=self._shift(new.indices))
+        return new
+

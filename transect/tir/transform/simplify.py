@@ -1,0 +1,141 @@
+"""Simplify: integer expressions in canonical form, conditions decided where they can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from transect.arith import Analyzer
+from transect.ir.expr import Div, Expr, FloorDiv, FloorMod, IntImm, Mod, Range, Var, as_int, logical_not
+from transect.ir.node import replace
+from transect.ir.term import Term
+from transect.ir.traverse import rewrite, walk
+from transect.tir.buffer import BufferLoad, BufferRegion
+from transect.tir.function import PrimFunc, symbolic_vars
+from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
+from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.visit import StmtRewriter
+from transect.transform import Context
+
+TermT = TypeVar("TermT", bound=Term)
+
+
+@dataclass(frozen=True)
+class Simplify(FunctionPass):
+    """Simplify under what loops, conditions and dimensions say.
+
+    division: also replace floor division and modulo by the truncating ones where the dividend
+    cannot be negative, which machines do faster.
+
+    Leaves fewer branches and loops: those whose condition or extent is known go away.
+    """
+
+    division: bool = False
+
+    def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
+        """The function simplified."""
+        analyzer = Analyzer()
+        for var in symbolic_vars(func):
+            low, high = context.dims.get(var.name, (0, None))
+            analyzer.bind(var, (low, high))
+        return replace(func, body=_Simplify(analyzer, division=self.division).visit(func.body))
+
+
+class _Simplify(StmtRewriter):
+    def __init__(self, analyzer: Analyzer, *, division: bool) -> None:
+        self.analyzer = analyzer
+        self.division = division
+        self.memo: dict[Term, Term] = {}
+        self.plain: dict[Term, bool] = {}
+
+    def expr(self, value: TermT) -> TermT:
+        if isinstance(value, IntImm | Var):
+            return value
+        return rewrite(value, self._replace, self.memo) if not isinstance(value, BufferRegion) else value
+
+    def _replace(self, item: Term) -> Term:
+        if isinstance(item, BufferLoad):
+            indices = tuple(self._index(index) for index in item.indices)
+            same = all(a is b for a, b in zip(indices, item.indices, strict=True))
+            return item if same else BufferLoad(item.buffer, indices, item.predicate)
+        return item
+
+    def _index(self, value: Expr) -> Expr:
+        """A simplified integer or condition."""
+        if isinstance(value, IntImm | Var):
+            return value
+        simple = self.analyzer.simplify(value)
+        return self._divide(simple) if self.division else simple
+
+    def _divide(self, value: Expr) -> Expr:
+        if not any(isinstance(item, FloorDiv | FloorMod) for item in walk(value)):
+            return value
+
+        def visit(item: Term) -> Term:
+            if not isinstance(item, FloorDiv | FloorMod) or not item.dtype.is_scalar:
+                return item
+            divisor = as_int(item.b)
+            if divisor is None or divisor <= 0 or divisor & (divisor - 1) == 0:
+                return item
+            low = self.analyzer.bounds(item.a).min
+            if low is None or low < 0:
+                return item
+            return (Div if isinstance(item, FloorDiv) else Mod)(item.a, item.b)
+
+        return rewrite(value, visit)
+
+    def visit_store(self, stmt: BufferStore) -> Stmt:
+        new = super().visit_store(stmt)
+        assert isinstance(new, BufferStore)
+        indices = tuple(self._index(index) for index in new.indices)
+        same = all(a is b for a, b in zip(indices, new.indices, strict=True))
+        return new if same else replace(new, indices=indices)
+
+    def visit_bind(self, stmt: Bind) -> Stmt:
+        new = super().visit_bind(stmt)
+        assert isinstance(new, Bind)
+        if new.value.dtype.is_integral and new.value.dtype.is_scalar:
+            return replace(new, value=self._index(new.value))
+        return new
+
+    def visit_for(self, stmt: For) -> Stmt:
+        low, extent = self._index(stmt.min), self._index(stmt.extent)
+        if as_int(extent) is not None and (as_int(extent) or 0) <= 0 and stmt.kind != "thread_binding":
+            return SeqStmt((), stmt.span)
+        self.analyzer.bind(stmt.var, Range(low, extent))
+        self.memo.clear()
+        return replace(stmt, min=low, extent=extent, body=self.visit(stmt.body))
+
+    def visit_if(self, stmt: IfThenElse) -> Stmt:
+        condition = self._index(self.expr(stmt.condition))
+        known = as_int(condition)
+        if known is not None:
+            if known:
+                return self.visit(stmt.then_case)
+            return SeqStmt((), stmt.span) if stmt.else_case is None else self.visit(stmt.else_case)
+        self.memo.clear()
+        with self.analyzer.constraint(condition):
+            then_case = self.visit(stmt.then_case)
+        self.memo.clear()
+        else_case = None
+        if stmt.else_case is not None:
+            with self.analyzer.constraint(logical_not(condition)):
+                else_case = self.visit(stmt.else_case)
+            self.memo.clear()
+        return replace(stmt, condition=condition, then_case=then_case, else_case=else_case)
+
+    def visit_assert(self, stmt: AssertStmt) -> Stmt:
+        new = super().visit_assert(stmt)
+        assert isinstance(new, AssertStmt)
+        condition = self._index(new.condition)
+        return SeqStmt((), stmt.span) if as_int(condition) == 1 else replace(new, condition=condition)
+
+    def visit_seq(self, stmt: SeqStmt) -> Stmt:
+        stmts: list[Stmt] = []
+        for item in stmt.stmts:
+            new = self.visit(item)
+            if not (isinstance(new, SeqStmt) and not new.stmts):
+                stmts.append(new)
+        if len(stmts) == len(stmt.stmts) and all(a is b for a, b in zip(stmts, stmt.stmts, strict=True)):
+            return stmt
+        return SeqStmt(tuple(stmts), stmt.span)
