@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -37,10 +38,11 @@ def register_function(
 
     Tensor arguments arrive as numpy arrays over the program's memory, so that an update in place
     is seen by the program, and stay valid after the call; constants of the program arrive as
-    read-only copies. Tuples arrive as tuples, shapes as tvm_ffi.Shape (a tuple of int). Results: arrays (made
-    contiguous; scalars of numpy become arrays of rank 0), numbers, strings, None, and tuples of
-    those. raw: pass and return tvm_ffi values as they are. An exception reaches the caller of the
-    model as the same object.
+    read-only copies. Tuples arrive as tuples, shapes as tvm_ffi.Shape (a tuple of int). Results:
+    arrays (made contiguous; scalars of numpy become arrays of rank 0), numbers, strings, shapes,
+    None, and tuples of those. raw: pass and return tvm_ffi values as they are.
+
+    An exception reaches the caller of the model as the same object.
 
     Returns `function`. Raises InputError for a name that is taken, unless `override`.
     """
@@ -141,14 +143,24 @@ class _Errors(threading.local):
 _errors = _Errors()
 
 
-def original_error(error: BaseException) -> BaseException:
-    """The exception that a registered function raised, if `error` is what came out of compiled
-    code because of it; else `error` itself."""
-    kept = _errors.error
-    if kept is None:
-        return error
+_PLACE = re.compile(r'File ".+?", line \d+, in transect: (.+)')
+_MOST_PLACES = 8
+
+
+def explained(error: BaseException) -> BaseException:
+    """The exception to show for one that came out of compiled code.
+
+    What a registered function raised is given back as the same object. Either way a note says
+    which layers of the model, or lines of the program, were running, the innermost first.
+    """
     passed: Any = getattr(error, "__tvm_ffi_error__", None)
-    if passed is None or not passed.same_as(getattr(kept, "__tvm_ffi_error__", None)):
+    if passed is None:
         return error
-    _errors.error = None
-    return kept
+    kept = _errors.error
+    if kept is not None and passed.same_as(getattr(kept, "__tvm_ffi_error__", None)):
+        error, _errors.error = kept, None
+    for place in list(dict.fromkeys(_PLACE.findall(passed.backtrace)))[:_MOST_PLACES]:
+        note = f"while running {place}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    return error

@@ -24,7 +24,7 @@ from transect.runtime.arrays import (
     torch_module,
 )
 from transect.runtime.call_source import array_call, shape_functions
-from transect.runtime.functions import original_error
+from transect.runtime.functions import explained
 from transect.runtime.signature import Output, Result, Signature, describe
 from transect.support.errors import InputError, InputTypeError
 
@@ -71,7 +71,7 @@ class CompiledModel:
         try:
             return self._call(*args)
         except BaseException as error:
-            raised = original_error(error)
+            raised = explained(error)
             if raised is error:
                 raise
             raise raised from raised.__cause__

@@ -36,6 +36,8 @@ class FunctionText:
         self.at_exit: list[str] = []
         self.block = "body"
         self.open = True
+        self.place = ""
+        """What is said of an error that leaves from here, a line of a Python traceback; or empty."""
         self._count = 0
 
     def fresh(self, hint: str = "") -> str:
@@ -89,7 +91,11 @@ class FunctionText:
         self.open = True
 
     def fail(self) -> None:
-        """Leave with status -1; the error is set already."""
+        """Leave with status -1; the error is set already, and gets the place added."""
+        if self.place:
+            helper = self.module.helper("transect.error.at")
+            size = len(self.place.encode())
+            self.emit(f"call void {helper}(ptr {self.module.string(self.place)}, i64 {size})")
         self.emit("store i32 -1, ptr %status")
         self.branch("exit")
 

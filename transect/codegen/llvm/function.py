@@ -13,6 +13,7 @@ from transect.codegen.llvm.statement import StatementEmitter
 from transect.codegen.llvm.types import register_type
 from transect.support.errors import TransectError, UnsupportedError
 from transect.tir.function import PrimFunc
+from transect.tir.transform.make_packed_api import ARGUMENTS
 
 HANDLERS: Mapping[str, Handler] = {**intrinsics.HANDLERS, **math.HANDLERS, **host.HANDLERS}
 """All intrinsics that the CPU back end emits."""
@@ -40,6 +41,7 @@ def emit_function(unit: CodeUnit, module: ModuleText, name: str, func: PrimFunc)
         module, symbol, parameters, linkage="" if is_entry else "internal ", attributes="nounwind uwtable"
     )
     emitter = StatementEmitter(unit, text, HANDLERS, parallel=emit_parallel)
+    emitter.places = ARGUMENTS in func.attrs  # a host function: its spans name layers
     emitter.variables.update(zip(func.params, operands, strict=True))
     try:
         emitter.run(func.body)

@@ -138,6 +138,36 @@ call:
 }}"""
 
 
+def error_at(module: ModuleText) -> str:
+    """at(text, size): add a line to the traceback of the error that is set."""
+    module.declare("TVMFFIErrorMoveFromRaised", "void", ["ptr"])
+    module.declare("TVMFFIErrorSetRaised", "void", ["ptr"])
+    module.declare("TVMFFIObjectDecRef", "i32", ["ptr"])
+    return """define internal void @transect.error.at(ptr %text, i64 %size) cold noinline {
+entry:
+  %slot = alloca ptr, align 8
+  %bytes = alloca {ptr, i64}, align 8
+  store ptr null, ptr %slot
+  call void @TVMFFIErrorMoveFromRaised(ptr %slot)
+  %error = load ptr, ptr %slot
+  %none = icmp eq ptr %error, null
+  br i1 %none, label %done, label %append
+append:
+  store ptr %text, ptr %bytes
+  %second = getelementptr i8, ptr %bytes, i64 8
+  store i64 %size, ptr %second
+  ; TVMFFIErrorCell follows the object's header: kind, message, backtrace, update_backtrace.
+  %place = getelementptr i8, ptr %error, i64 72
+  %update = load ptr, ptr %place
+  call void %update(ptr %error, ptr %bytes, i32 1)
+  call void @TVMFFIErrorSetRaised(ptr %error)
+  %r = call i32 @TVMFFIObjectDecRef(ptr %error)
+  br label %done
+done:
+  ret void
+}"""
+
+
 def closure_call(module: ModuleText) -> str:
     """call(slot, arguments, count, result): call the function that a slot holds."""
     module.declare("TVMFFIFunctionCall", "i32", ["ptr", "ptr", "i32", "ptr"])
@@ -345,6 +375,7 @@ HELPERS = {
     "transect.any.retain": retain,
     "transect.packed.call": packed_call,
     "transect.closure.call": closure_call,
+    "transect.error.at": error_at,
     "transect.tensor.of": tensor_of,
     "transect.tensor.compact": tensor_compact,
     "transect.tensor.alloc": tensor_alloc,

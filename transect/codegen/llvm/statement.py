@@ -15,6 +15,7 @@ from transect.codegen.llvm.types import element_type, memory_type, register_type
 from transect.ir.dtype import FLOAT64, INT64, DType
 from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
 from transect.support.errors import TransectError, UnsupportedError
+from transect.support.span import Origin, Span
 from transect.tir.stmt import (
     Allocate, AllocateConst, AssertStmt, AttrStmt, Bind, BlockRealize, BufferStore, DeclBuffer, Evaluate, For,
     IfThenElse, SeqStmt, Stmt, While,
@@ -46,16 +47,22 @@ class StatementEmitter(ExpressionEmitter):
         self.parallel = parallel
         self.frame = _Frame()
         self._message = ""
+        self.places = False
+        """Whether errors that leave through a statement with a span get its place added."""
 
     def run(self, stmt: Stmt) -> None:
         """Emit `stmt`."""
         emit = _EMIT.get(type(stmt))
         if emit is None:
             raise UnsupportedError(f"{type(stmt).__name__} in code generation", remedy="run the lowering passes")
+        outer = self.text.place
+        if self.places and stmt.span:
+            self.text.place = traceback_line(stmt.span[0])
         try:
             emit(self, stmt)
         except TransectError as error:
             raise error.at(stmt.span) from None
+        self.text.place = outer
 
     def _evaluate(self, stmt: Evaluate) -> None:
         self.emit(stmt.value)
@@ -305,6 +312,14 @@ class StatementEmitter(ExpressionEmitter):
             f"ptr {self.text.module.string(pattern)}, {', '.join(operands)})"
         )
         return self._message
+
+
+def traceback_line(origin: Origin) -> str:
+    """An origin as a line of a Python traceback, in tvm-ffi's spelling."""
+    if isinstance(origin, Span):
+        return f'  File "{origin.file}", line {origin.line}, in transect: {origin}\n'
+    # No file to show a line of: angle brackets keep Python from looking for one.
+    return f'  File "<{origin.model}>", line 1, in transect: {origin}\n'
 
 
 def is_call(expr: Expr, name: str) -> bool:
