@@ -1,0 +1,96 @@
+"""ScheduleKernels: the schedule rules of a target, applied to the tensor programs of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.ir.function import BaseFunc, IRModule
+from transect.ir.structural import structural_hash
+from transect.plan import Planner
+from transect.support.errors import ScheduleError
+from transect.tir.analysis.blocks import block_sites
+from transect.tir.function import PrimFunc
+from transect.tir.schedule import Schedule
+from transect.transform import Context, Pass
+
+SCHEDULED = "tir.is_scheduled"
+"""The attribute of functions that are scheduled, by their author or by this pass."""
+
+
+@dataclass(frozen=True)
+class ScheduleKernels(Pass):
+    """Schedule every PrimFunc that its author did not.
+
+    rules: tried in order, as long as blocks are left; the first that matches and applies takes its
+    blocks. planner: answers the choices; by default one with the context's policy and plan.
+    Requires PrimFuncs at the block level. Leaves those with the attribute "tir.is_scheduled", and
+    whatever is not made of plain loop nests, as they are; the others get that attribute and
+    "tir.schedule_rules", the names of the rules that applied.
+    """
+
+    rules: Sequence[ScheduleRule]
+    planner: Planner | None = None
+
+    def run(self, module: IRModule, context: Context) -> IRModule:
+        """The module with its tensor programs scheduled."""
+        planner = self.planner or context.planner
+
+        def visit(name: str, func: BaseFunc) -> BaseFunc:
+            del name
+            if not isinstance(func, PrimFunc) or func.attrs.get(SCHEDULED):
+                return func
+            return schedule_function(func, self.rules, planner, context)
+
+        return module.map_functions(visit)
+
+
+def schedule_function(
+    func: PrimFunc, rules: Sequence[ScheduleRule], planner: Planner, context: Context
+) -> PrimFunc:
+    """`func` scheduled by the rules that match it; itself if none does."""
+    info = KernelInfo.of(func)
+    if info is None:
+        return func
+    sch = Schedule(
+        func, decide=planner.choose, subject=structural_hash(func), target=str(context.target)
+    )
+    applied: list[str] = []
+    while info.pending:
+        done = _first_that_applies(sch, info, rules, context, applied)
+        if done is None:
+            break
+        sch, handled = done
+        sites = block_sites(sch.func)
+        known = {name for name in info.pending if name not in handled}
+        pending = tuple(site.block.name for site in sites if site.block.name in known)
+        if len(pending) >= len(info.pending):
+            break  # A rule that takes nothing would be asked for ever.
+        info = replace(info, func=sch.func, sites=sites, pending=pending)
+    if not applied:
+        return func
+    return sch.func.with_attrs(**{SCHEDULED: True, "tir.schedule_rules": tuple(applied)})
+
+
+def _first_that_applies(
+    sch: Schedule,
+    info: KernelInfo,
+    rules: Sequence[ScheduleRule],
+    context: Context,
+    applied: list[str],
+) -> tuple[Schedule, tuple[str, ...]] | None:
+    for rule in rules:
+        if not rule.matches(info):
+            continue
+        attempt = sch.copy()
+        try:
+            handled = rule.apply(attempt, info, context.target)
+        except ScheduleError:
+            # The program turned out not to allow it: the next rule is for more general programs,
+            # and the attribute says which one it was in the end.
+            continue
+        applied.append(rule.name)
+        return attempt, handled
+    return None

@@ -1,0 +1,336 @@
+"""How matrix products and convolutions are scheduled on x86.
+
+A register tile of rows x vectors accumulates over the whole reduction; the vector operand is read
+in place or packed panel by panel into a buffer that stays in the second-level cache. See
+benchmarks/kernels.py for what this reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.ir.expr import Call, Expr, IntImm, Var, as_int, ceildiv
+from transect.ir.structural import structural_hash
+from transect.ir.traverse import free_vars, substitute, walk
+from transect.plan import Cost, Option, Site, SiteKey
+from transect.support.errors import ScheduleError
+from transect.target import Target
+from transect.tir.affine import difference
+from transect.tir.analysis.contraction import Contraction
+from transect.tir.buffer import BufferLoad
+from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.stmt import BufferStore, IterVar
+
+_FMA_LATENCY = 4
+
+
+@dataclass(frozen=True)
+class Roles:
+    """A contraction seen as rows times columns.
+
+    column: the variable of the output's last dimension, which becomes vectors. row: the variable
+    that is unrolled beside it, or None. columns: the operand that depends on `column`. contiguous:
+    whether that operand's elements for neighbouring columns lie side by side.
+    """
+
+    column: IterVar
+    row: IterVar | None
+    columns: BufferLoad
+    contiguous: bool
+
+
+def roles(found: Contraction) -> Roles | None:
+    """The roles of a contraction's variables, or None if its last dimension is in both operands."""
+    last = found.output.indices[-1] if found.output.indices else None
+    spatial = (*found.batch, *found.rows, *found.columns)
+    column = next((item for item in spatial if item.var is last), None)
+    if column is None or column in found.batch:
+        return None
+    swapped = column in found.rows
+    columns = found.left if swapped else found.right
+    candidates = found.columns if swapped else found.rows
+    order = [index for index in found.output.indices if isinstance(index, Var)]
+    in_order = sorted(
+        (item for item in candidates if item.var in order), key=lambda item: order.index(item.var)
+    )
+    row = in_order[-1] if in_order else None
+    return Roles(column, row, columns, _contiguous(columns, column.var))
+
+
+def _contiguous(load: BufferLoad, var: Var) -> bool:
+    *outer, last = load.indices
+    if any(item is var for index in outer for item in walk(index)):
+        return False
+    moved: dict[Var, Expr] = {var: var + 1}
+    step = difference(substitute(last, moved), last)
+    return step == 1 and not load.buffer.strides
+
+
+@dataclass(frozen=True)
+class ContractionRule(ScheduleRule):
+    """Register-tiled contractions, for static and symbolic extents alike.
+
+    tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
+    a producer are worth repeating where its result is read.
+    """
+
+    tiles: tuple[tuple[int, int], ...] = (
+        (1, 4),
+        (1, 8),
+        (2, 4),
+        (2, 8),
+        (4, 2),
+        (4, 4),
+        (6, 2),
+        (6, 4),
+        (8, 2),
+        (8, 3),
+        (12, 2),
+        (14, 2),
+    )
+    inline_limit: int = 4
+    name: ClassVar[str] = "x86.contraction"
+
+    def matches(self, info: KernelInfo) -> bool:
+        """See ScheduleRule."""
+        found = info.contractions()
+        return bool(found) and roles(found[0]) is not None
+
+    def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
+        """See ScheduleRule."""
+        found = info.contractions()[0]
+        subject = structural_hash(info.func)
+        return self._sites(found, subject, target)
+
+    def _sites(self, found: Contraction, subject: str, target: Target) -> tuple[Site, ...]:
+        part = roles(found)
+        assert part is not None
+        name = found.site.block.name
+
+        def key(role: str) -> SiteKey:
+            return SiteKey("schedule", subject, str(target), f"{name}.{role}")
+
+        return (
+            Site(key("tile"), self._tile_options(found, part, target), f"{name} register tile"),
+            Site(key("pack"), self._pack_options(found, part, target), f"{name} packing"),
+            Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
+        )
+
+    def _tile_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
+        dtype = found.output.buffer.dtype
+        lanes = target.lanes(dtype)
+        options: list[Option] = []
+        for rows, vectors in self.tiles:
+            if rows * vectors + vectors + 1 > target.vector_registers:
+                continue
+            if part.row is None and rows > 1:
+                continue
+            others: Expr = IntImm(2)
+            for item in found.site.block.iter_vars:
+                if item is not part.row and item is not part.column:
+                    others = others * item.dom.extent
+            padded = ceildiv(part.column.dom.extent, vectors * lanes) * (vectors * lanes)
+            if part.row is not None:
+                padded = padded * (ceildiv(part.row.dom.extent, rows) * rows)
+            chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
+            loads = rows * vectors / (rows + vectors) * 2 / target.fma_per_cycle
+            efficiency = min(1.0, chains) * min(1.0, loads)
+            options.append(
+                Option(
+                    f"{rows}x{vectors * lanes}",
+                    {"rows": rows, "vectors": vectors},
+                    Cost({dtype: others * padded}, efficiency=efficiency),
+                )
+            )
+        return tuple(options)
+
+    def _pack_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
+        del target
+        dtype = found.output.buffer.dtype
+        elements: Expr = IntImm(dtype.bytes)
+        for item in _used(found, part.columns):
+            elements = elements * item.dom.extent
+        packed = Option("packed", {"pack": True}, Cost(traffic={"L2": elements * 2}))
+        if not part.contiguous:
+            return (packed,)
+        # Rows far apart miss the first-level cache and its translation buffers: about a seventh
+        # of the time of the arithmetic (benchmarks/kernels.py), and nothing to copy.
+        slower = _scaled(found.operations, 15, 100)
+        direct = Option("direct", {"pack": False}, Cost({dtype: slower}))
+        return (direct, packed)
+
+    def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
+        dtype = found.output.buffer.dtype
+        work = {dtype: found.operations}
+        serial = Option("serial", {"parallel": False}, Cost(work, threads=1))
+        if target.cores == 1:
+            return (serial,)
+        return (serial, Option("parallel", {"parallel": True}, Cost(work, launches=1)))
+
+    def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
+        """See ScheduleRule."""
+        found = info.contractions()[0]
+        part = roles(found)
+        assert part is not None
+        tile, pack, parallel = (
+            sch.sample(site).parameters for site in self._sites(found, sch.subject, target)
+        )
+        rows, vectors = int(_number(tile["rows"])), int(_number(tile["vectors"]))
+        lanes = target.lanes(found.output.buffer.dtype)
+        name = found.site.block.name
+        block = sch.get_block(name)
+        handled = [name]
+        handled += self._inline_producers(sch, info, found)
+        copy = sch.cache_write(block, 0, "local")
+        handled.append(_name(sch, copy))
+        handled += self._inline_consumers(sch, info, copy, found)
+        current = sch.get(block)
+        iter_vars = current.iter_vars
+        column = next(n for n, item in enumerate(iter_vars) if item.var is part.column.var)
+        row = next(
+            (n for n, i in enumerate(iter_vars) if part.row is not None and i.var is part.row.var),
+            None,
+        )
+        width = vectors * lanes
+        packed: BlockRV | None = None
+        if pack["pack"]:
+            packed, axes = self._pack(sch, block, found, part, column)
+            handled.append(_name(sch, packed))
+            sch.pad_domain(packed, [width if axis == column else 1 for axis in axes])
+        multiples = [1] * len(iter_vars)
+        multiples[column] = width
+        if row is not None:
+            multiples[row] = rows
+        sch.pad_domain(block, multiples)
+        loops = sch.get_loops(block)
+        return self._tile(
+            sch, block, copy, packed, loops, found, (row, column), (rows, vectors, lanes),
+            parallel=bool(parallel["parallel"]), handled=handled,
+        )  # fmt: skip
+
+    def _tile(
+        self,
+        sch: Schedule,
+        block: BlockRV,
+        copy: BlockRV,
+        packed: BlockRV | None,
+        loops: Sequence[LoopRV],
+        found: Contraction,
+        axes: tuple[int | None, int],
+        tile: tuple[int, int, int],
+        *,
+        parallel: bool,
+        handled: list[str],
+    ) -> tuple[str, ...]:
+        row, column = axes
+        rows, vectors, lanes = tile
+        kinds = [item.kind for item in found.site.block.iter_vars]
+        outer = [
+            loop for n, loop in enumerate(loops) if kinds[n] == "spatial" and n not in (row, column)
+        ]
+        reduced = [loop for n, loop in enumerate(loops) if kinds[n] == "reduce"]
+        columns, vector, lane = sch.split(loops[column], [None, vectors, lanes])
+        inner: list[LoopRV] = []
+        nest: list[LoopRV] = [*outer, columns]
+        if row is not None:
+            row_tiles, unrolled = sch.split(loops[row], [None, rows])
+            nest.append(row_tiles)
+            inner.append(unrolled)
+        inner += [vector, lane]
+        sch.reorder(*nest, *reduced, *inner)
+        sch.reverse_compute_at(copy, nest[-1])
+        if packed is not None:
+            sch.compute_at(packed, columns)
+            self._vectorize_last(sch, packed, lanes)
+        init = sch.decompose_reduction(block, reduced[0])
+        handled.append(_name(sch, init))
+        sch.vectorize(lane)
+        for loop in inner[:-1]:
+            sch.unroll(loop)
+        init_loops = sch.get_loops(init)[-len(inner) :]
+        for loop in init_loops[:-1]:
+            sch.unroll(loop)
+        sch.vectorize(init_loops[-1])
+        self._vectorize_last(sch, copy, lanes)
+        if parallel:
+            together = [*outer, columns]
+            sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
+        return tuple(handled)
+
+    def _vectorize_last(self, sch: Schedule, block: BlockRV, lanes: int) -> None:
+        last = sch.get_loops(block)[-1]
+        if as_int(sch.get(last).extent) is None:
+            return
+        _, lane = sch.split(last, [None, lanes])
+        sch.vectorize(lane)
+
+    def _pack(
+        self, sch: Schedule, block: BlockRV, found: Contraction, part: Roles, column: int
+    ) -> tuple[BlockRV, list[int]]:
+        """A copy of the vector operand whose last dimension is the column."""
+        current = sch.get(block)
+        used = {item.var for item in _used(found, part.columns)}
+        axes = [n for n, i in enumerate(current.iter_vars) if i.var in used and n != column]
+        axes.append(column)
+        index = next(
+            n for n, region in enumerate(current.reads) if region.buffer is part.columns.buffer
+        )
+        return sch.reindex_cache_read(block, index, "global", axes), axes
+
+    def _inline_producers(self, sch: Schedule, info: KernelInfo, found: Contraction) -> list[str]:
+        """Inline cheap producers of the operands; the others stay for other rules."""
+        done: list[str] = []
+        for operand in (found.left, found.right):
+            producer = info.producer(operand.buffer)
+            if producer is None or not isinstance(producer.body, BufferStore):
+                continue
+            operations = sum(not isinstance(t, Var) for t in walk(producer.body.value))
+            calls = any(isinstance(t, Call) for t in walk(producer.body.value))
+            if calls or operations > self.inline_limit or producer.init is not None:
+                continue
+            try:
+                sch.compute_inline(sch.get_block(producer.name))
+            except ScheduleError:
+                continue
+            done.append(producer.name)
+        return done
+
+    def _inline_consumers(
+        self, sch: Schedule, info: KernelInfo, copy: BlockRV, found: Contraction
+    ) -> list[str]:
+        """Do elementwise consumers while the results are still in registers."""
+        done: list[str] = []
+        result = found.output.buffer
+        while True:
+            readers = info.consumers(result)
+            if len(readers) != 1 or result in info.func.buffers:
+                return done
+            (reader,) = readers
+            try:
+                sch.reverse_compute_inline(sch.get_block(reader.name))
+            except ScheduleError:
+                return done
+            done.append(reader.name)
+            result = reader.writes[0].buffer
+
+
+def _used(found: Contraction, load: BufferLoad) -> list[IterVar]:
+    inside = set(free_vars(load.indices))
+    return [item for item in found.site.block.iter_vars if item.var in inside]
+
+
+def _name(sch: Schedule, block: BlockRV) -> str:
+    return sch.get(block).name
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
+
+
+def _scaled(amount: Expr, numerator: int, denominator: int) -> Expr:
+    return amount * numerator // denominator

@@ -1,0 +1,172 @@
+"""How elementwise programs, copies and gathers are scheduled on x86: parallel rows of vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.ir.expr import Call, Expr, IntImm, Var, as_int
+from transect.ir.structural import structural_hash
+from transect.ir.traverse import free_vars, walk
+from transect.plan import Cost, Option, Site, SiteKey
+from transect.support.errors import ScheduleError
+from transect.target import Target
+from transect.tir.analysis.blocks import BlockSite
+from transect.tir.analysis.pattern import PatternKind
+from transect.tir.buffer import BufferLoad
+from transect.tir.schedule import LoopRV, Schedule
+from transect.tir.stmt import Block, BufferStore
+
+_CALL_COST = 16
+"""Operations that an elementary function counts as."""
+
+
+def operations_of(block: Block) -> int:
+    """Scalar operations of one instance, elementary functions counted as several."""
+    total = 1
+    body = block.body
+    if isinstance(body, BufferStore):
+        for term in walk(body.value):
+            total += _CALL_COST if isinstance(term, Call) else 0
+            total += isinstance(term, Expr) and not isinstance(term, Var | BufferLoad | IntImm)
+    return total
+
+
+def cost_of(site: BlockSite, *, threads: int | None = None, launches: int = 0) -> Cost:
+    """The predicted cost of all instances of a block."""
+    count: Expr = IntImm(1)
+    for item in site.block.iter_vars:
+        count = count * item.dom.extent
+    dtype = site.block.writes[0].buffer.dtype
+    traffic: Expr = IntImm(0)
+    for region in (*site.block.reads, *site.block.writes):
+        size: Expr = IntImm(region.buffer.dtype.bytes)
+        for extent in region.buffer.shape:
+            size = size * extent
+        traffic = traffic + size
+    return Cost(
+        {dtype: count * operations_of(site.block)},
+        {"memory": traffic},
+        launches=launches,
+        efficiency=0.5,
+        threads=threads,
+    )
+
+
+def parallel_site(site: BlockSite, subject: str, target: Target) -> Site:
+    """Whether a nest runs on several cores."""
+    key = SiteKey("schedule", subject, str(target), f"{site.block.name}.parallel")
+    serial = Option("serial", {"parallel": False}, cost_of(site, threads=1))
+    parallel = Option("parallel", {"parallel": True}, cost_of(site, launches=1))
+    options = (serial,) if target.cores == 1 else (serial, parallel)
+    return Site(key, options, f"{site.block.name} threads")
+
+
+def vectorize_loop(sch: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
+    """Run the full vectors of `loop` as vectors and what is left one by one.
+
+    Gives the loop over the vectors; None if the loop is known to be shorter than one vector.
+    """
+    extent = sch.get(loop).extent
+    known = as_int(extent)
+    if known is not None and known < lanes:
+        return None
+    main = loop
+    if known is None or known % lanes:
+        main = sch.loop_partition(loop, [extent // lanes * lanes, None])[0]
+    steps, lane = sch.split(main, [None, lanes])
+    sch.vectorize(lane)
+    return steps
+
+
+@dataclass(frozen=True)
+class ElementwiseRule(ScheduleRule):
+    """Maps: inline what is cheap, run rows on different cores and neighbours as vectors.
+
+    inline_limit: operations of a producer that are worth repeating at each of several readers.
+    """
+
+    inline_limit: int = 8
+    name: ClassVar[str] = "x86.elementwise"
+
+    def matches(self, info: KernelInfo) -> bool:
+        """See ScheduleRule."""
+        return info.kind(info.pending[-1]) <= PatternKind.INJECTIVE
+
+    def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
+        """See ScheduleRule."""
+        site = info.site(info.pending[-1])
+        return (parallel_site(site, structural_hash(info.func), target),)
+
+    def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
+        """See ScheduleRule."""
+        site = info.site(info.pending[-1])
+        block = sch.get_block(site.block.name)
+        done = [site.block.name, *inline_producers(sch, info, site.block, self.inline_limit)]
+        answer = sch.sample(parallel_site(site, sch.subject, target))
+        dtype = max(
+            (r.buffer.dtype for r in (*site.block.reads, *site.block.writes)),
+            key=lambda kind: kind.bits,
+        )
+        loops = sch.get_loops(block)
+        if not loops:
+            return tuple(done)
+        if _same_everywhere(sch.get(block)):
+            loops = [sch.fuse(*loops)]
+        steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
+        if answer.parameters["parallel"]:
+            _parallelize(sch, loops[:-1], steps if steps is not None else loops[-1])
+        return tuple(done)
+
+
+def _parallelize(sch: Schedule, outer: list[LoopRV], inner: LoopRV) -> None:
+    if outer:
+        sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+    else:
+        sch.parallel(inner)
+
+
+def _same_everywhere(block: Block) -> bool:
+    """Whether all accesses are at the block's variables in order, over whole compact buffers."""
+    body = block.body
+    own = tuple(item.var for item in block.iter_vars)
+    if not isinstance(body, BufferStore) or body.indices != own:
+        return False
+    shape = tuple(item.dom.extent for item in block.iter_vars)
+    loads = [term for term in walk(body.value) if isinstance(term, BufferLoad)]
+    buffers = [body.buffer, *(load.buffer for load in loads)]
+    return (
+        all(load.indices == own for load in loads)
+        and all(buffer.shape == shape and not buffer.strides for buffer in buffers)
+        and not set(free_vars([body.value])) & set(own) - _index_vars(loads)
+    )
+
+
+def _index_vars(loads: list[BufferLoad]) -> set[Var]:
+    return set(free_vars([index for load in loads for index in load.indices]))
+
+
+def inline_producers(sch: Schedule, info: KernelInfo, block: Block, limit: int) -> list[str]:
+    """Inline the spatial producers of a block, and theirs, unless that repeats much work."""
+    done: list[str] = []
+    waiting = [block]
+    while waiting:
+        reader = waiting.pop()
+        for region in reader.reads:
+            producer = info.producer(region.buffer)
+            if producer is None or producer.name not in info.pending or producer.name in done:
+                continue
+            if info.kind(producer.name) > PatternKind.INJECTIVE:
+                continue
+            readers = info.consumers(region.buffer)
+            if len(readers) > 1 and operations_of(producer) > limit:
+                continue
+            try:
+                sch.compute_inline(sch.get_block(producer.name))
+            except ScheduleError:
+                continue
+            done.append(producer.name)
+            waiting.append(producer)
+    return done

@@ -1,0 +1,176 @@
+"""How reductions over rows are scheduled on x86: softmax, layer normalization, sums and maxima.
+
+One row at a time goes through all blocks while it is in the first-level cache; a row's reduction
+runs in several vectors of partial results, which are combined at its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
+from transect.ir.expr import Expr, Var, as_int
+from transect.ir.structural import structural_hash
+from transect.ir.traverse import walk
+from transect.plan import Cost, Option, Site, SiteKey
+from transect.support.errors import ScheduleError
+from transect.target import Target
+from transect.tir.analysis.blocks import BlockSite
+from transect.tir.analysis.pattern import PatternKind
+from transect.tir.buffer import BufferLoad
+from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.stmt import Block, BufferStore, IterVar
+
+
+@dataclass(frozen=True)
+class RowReductionRule(ScheduleRule):
+    """Chains of reductions over the last dimension and maps around them, fused row by row.
+
+    widths: how many vectors of partial results a reduction may keep.
+    """
+
+    widths: tuple[int, ...] = (1, 2, 4)
+    inline_limit: int = 8
+    name: ClassVar[str] = "x86.rows"
+
+    def matches(self, info: KernelInfo) -> bool:
+        """See ScheduleRule."""
+        blocks = info.blocks()
+        kinds = [info.kind(block.name) for block in blocks]
+        if PatternKind.REDUCTION not in kinds or max(kinds) > PatternKind.REDUCTION:
+            return False
+        return all(
+            last_axis(block) is not None
+            for block, kind in zip(blocks, kinds, strict=True)
+            if kind is PatternKind.REDUCTION
+        )
+
+    def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
+        """See ScheduleRule."""
+        subject = structural_hash(info.func)
+        reductions = self._reductions(info)
+        widths = tuple(self._width_site(site, subject, target) for site in reductions)
+        return (*widths, parallel_site(info.site(info.pending[-1]), subject, target))
+
+    def _reductions(self, info: KernelInfo) -> list[BlockSite]:
+        return [
+            info.site(name) for name in info.pending if info.kind(name) is PatternKind.REDUCTION
+        ]
+
+    def _width_site(self, site: BlockSite, subject: str, target: Target) -> Site:
+        dtype = site.block.writes[0].buffer.dtype
+        axis = last_axis(site.block)
+        assert axis is not None
+        extent = axis.dom.extent
+        options: list[Option] = []
+        for width in self.widths:
+            lanes = width * target.lanes(dtype)
+            # A chain of additions waits for each; several chains hide that, but round up more.
+            padded = (extent + (lanes - 1)) // lanes * lanes
+            cost = Cost({dtype: padded + lanes * 2}, efficiency=min(1.0, width / 4))
+            options.append(Option(f"{width} vectors", {"width": width}, cost))
+        key = SiteKey("schedule", subject, str(target), f"{site.block.name}.width")
+        return Site(key, tuple(options), f"{site.block.name} partial results")
+
+    def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
+        """See ScheduleRule."""
+        done = list(info.pending)
+        last = info.site(info.pending[-1])
+        inlined: set[str] = set()
+        for block in info.blocks():
+            inlined |= set(inline_producers(sch, info, block, self.inline_limit))
+        names = [name for name in info.pending if name not in inlined]
+        order: list[BlockRV] = []
+        for name in names:
+            site = info.site(name)
+            block = sch.get_block(name)
+            if info.kind(name) is PatternKind.REDUCTION:
+                parts = self._partial(sch, site, block, target)
+                order.append(parts)
+                done.append(sch.get(parts).name)
+            order.append(block)
+        final = order[-1]
+        rows = self._row_loops(sch, final)
+        row = sch.fuse(*rows) if len(rows) > 1 else rows[0] if rows else None
+        if row is not None:
+            for block in reversed(order[:-1]):
+                sch.compute_at(block, row)
+        self._vectors(sch, order, target)
+        answer = sch.sample(parallel_site(last, sch.subject, target))
+        if answer.parameters["parallel"] and row is not None:
+            sch.parallel(row)
+        return tuple(done)
+
+    def _partial(self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target) -> BlockRV:
+        """Partial results in vectors: the reduction with a last spatial dimension of lanes."""
+        answer = sch.sample(self._width_site(site, sch.subject, target))
+        width = answer.parameters["width"]
+        assert isinstance(width, int)
+        lanes = width * target.lanes(site.block.writes[0].buffer.dtype)
+        axis = last_axis(site.block)
+        assert axis is not None
+        position = site.block.iter_vars.index(axis)
+        output = site.block.writes[0].buffer
+        if output in sch.func.buffers:
+            # The result itself cannot take a longer domain; an intermediate one can.
+            sch.cache_write(block, 0, "local")
+        multiples = [1] * len(site.block.iter_vars)
+        multiples[position] = lanes
+        sch.pad_domain(block, multiples)
+        loop = sch.get_loops(block)[position]
+        _, lane = sch.split(loop, [None, lanes])
+        return sch.rfactor(lane, axis=-1)
+
+    def _row_loops(self, sch: Schedule, final: BlockRV) -> list[LoopRV]:
+        """The loops of the last block over rows: all but that over a row's elements."""
+        loops = sch.get_loops(final)
+        block: Block = sch.get(final)
+        spatial = [n for n, item in enumerate(block.iter_vars) if item.kind == "spatial"]
+        reads_row = any(item.kind == "reduce" for item in block.iter_vars)
+        return [loops[n] for n in (spatial if reads_row else spatial[:-1])]
+
+    def _vectors(self, sch: Schedule, blocks: list[BlockRV], target: Target) -> None:
+        for handle in blocks:
+            block: Block = sch.get(handle)
+            dtype = block.writes[0].buffer.dtype
+            if block.init is not None:
+                loops = sch.get_loops(handle)
+                if sch.get(handle).iter_vars[-1].kind == "spatial" or not loops:
+                    continue
+                self._lanes(sch, handle, target.lanes(dtype))
+            elif loops := sch.get_loops(handle):
+                vectorize_loop(sch, loops[-1], target.lanes(dtype))
+
+    def _lanes(self, sch: Schedule, handle: BlockRV, lanes: int) -> None:
+        """Vectorize the loop over lanes of a block of partial results."""
+        for loop in reversed(sch.get_loops(handle)):
+            extent = as_int(sch.get(loop).extent)
+            if extent is not None and extent % lanes == 0 and extent >= lanes:
+                try:
+                    _, inner = sch.split(loop, [None, lanes])
+                    sch.vectorize(inner)
+                except ScheduleError:
+                    continue
+                return
+
+
+def last_axis(block: Block) -> IterVar | None:
+    """The reduction variable over the last dimension of what a block reads, if it has only one."""
+    reduced = [item for item in block.iter_vars if item.kind == "reduce"]
+    body = block.body
+    if len(reduced) != 1 or not isinstance(body, BufferStore):
+        return None
+    var = reduced[0].var
+    for term in walk(body.value):
+        if isinstance(term, BufferLoad) and term.buffer is not body.buffer:
+            used = [n for n, index in enumerate(term.indices) if _has(index, var)]
+            if used and used != [len(term.indices) - 1]:
+                return None
+    return reduced[0]
+
+
+def _has(expr: Expr, var: Var) -> bool:
+    return any(item is var for item in walk(expr))

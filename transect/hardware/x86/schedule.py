@@ -1,0 +1,10 @@
+"""The schedule rules of x86, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.contraction import ContractionRule
+from transect.hardware.x86.elementwise import ElementwiseRule
+from transect.hardware.x86.reduction import RowReductionRule
+
+RULES: tuple[ScheduleRule, ...] = (ContractionRule(), RowReductionRule(), ElementwiseRule())
