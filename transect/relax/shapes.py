@@ -69,6 +69,13 @@ def prove_different(a: Expr, b: Expr) -> bool:
     return _is_different(a, b)
 
 
+def show(dim: Expr) -> str:
+    """A dimension in a message: a number or a name where it is one."""
+    if isinstance(dim, Var):
+        return dim.name
+    return str(dim.value) if isinstance(dim, IntImm) else repr(dim)
+
+
 def same_shape(a: tuple[Expr, ...] | None, b: tuple[Expr, ...] | None) -> bool:
     """Whether two shapes are known and provably equal."""
     if a is None or b is None or len(a) != len(b):

@@ -25,6 +25,7 @@ from transect.relax.shapes import (
     plain_vars,
     prove_different,
     prove_equal,
+    show,
     substitute_expr,
     substitute_type,
 )
@@ -119,9 +120,9 @@ class _Matcher:
             if prove_equal(expected, given):
                 continue
             if prove_different(expected, given):
-                meaning = "" if expected is declared else f" (here {expected!r})"
+                meaning = "" if expected is declared else f" (here {show(expected)})"
                 raise InferenceError(
-                    f"{what} must be {declared!r}{meaning}, got {given!r}",
+                    f"{what} must be {show(declared)}{meaning}, got {show(given)}",
                     remedy="the shapes of the arguments contradict each other",
                 )
             self.result.unproved.append((expected, given))

@@ -16,7 +16,7 @@ from transect.relax import expr as rx
 from transect.relax.call import CallTIR, CallTIRInplace, call_inputs
 from transect.relax.emit import is_leaf, is_normal
 from transect.relax.inference import function_type, infer_type, is_pure_call, is_subtype
-from transect.relax.shapes import dimensions, plain_vars, type_vars
+from transect.relax.shapes import dimensions, plain_vars, show, type_vars
 from transect.relax.unify import unify_prim_func
 from transect.relax.visit import own_types
 from transect.support.errors import TransectError, VerifyError
@@ -257,7 +257,8 @@ class _Verifier:
             raise self.fail(error.message, error.remedy) from error
         for expected, given in found.unproved:
             raise self.fail(
-                f"cannot prove that {callee.name} gets {expected!r} where it is passed {given!r}",
+                f"{callee.name} needs the dimension {show(expected)} where it is passed "
+                f"{show(given)}, and these cannot be proved equal",
                 remedy="match_cast the argument to the shape that the callee expects",
             )
 

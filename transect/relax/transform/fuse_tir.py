@@ -46,7 +46,7 @@ class FuseTIR(Pass):
 
     Requires A-normal form and groups of calls in one dataflow block (see `fusion_groups`). Leaves
     the parts of a program one after the other; a schedule moves them into each other. Private
-    programs that nobody calls any more are removed. Raises InputError for a group that is not there.
+    programs that nobody calls any more are removed. Raises InputError for an unknown group.
     """
 
     groups: tuple[FusionGroup, ...]
