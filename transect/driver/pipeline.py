@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from transect.driver.services import library_offers, schedule_space
+from transect.hardware import schedule_rules
+from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
 from transect.relax.transform.canonicalize import Canonicalize
 from transect.relax.transform.dead_code_elimination import DeadCodeElimination
 from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
+from transect.relax.transform.fold_constant import FoldConstant
+from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
 from transect.relax.transform.lower_to_host import LowerToHost
 from transect.relax.transform.normalize import Normalize
+from transect.relax.transform.plan_graph import PlanGraph
+from transect.relax.transform.plan_memory import PlanMemory
 from transect.relax.transform.remove_unused_functions import RemoveUnusedFunctions
+from transect.relax.transform.rewrite_dataflow_reshape import RewriteDataflowReshape
 from transect.tir.transform import lowering
 from transect.transform import Context, Pipeline
 
@@ -21,11 +29,19 @@ def pipeline(context: Context, entry: str) -> Pipeline:
         RemoveUnusedFunctions(),
         # The graph.
         Normalize(),
+        LambdaLift(),
         Canonicalize(),
+        FoldConstant(),
         EliminateCommonSubexpr(),
         DeadCodeElimination(),
+        # Graph and tensor programs, decided together.
         LegalizeOps(),
+        RewriteDataflowReshape(),
         DeadCodeElimination(),
+        PlanGraph(library_offers, schedule_space),
+        ScheduleKernels(schedule_rules(context.target.name)),
+        # The host.
+        PlanMemory(),
         LowerToHost(),
         # From blocks to what the back end takes.
         *lowering(context.target),

@@ -24,18 +24,26 @@ class Planner:
     sizes: Sizes = typical_size
     plan: Plan = field(default_factory=Plan)
 
+    def known(self) -> Plan:
+        """What is settled: the given plan, and what was answered before."""
+        return self.given.merged(Plan(self.plan.answers))
+
+    def record(self, answer: Plan) -> None:
+        """Make the answers of a solved problem part of `plan`."""
+        before = self.plan.answers
+        fresh = tuple(d for d in answer.decisions if d.site not in before)
+        self.plan = Plan({**before, **answer.answers}, decisions=(*self.plan.decisions, *fresh))
+
     def solve(self, problem: Problem) -> Plan:
         """The answers to `problem`, which become part of `plan`."""
-        answer = self.policy.solve(problem, self.given.merged(Plan(self.plan.answers)))
-        known = self.plan.answers
-        fresh = tuple(d for d in answer.decisions if d.site not in known)
-        self.plan = Plan({**known, **answer.answers}, decisions=(*self.plan.decisions, *fresh))
+        answer = self.policy.solve(problem, self.known())
+        self.record(answer)
         return answer
 
     def choose(self, site: Site) -> Option:
         """The answer to a site that nothing else depends on: a problem of one."""
-        known = self.plan.answers.get(str(site.key))
-        if known is not None:
-            return site.option(known)
+        settled = self.plan.answers.get(str(site.key))
+        if settled is not None:
+            return site.option(settled)
         answer = self.solve(Problem((site,), target=self.target, sizes=self.sizes))
         return site.option(answer.answers[str(site.key)])
