@@ -9,6 +9,7 @@ from transect.target import Target
 from transect.tir.transform.compact_buffer import CompactBuffer
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
+from transect.tir.transform.loop_partition import LoopPartition
 from transect.tir.transform.lower_init import LowerInit
 from transect.tir.transform.lower_match_buffer import LowerMatchBuffer
 from transect.tir.transform.lower_opaque_block import LowerOpaqueBlock
@@ -32,6 +33,7 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         LowerOpaqueBlock(),
         FlattenBuffer(),
         Simplify(),
+        LoopPartition(),
         VectorizeLoop(),
         UnrollLoop(),
         Simplify(division=True),

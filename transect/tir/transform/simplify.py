@@ -104,7 +104,10 @@ class _Simplify(StmtRewriter):
             return SeqStmt((), stmt.span)
         self.analyzer.bind(stmt.var, Range(low, extent))
         self.memo.clear()
-        return replace(stmt, min=low, extent=extent, body=self.visit(stmt.body))
+        body = self.visit(stmt.body)
+        if _is_empty(body) and stmt.kind != "thread_binding":
+            return body
+        return replace(stmt, min=low, extent=extent, body=body)
 
     def visit_if(self, stmt: IfThenElse) -> Stmt:
         condition = self._index(self.expr(stmt.condition))
@@ -122,6 +125,8 @@ class _Simplify(StmtRewriter):
             with self.analyzer.constraint(logical_not(condition)):
                 else_case = self.visit(stmt.else_case)
             self.memo.clear()
+        if _is_empty(then_case) and (else_case is None or _is_empty(else_case)):
+            return then_case
         return replace(stmt, condition=condition, then_case=then_case, else_case=else_case)
 
     def visit_assert(self, stmt: AssertStmt) -> Stmt:
@@ -134,8 +139,12 @@ class _Simplify(StmtRewriter):
         stmts: list[Stmt] = []
         for item in stmt.stmts:
             new = self.visit(item)
-            if not (isinstance(new, SeqStmt) and not new.stmts):
+            if not _is_empty(new):
                 stmts.append(new)
         if len(stmts) == len(stmt.stmts) and all(a is b for a, b in zip(stmts, stmt.stmts, strict=True)):
             return stmt
         return SeqStmt(tuple(stmts), stmt.span)
+
+
+def _is_empty(stmt: Stmt) -> bool:
+    return isinstance(stmt, SeqStmt) and not stmt.stmts

@@ -22,6 +22,7 @@ from transect.tir.stmt import (
     AttrStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt, seq,
 )  # fmt: skip
 from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.transform.loop_partition import for_all
 from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, substitute_stmt, walk_stmts
 from transect.transform import Context
@@ -111,26 +112,13 @@ def _split_conditions(var: Var, start: Expr, lanes: int, body: Stmt) -> Stmt | N
 
 
 def _for_all_lanes(condition: Expr, var: Var, lanes: int) -> Expr | None:
-    """A condition without `var` that implies `condition` for every lane, or None.
-
-    Comparisons that are linear in `var` are extreme at the first or the last lane.
-    """
-    analyzer = Analyzer()
+    """A condition without `var` that implies `condition` for every lane, or None."""
     parts: list[Expr] = []
     for item in conjuncts(condition):
-        if not _mentions(item, var):
-            parts.append(item)
-            continue
-        if not isinstance(item, LT | LE | GT | GE) or not item.a.dtype.is_int:
+        worst = for_all(item, {var: lanes}) if _mentions(item, var) else item
+        if worst is None:
             return None
-        gap = item.b - item.a if isinstance(item, LT | LE) else item.a - item.b
-        ends = [substitute(gap, {var: as_expr(n, var.dtype)}) for n in (0, 1)]
-        slope = as_int(analyzer.simplify(ends[1] - ends[0]))
-        linear = slope is not None and analyzer.can_prove_equal(gap, ends[0] + var * slope)
-        if not linear or slope is None:
-            return None
-        worst = as_expr(0 if slope >= 0 else lanes - 1, var.dtype)
-        parts.append(analyzer.simplify(substitute(item, {var: worst})))
+        parts.append(worst)
     return logical_and(*parts)
 
 

@@ -1,0 +1,132 @@
+"""LoopPartition: the guards of tiles are tested once a tile, not once an element."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transect.arith import Analyzer
+from transect.ir.expr import GE, GT, LE, LT, Expr, Var, as_expr, as_int, logical_and
+from transect.ir.node import replace
+from transect.ir.traverse import free_vars, substitute, walk
+from transect.tir.buffer import BufferLoad
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import Bind, For, IfThenElse, Stmt
+from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.transform.lower_init import conjuncts
+from transect.tir.visit import StmtRewriter, fresh_copy, walk_stmts
+from transect.transform import Context
+
+
+@dataclass(frozen=True)
+class LoopPartition(FunctionPass):
+    """Split the body of a loop over tiles in two versions, full tiles and partial ones.
+
+    limit: statements of a body up to which partial tiles are split again by inner loops.
+
+    Requires loops with conditions that compare linear expressions. A condition that depends on
+    the loop and on inner loops of constant extent, and that holds for all of a full tile, is gone
+    from the version for full tiles:
+
+        for i0 in range((n + 3) // 4):         for i0 in range((n + 3) // 4):
+            for i1 in range(4):           ->       if i0 * 4 + 3 < n:
+                if i0 * 4 + i1 < n:                    for i1 in range(4): body
+                    body                           else:
+                                                       for i1 in range(4):
+                                                           if i0 * 4 + i1 < n: body
+    """
+
+    limit: int = 24
+
+    def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
+        """The function with partitioned tiles."""
+        return replace(func, body=_Partition(self.limit).visit(func.body))
+
+
+class _Partition(StmtRewriter):
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+
+    def visit_for(self, stmt: For) -> Stmt:
+        if as_int(stmt.extent) is not None and stmt.kind != "parallel":
+            return super().visit_for(stmt)
+        full = _full_tile(stmt)
+        if not full:
+            return super().visit_for(stmt)
+        condition = logical_and(*dict.fromkeys(full.values()))
+        then_case = self.visit(_Assume(set(full)).visit(stmt.body))
+        else_case = fresh_copy(stmt.body)
+        if sum(1 for _ in walk_stmts(else_case)) <= self.limit:
+            else_case = self.visit(else_case)
+        return replace(stmt, body=IfThenElse(condition, then_case, else_case))
+
+
+class _Assume(StmtRewriter):
+    """Takes conditions as true."""
+
+    def __init__(self, conditions: set[Expr]) -> None:
+        self.conditions = conditions
+
+    def visit_if(self, stmt: IfThenElse) -> Stmt:
+        parts = conjuncts(stmt.condition)
+        left = [part for part in parts if part not in self.conditions]
+        if len(left) == len(parts):
+            return super().visit_if(stmt)
+        then_case = self.visit(stmt.then_case)
+        if not left:
+            return then_case
+        else_case = None if stmt.else_case is None else self.visit(stmt.else_case)
+        return replace(stmt, condition=logical_and(*left), then_case=then_case, else_case=else_case)
+
+
+def _full_tile(loop: For) -> dict[Expr, Expr]:
+    """The conditions inside `loop` that a test at the start of an iteration can decide, with that
+    test."""
+    inner: dict[Var, int] = {}
+    found: dict[Expr, Expr] = {}
+    hidden: set[Var] = set()
+
+    def visit(stmt: Stmt) -> None:
+        if isinstance(stmt, For):
+            extent = as_int(stmt.extent)
+            if extent is not None and extent > 0 and as_int(stmt.min) == 0:
+                inner[stmt.var] = extent
+            else:
+                hidden.add(stmt.var)
+        elif isinstance(stmt, Bind):
+            hidden.add(stmt.var)
+        elif isinstance(stmt, IfThenElse):
+            for part in conjuncts(stmt.condition):
+                used = set(free_vars([part]))
+                if loop.var in used and used & inner.keys() and not used & hidden and part not in found:
+                    worst = for_all(part, {var: inner[var] for var in used if var in inner})
+                    if worst is not None:
+                        found[part] = worst
+
+    for stmt in walk_stmts(loop.body):
+        visit(stmt)
+    return found
+
+
+def for_all(condition: Expr, extents: dict[Var, int]) -> Expr | None:
+    """A condition that implies `condition` while each variable runs over [0, extent), or None.
+
+    A comparison that is linear in a variable is extreme at its first or its last value.
+    """
+    if not isinstance(condition, LT | LE | GT | GE) or not condition.a.dtype.is_int:
+        return None
+    if any(isinstance(item, BufferLoad) for item in walk(condition)):
+        return None
+    analyzer = Analyzer()
+    result: Expr = condition
+    for var, extent in extents.items():
+        assert isinstance(result, LT | LE | GT | GE)
+        upward = isinstance(result, LT | LE)
+        gap = result.b - result.a if upward else result.a - result.b
+        first, second = (substitute(gap, {var: as_expr(n, var.dtype)}) for n in (0, 1))
+        slope = as_int(analyzer.simplify(second - first))
+        if slope is None or not analyzer.can_prove_equal(gap, first + var * slope):
+            return None
+        worst = as_expr(0 if slope >= 0 else extent - 1, var.dtype)
+        result = substitute(result, {var: worst})
+    return analyzer.simplify(result)
+
