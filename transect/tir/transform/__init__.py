@@ -6,7 +6,6 @@ Scheduling happens before, in `tir.schedule`; machine code is made in `codegen`.
 from __future__ import annotations
 
 from transect.target import Target
-from transect.tir.transform.compact_buffer import CompactBuffer
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
 from transect.tir.transform.loop_partition import LoopPartition
@@ -28,7 +27,6 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         LowerInit(),
         ConvertBlocksToOpaque(),
         LowerMatchBuffer(),
-        CompactBuffer(),
         PlanAllocations(),
         LowerOpaqueBlock(),
         FlattenBuffer(),
