@@ -137,13 +137,16 @@ class ContractionRule(ScheduleRule):
             if part.row is not None:
                 padded = padded * (ceildiv(part.row.dom.extent, rows) * rows)
             chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
-            loads = rows * vectors / (rows + vectors) * 2 / target.fma_per_cycle
-            efficiency = min(1.0, chains) * min(1.0, loads)
+            # More results per loaded operand leave room for everything else; more than eight rows
+            # of the other operand start to evict each other from the first-level cache.
+            reuse = 1 - 1 / (2 * rows * vectors)
+            efficiency = min(1.0, chains) * reuse * (0.8 if rows > 8 else 1.0)
+            panel = padded * others * (dtype.bytes // 2) // max(1, rows)
             options.append(
                 Option(
                     f"{rows}x{vectors * lanes}",
                     {"rows": rows, "vectors": vectors},
-                    Cost({dtype: others * padded}, efficiency=efficiency),
+                    Cost({dtype: others * padded}, {"L2": panel}, efficiency=efficiency),
                 )
             )
         return tuple(options)

@@ -12,16 +12,16 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
-from transect.ir.expr import Expr, Var, as_int
+from transect.ir.expr import Expr, Var
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
-from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import BlockSite
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
 
@@ -82,26 +82,31 @@ class RowReductionRule(ScheduleRule):
         inlined: set[str] = set()
         for block in info.blocks():
             inlined |= set(inline_producers(sch, info, block, self.inline_limit))
-        names = [name for name in info.pending if name not in inlined]
         order: list[BlockRV] = []
-        for name in names:
-            site = info.site(name)
+        partial: list[BlockRV] = []
+        for name in (name for name in info.pending if name not in inlined):
             block = sch.get_block(name)
             if info.kind(name) is PatternKind.REDUCTION:
-                parts = self._partial(sch, site, block, target)
+                parts = self._partial(sch, info.site(name), block, target)
                 order.append(parts)
+                partial.append(parts)
                 done.append(sch.get(parts).name)
             order.append(block)
-        final = order[-1]
-        rows = self._row_loops(sch, final)
-        row = sch.fuse(*rows) if len(rows) > 1 else rows[0] if rows else None
-        if row is not None:
+        rows = self._row_loops(sch, order[-1])
+        if rows:
+            row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
             for block in reversed(order[:-1]):
                 sch.compute_at(block, row)
-        self._vectors(sch, order, target)
-        answer = sch.sample(parallel_site(last, sch.subject, target))
-        if answer.parameters["parallel"] and row is not None:
-            sch.parallel(row)
+            answer = sch.sample(parallel_site(last, sch.subject, target))
+            if answer.parameters["parallel"]:
+                sch.parallel(row)
+        for block in order:
+            dtype = sch.get(block).writes[0].buffer.dtype
+            loops = sch.get_loops(block)[1 if rows else 0 :]
+            if block in partial:
+                self._lanes(sch, block, loops, target.lanes(dtype))
+            elif loops and sch.get(block).init is None:
+                vectorize_loop(sch, loops[-1], target.lanes(dtype))
         return tuple(done)
 
     def _partial(self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target) -> BlockRV:
@@ -132,29 +137,26 @@ class RowReductionRule(ScheduleRule):
         reads_row = any(item.kind == "reduce" for item in block.iter_vars)
         return [loops[n] for n in (spatial if reads_row else spatial[:-1])]
 
-    def _vectors(self, sch: Schedule, blocks: list[BlockRV], target: Target) -> None:
-        for handle in blocks:
-            block: Block = sch.get(handle)
-            dtype = block.writes[0].buffer.dtype
-            if block.init is not None:
-                loops = sch.get_loops(handle)
-                if sch.get(handle).iter_vars[-1].kind == "spatial" or not loops:
-                    continue
-                self._lanes(sch, handle, target.lanes(dtype))
-            elif loops := sch.get_loops(handle):
-                vectorize_loop(sch, loops[-1], target.lanes(dtype))
+    def _lanes(self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int) -> None:
+        """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
+        lane = next(loop for loop in loops if self._is_lane(sch, block, loop))
+        steps = [loop for loop in loops if loop is not lane]
+        vectors, inner = sch.split(lane, [None, lanes])
+        sch.reorder(*steps, vectors, inner)
+        init = sch.decompose_reduction(block, steps[0] if steps else vectors)
+        sch.set_scope(block, 0, "local")
+        for nest in ([vectors, inner], sch.get_loops(init)[-2:]):
+            sch.unroll(nest[0])
+            sch.vectorize(nest[1])
 
-    def _lanes(self, sch: Schedule, handle: BlockRV, lanes: int) -> None:
-        """Vectorize the loop over lanes of a block of partial results."""
-        for loop in reversed(sch.get_loops(handle)):
-            extent = as_int(sch.get(loop).extent)
-            if extent is not None and extent % lanes == 0 and extent >= lanes:
-                try:
-                    _, inner = sch.split(loop, [None, lanes])
-                    sch.vectorize(inner)
-                except ScheduleError:
-                    continue
-                return
+    def _is_lane(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
+        """Whether a loop runs over the partial results: the block's only spatial one left."""
+        realize = Tree(sch.func).realize(sch.get(block))
+        var = sch.get(loop).var
+        return any(
+            item.kind == "spatial" and _has(value, var)
+            for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
+        )
 
 
 def last_axis(block: Block) -> IterVar | None:
