@@ -33,7 +33,7 @@ from transect.runtime.functions import get_function, to_ffi
 from transect.support.errors import ExecutionError, TransectError, UnsupportedError
 from transect.support.span import Spans
 from transect.tir.function import PrimFunc
-from transect.tir.interpret import interpret as interpret_prim_func
+from transect.tir.interpret import Interpreter as ProgramInterpreter
 
 Packed = Callable[..., Any]
 
@@ -70,6 +70,7 @@ class Interpreter:
     def __init__(self, module: IRModule, packed: Mapping[str, Packed] | None = None) -> None:
         self.module = module
         self.packed = dict(packed or {})
+        self.programs = ProgramInterpreter(module, packed=self.packed)
 
     def run(self, name: str, *arguments: Any) -> Any:
         """The result of function `name` on arrays, numbers and tuples of those.
@@ -290,8 +291,7 @@ class Interpreter:
         return made
 
     def _run(self, function: PrimFunc, buffers: list[Any], scalars: Sequence[Any]) -> None:
-        # A constant's array is read-only, and the program may be handed it as an input only.
-        interpret_prim_func(function, *buffers, *scalars)
+        self.programs.run(function, *buffers, *scalars)
 
     def _operator(self, op: rx.Op, operands: Sequence[rx.Value], values: list[Any]) -> Any:
         types = [concrete_type(o.type, v) for o, v in zip(operands, values, strict=True)]
