@@ -8,12 +8,11 @@ from dataclasses import dataclass, replace
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.ir.function import BaseFunc, IRModule
-from transect.ir.structural import structural_hash
 from transect.plan import Planner
 from transect.support.errors import ScheduleError
 from transect.tir.analysis.blocks import block_sites
 from transect.tir.function import PrimFunc
-from transect.tir.schedule import Schedule
+from transect.tir.schedule import Schedule, subject_of
 from transect.transform import Context, Pass
 
 SCHEDULED = "tir.is_scheduled"
@@ -55,7 +54,7 @@ def schedule_function(
     if info is None:
         return func
     sch = Schedule(
-        func, decide=planner.choose, subject=structural_hash(func), target=str(context.target)
+        func, decide=planner.choose, subject=subject_of(func), target=str(context.target)
     )
     applied: list[str] = []
     while info.pending:

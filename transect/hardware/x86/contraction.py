@@ -14,7 +14,6 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int, ceildiv
-from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
@@ -22,7 +21,7 @@ from transect.target import Target
 from transect.tir.affine import difference
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.buffer import BufferLoad
-from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.stmt import BufferStore, IterVar
 
 _FMA_LATENCY = 4
@@ -103,7 +102,7 @@ class ContractionRule(ScheduleRule):
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
         found = info.contractions()[0]
-        subject = structural_hash(info.func)
+        subject = subject_of(info.func)
         return self._sites(found, subject, target)
 
     def _sites(self, found: Contraction, subject: str, target: Target) -> tuple[Site, ...]:

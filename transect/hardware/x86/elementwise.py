@@ -8,7 +8,6 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int
-from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
@@ -16,7 +15,7 @@ from transect.target import Target
 from transect.tir.analysis.blocks import BlockSite
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import BufferLoad
-from transect.tir.schedule import LoopRV, Schedule
+from transect.tir.schedule import LoopRV, Schedule, subject_of
 from transect.tir.stmt import Block, BufferStore
 
 _CALL_COST = 16
@@ -98,7 +97,7 @@ class ElementwiseRule(ScheduleRule):
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
         site = info.site(info.pending[-1])
-        return (parallel_site(site, structural_hash(info.func), target),)
+        return (parallel_site(site, subject_of(info.func), target),)
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""

@@ -13,14 +13,13 @@ from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
 from transect.ir.expr import Expr, Var
-from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
 from transect.tir.analysis.blocks import BlockSite
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import BufferLoad
-from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
@@ -50,7 +49,7 @@ class RowReductionRule(ScheduleRule):
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
-        subject = structural_hash(info.func)
+        subject = subject_of(info.func)
         reductions = self._reductions(info)
         widths = tuple(self._width_site(site, subject, target) for site in reductions)
         return (*widths, parallel_site(info.site(info.pending[-1]), subject, target))

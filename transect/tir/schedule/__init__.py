@@ -4,7 +4,16 @@ Which schedule suits which machine is the business of `hardware`; lowering that 
 """
 
 from transect.tir.schedule.edit import Edit, Primitive
-from transect.tir.schedule.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.trace import Instruction, Trace
 
-__all__ = ["BlockRV", "Edit", "Instruction", "LoopRV", "Primitive", "Schedule", "Trace"]
+__all__ = [
+    "BlockRV",
+    "Edit",
+    "Instruction",
+    "LoopRV",
+    "Primitive",
+    "Schedule",
+    "Trace",
+    "subject_of",
+]

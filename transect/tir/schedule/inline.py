@@ -196,7 +196,7 @@ class ReverseComputeInline(Primitive):
                 for iter_var in block.iter_vars
             ):
                 return made_by[0], load
-        refuse(
+        return refuse(
             self.name,
             "none of its inputs is a buffer that one block makes for it alone and that it reads "
             "once, at its iteration variables",

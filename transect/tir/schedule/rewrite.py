@@ -109,7 +109,7 @@ def require_store(primitive: str, block: Block) -> BufferStore:
     if isinstance(body, BufferStore) and block.init is None and not block.alloc_buffers:
         return body
     what = "has an init" if block.init is not None else "is more than one store"
-    refuse(primitive, f"it {what}", block, "only blocks of a single store can be inlined")
+    return refuse(primitive, f"it {what}", block, "only blocks of a single store can be inlined")
 
 
 def require_spatial(primitive: str, block: Block) -> None:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from transect.ir.expr import Expr, as_int
 from transect.ir.function import IRModule
+from transect.ir.node import replace
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Planner, Site, SiteKey
 from transect.support import flags
@@ -88,7 +89,7 @@ class Schedule:
     def subject(self) -> str:
         """What the choices are about, in site keys."""
         if self._subject is None:
-            self._subject = structural_hash(self.source)
+            self._subject = subject_of(self.source)
         return self._subject
 
     def copy(self) -> Schedule:
@@ -338,6 +339,11 @@ class Schedule:
     ) -> None:
         """Pad the rows of a block's result. See `annotate.StorageAlign`."""
         self._apply("storage_align", block, index=index, axis=axis, factor=factor, offset=offset)
+
+
+def subject_of(func: PrimFunc) -> str:
+    """What choices about a program are about, in site keys: the program, not its attributes."""
+    return structural_hash(replace(func, attrs={}))
 
 
 @cache
