@@ -103,8 +103,12 @@ class Bindings:
         self._span = span
 
     def close(self) -> None:
-        """Close the open block; an empty one leaves no trace. The next one is an ordinary block."""
-        if self._open:
+        """Close the open block; an empty one leaves no trace, and an ordinary one after another
+        joins it. The next one is an ordinary block."""
+        last = self.blocks[-1] if self.blocks else None
+        if self._open and last is not None and not last.dataflow and not self._dataflow:
+            self.blocks[-1] = replace(last, bindings=(*last.bindings, *self._open))
+        elif self._open:
             self.blocks.append(rx.BindingBlock(tuple(self._open), self._dataflow, self._span))
         self._open = []
         self._dataflow = False

@@ -12,6 +12,9 @@ from transect.relax import expr as rx
 from transect.relax.effects import mutable_vars
 from transect.relax.emit import is_leaf
 from transect.relax.inference import is_subtype
+from transect.relax.op.elementwise import Astype
+from transect.relax.op.manipulate import BroadcastTo, PermuteDims, Reshape
+from transect.relax.op.reduce import CollapseSumTo
 from transect.relax.shapes import plain_vars
 from transect.relax.unify import unify_types
 from transect.relax.visit import Rewriter, map_graph_functions, operands
@@ -115,7 +118,7 @@ class _Canonicalize(Rewriter):
         if isinstance(value, rx.Tuple):
             return self._whole_tuple(value)
         if isinstance(value, rx.Call) and isinstance(value.op, rx.Op):
-            rule = _RULES.get(value.op.name)
+            rule = _RULES.get(type(value.op))
             if rule is not None or value.op.is_view:
                 return self._operator(value, rule)
         return value
@@ -146,7 +149,7 @@ class _Canonicalize(Rewriter):
         same = is_subtype(operand.type, call.type) and is_subtype(call.type, operand.type)
         if same and (rule is None or rule(call)):
             return operand
-        if isinstance(call.op, rx.Op) and call.op.name == "reshape":
+        if isinstance(call.op, Reshape):
             inner = self._known(operand)
             if (
                 isinstance(inner, rx.Call)
@@ -164,15 +167,19 @@ def _always(call: rx.Call) -> bool:
 
 
 def _is_identity_permutation(call: rx.Call) -> bool:
-    axes = getattr(call.op, "axes", None)
-    return axes is not None and tuple(axes) == tuple(range(len(axes)))
+    rank = call.type.ndim if isinstance(call.type, TensorType) else -1
+    return (
+        isinstance(call.op, PermuteDims)
+        and rank >= 0
+        and list(call.op.order(rank)) == list(range(rank))
+    )
 
 
-_RULES: dict[str, Callable[[rx.Call], bool]] = {
-    "astype": _always,
-    "broadcast_to": _always,
-    "collapse_sum_to": _always,
-    "permute_dims": _is_identity_permutation,
+_RULES: dict[type[rx.Op], Callable[[rx.Call], bool]] = {
+    Astype: _always,
+    BroadcastTo: _always,
+    CollapseSumTo: _always,
+    PermuteDims: _is_identity_permutation,
 }
 """Operators that give their operand back when the type stays the same, and a further condition."""
 
