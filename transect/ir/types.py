@@ -51,9 +51,30 @@ def tensor_type(
     ndim: int | None = None,
     device: VDevice | None = None,
 ) -> TensorType:
-    """A TensorType; without a shape, `ndim` may say the rank, and -1 (or None) that it is unknown."""
+    """A TensorType; without a shape, `ndim` may say the rank; -1 or None: it is unknown."""
     rank = len(shape) if shape is not None else (-1 if ndim is None else ndim)
     return TensorType(shape, dtype, rank, device)
+
+
+@term
+class DeviceMesh(Term):
+    """A grid of devices: `device_ids` in row-major order of `shape`."""
+
+    shape: tuple[int, ...]
+    device_ids: tuple[int, ...]
+
+
+@term
+class DTensorType(Type):
+    """A tensor divided over a mesh.
+
+    placement: for each axis of the mesh, "S[k]" (it splits axis k of the tensor) or "R" (each
+    device along it holds a copy), joined by ", ".
+    """
+
+    tensor: TensorType
+    mesh: DeviceMesh
+    placement: str
 
 
 @term

@@ -1,1 +1,162 @@
-"""The names of R."""
+"""The names of R: what graph functions are written with. `from transect.script import relax as R`.
+
+Every operator of `relax.op` (R.add, R.nn.softmax, …) is a name of this module, too.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from transect.ir.dtype import as_dtype
+from transect.ir.expr import ExprLike, as_expr
+from transect.ir.types import DeviceMesh, ObjectType
+from transect.relax import expr as rx
+from transect.relax.call import extern
+from transect.relax.op import OPERATORS
+from transect.script import directives as d
+from transect.script import graph_directives as g
+from transect.script.axes import as_items, scalar_dtype
+from transect.script.entry import decorate
+from transect.support.errors import InputTypeError
+
+# --- functions ------------------------------------------------------------------------------
+
+
+def function(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """Decorator: parse a Python function as a graph function.
+
+    private: do not export it. pure: calls have no effect; found out from the body if not given.
+    check_well_formed is accepted as TVM's and has no effect: verification is a pass's.
+    """
+    frame = inspect.currentframe()
+    caller = frame.f_back if frame is not None else None
+    return decorate("relax", function, options, caller)
+
+
+def func_attr(attrs: Mapping[str, Any]) -> d.Attributes:
+    """Attributes of the function."""
+    return d.Attributes("function", attrs)
+
+
+def dataflow() -> g.DataflowFrame:
+    """`with R.dataflow():` bindings without effects, whose variables stay inside but for outputs."""
+    return g.DataflowFrame()
+
+
+def bindings() -> g.BindingsFrame:
+    """`with R.bindings():` a block of ordinary bindings apart from those before it."""
+    return g.BindingsFrame()
+
+
+def output(*values: Any) -> g.OutputDirective:
+    """The variables of a dataflow block that are visible outside of it."""
+    return g.OutputDirective(values)
+
+
+def match_cast(value: Any, type: Any) -> g.MatchCastSpec:
+    """`y = R.match_cast(x, type)`: check at run time that x is of a type; binds its new variables."""
+    return g.MatchCastSpec(value, type)
+
+
+# --- types ----------------------------------------------------------------------------------
+
+Tensor = g.TensorName()
+DTensor = g.DTensorName()
+Shape = g.ShapeName()
+Prim = g.PrimName()
+Tuple = g.TupleName()
+Object = g.ObjectName()
+
+
+def device_mesh(shape: Sequence[int], device_ids: Any) -> DeviceMesh:
+    """A mesh of devices. device_ids: as many as the shape has elements, or a range of them."""
+    sizes = tuple(shape)
+    if hasattr(device_ids, "extent"):
+        first = device_ids.min.value
+        ids = tuple(range(first, first + device_ids.extent.value))
+    else:
+        ids = tuple(int(item) for item in device_ids)
+    if int(np.prod(sizes)) != len(ids):
+        raise InputTypeError(f"a mesh of shape {sizes} with {len(ids)} devices")
+    return DeviceMesh(sizes, ids)
+
+
+# --- values ---------------------------------------------------------------------------------
+
+
+def const(value: Any, dtype: Any = None, *, shape: Sequence[int] | None = None) -> rx.Constant:
+    """A constant tensor. A Python float is float32, an int is int64, unless `dtype` says else."""
+    if isinstance(value, np.ndarray):
+        array = value if dtype is None else value.astype(scalar_dtype(dtype).numpy, copy=False)
+        return rx.constant(array)
+    array = np.asarray(value)
+    if dtype is not None:
+        array = _converted(value, scalar_dtype(dtype).numpy)
+    elif array.dtype.kind == "f":
+        array = array.astype(np.float32)
+    return rx.constant(array if shape is None else array.reshape(tuple(shape)))
+
+
+def _converted(value: Any, dtype: np.dtype) -> np.ndarray:
+    # By way of double where numpy does not convert Python numbers itself (bfloat16, float8).
+    if dtype.kind == "V":
+        return np.asarray(value, np.float64).astype(dtype)
+    return np.asarray(value, dtype)
+
+
+def shape(values: Sequence[ExprLike]) -> rx.ShapeExpr:
+    """A shape as a value."""
+    return rx.shape_expr(*as_items(values))
+
+
+ShapeExpr = shape
+
+
+def prim_value(value: ExprLike) -> rx.PrimValue:
+    """A scalar as a value."""
+    return rx.prim_value(as_expr(value))
+
+
+def _string(value: str) -> rx.StringValue:
+    """A string as a value."""
+    return rx.StringValue(value, ObjectType())
+
+
+def dtype(value: Any) -> rx.DataTypeValue:
+    """A dtype as a value."""
+    return rx.DataTypeValue(as_dtype(value), ObjectType())
+
+
+def ExternFunc(name: str) -> rx.ExternFunc:
+    """The packed function registered as `name`."""
+    return extern(name)
+
+
+def TupleGetItem(value: rx.Value, index: int) -> rx.TupleGetItem:
+    """One item of a tuple, as `value[index]`."""
+    return rx.tuple_item(value, index)
+
+
+_SPECIAL: dict[str, Any] = {
+    # Names that this module needs for itself in their Python sense.
+    "Any": Object,
+    "Callable": g.CallableName(),
+    "str": _string,
+    # The older name of call_tir, and what is no operator but is parsed as one.
+    "call_dps": g.OperatorName("call_dps"),
+    "tuple": g.OperatorName("tuple"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SPECIAL:
+        return _SPECIAL[name]
+    return g.operator_name(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SPECIAL, *(name.split(".")[0] for name in OPERATORS)})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transect.ir.expr import Expr, Range, Var, as_expr, true
+from transect.ir.traverse import substitute
 from transect.script import directives as d
 from transect.script.axes import make_range
 from transect.script.parser.function import FunctionParser
@@ -110,5 +111,7 @@ def finish_block(state: BlockState, body: Stmt, span: Spans) -> Stmt:
     )
     if state.no_realize:
         return block
-    predicate = true() if state.predicate is None else state.predicate
+    # The predicate is evaluated outside of the block, in terms of the loops.
+    values = {item.var: value for item, value in zip(state.iter_vars, state.values, strict=True)}
+    predicate = true() if state.predicate is None else substitute(state.predicate, values)
     return BlockRealize(tuple(state.values), predicate, block, span)

@@ -23,6 +23,7 @@ class FunctionParser(Evaluator):
         super().__init__(source, environment)
         self.diagnostics = diagnostics
         self.symbols: set[Var] = set()
+        self.base = 0
 
     @contextmanager
     def scope(self) -> Iterator[None]:
@@ -49,6 +50,11 @@ class FunctionParser(Evaluator):
         for name in assigned_names(node):
             self.define(name, POISON)
         return None
+
+    @staticmethod
+    def poisoned() -> Poisoned:
+        """What to raise where an error has been reported already."""
+        return Poisoned()
 
     # --- symbolic dimensions ----------------------------------------------------------------
 
@@ -97,11 +103,11 @@ class FunctionParser(Evaluator):
             return
         var = Var(name, INDEX)
         self.symbols.add(var)
-        self.scopes[0][name] = var
+        self.scopes[self.base][name] = var
 
     def fresh_variable(self, name: str, value: FreshVar) -> Var:
         """`n = T.int64()`: the dimension `n` of the signature if there is one, else a new variable."""
-        known = self.scopes[0].get(name)
+        known = self.scopes[self.base].get(name)
         if isinstance(known, Var) and known in self.symbols and known.dtype is value.dtype:
             return known
         return Var(name, value.dtype, value.pointer)

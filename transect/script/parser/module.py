@@ -10,7 +10,7 @@ import numpy as np
 
 from transect.ir.expr import GlobalVar
 from transect.ir.function import BaseFunc, IRModule
-from transect.ir.types import ObjectType, Type
+from transect.ir.types import Type
 from transect.script import directives as d
 from transect.script.parser.diagnostics import Diagnostics
 from transect.script.parser.evaluate import Environment, ModuleName
@@ -49,7 +49,7 @@ class ModuleParser(FunctionParser):
         self.functions: dict[str, BaseFunc] = {}
         self.attrs: dict[str, Any] = {}
         self.infos: dict[str, tuple[Any, ...]] = {}
-        self._running: list[str] = []
+        self._tried: set[str] = set()
         self._types: dict[str, Type | None] = {}
 
     def parse(self, nodes: Iterable[ast.stmt], node: ast.AST) -> IRModule:
@@ -114,39 +114,35 @@ class ModuleParser(FunctionParser):
 
     def function(self, name: str) -> BaseFunc | None:
         """A function by name, parsed on first use; None while it is being parsed itself."""
-        if name in self.functions or name not in self.definitions or name in self._running:
+        if name in self._tried or name not in self.definitions:
             return self.functions.get(name)
+        self._tried.add(name)
         node = self.definitions[name]
-        self._running.append(name)
-        try:
-            made = self.attempt(node, lambda: self._parse(node))
-        finally:
-            self._running.pop()
+        made = self.attempt(node, lambda: self._parse(node))
         if made is not None:
             self.functions[name] = made
-        else:
-            del self.definitions[name]
-            self.definitions = dict(self.definitions)
         return made
 
     def function_type(self, name: str) -> Type | None:
-        """The type of a reference to a function: what its signature says, or its body."""
+        """The type of a reference to a function: that of the function, or of its signature while
+        it is being parsed. Raises ScriptError where a recursive function does not say its result.
+        """
         node = self.definitions.get(name)
-        if node is None:
+        if node is None or dialect(node) == "tir":
             return None
-        if dialect(node) == "tir":
-            return ObjectType()
-        if name in self.functions:
-            return getattr(self.functions[name], "type", None)
+        made = self.function(name)
+        if made is not None:
+            return getattr(made, "type", None)
         if name not in self._types:
-            self._types[name] = self.attempt(
-                node,
-                lambda: signature(
-                    self.source, node, self.environment, self.options(node), Diagnostics()
-                ),
+            self._types[name] = signature(
+                self.source, node, self.environment, self.options(node), Diagnostics()
             )
-        if self._types[name] is None and self.function(name) is not None:
-            return getattr(self.functions[name], "type", None)
+        if self._types[name] is None:
+            raise self.error(
+                f"the type of {name!r} is needed before its body is known",
+                node,
+                "annotate the parameters and the result: -> R.Tensor(...)",
+            )
         return self._types[name]
 
     def options(self, node: ast.FunctionDef) -> dict[str, Any]:
@@ -156,7 +152,7 @@ class ModuleParser(FunctionParser):
             return {}
         return {item.arg: self.eval(item.value) for item in call.keywords if item.arg is not None}
 
-    def _parse(self, node: ast.FunctionDef) -> BaseFunc:
+    def _parse(self, node: ast.FunctionDef) -> BaseFunc | None:
         return parse_definition(
             self, node, self.source, self.environment, self.options(node), self.diagnostics
         )
@@ -171,7 +167,10 @@ def dialect(node: ast.FunctionDef | ast.ClassDef) -> str | None:
     return None
 
 
-_DIALECTS: dict[str, Callable[..., BaseFunc]] = {"tir": parse_prim_func, "relax": parse_function}
+_DIALECTS: dict[str, Callable[..., BaseFunc | None]] = {
+    "tir": parse_prim_func,
+    "relax": parse_function,
+}
 
 
 def parse_definition(
@@ -181,8 +180,8 @@ def parse_definition(
     environment: Environment,
     options: Mapping[str, Any],
     diagnostics: Diagnostics,
-) -> BaseFunc:
-    """One function of either dialect."""
+) -> BaseFunc | None:
+    """One function of either dialect; None if it has errors, which are reported."""
     parse = _DIALECTS.get(dialect(node) or "")
     if parse is None:
         shown = ", ".join(f"@{ast.unparse(item)}" for item in node.decorator_list) or "no decorator"

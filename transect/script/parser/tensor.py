@@ -12,8 +12,19 @@ from typing import Any
 
 import numpy as np
 
-from transect.ir.dtype import HANDLE, DType
-from transect.ir.expr import Expr, Pointer, Range, Var, as_expr, const, promote
+from transect.ir.dtype import HANDLE, VOID, DType, as_dtype
+from transect.ir.expr import (
+    Call,
+    Expr,
+    GlobalVar,
+    Pointer,
+    Range,
+    StringImm,
+    Var,
+    as_expr,
+    const,
+    promote,
+)
 from transect.script import directives as d
 from transect.script.axes import make_range
 from transect.script.intrinsics import call_intrinsic
@@ -23,7 +34,9 @@ from transect.script.parser.evaluate import Environment, FormattedText
 from transect.script.parser.function import FunctionParser
 from transect.script.parser.source import Source
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
+from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.intrinsics import INTRINSICS
+from transect.tir.op import pointer_argument
 from transect.tir.stmt import (
     Allocate,
     AllocateConst,
@@ -73,6 +86,47 @@ class TensorParser(FunctionParser):
             ast.Return: self._return,
             ast.Pass: lambda node: [],
         }
+
+    # --- evaluation -------------------------------------------------------------------------
+
+    def call(self, function: Any, args: list[Any], keywords: dict[str, Any], node: ast.Call) -> Any:
+        if isinstance(function, GlobalVar):
+            return self.call_function(function, args, keywords, node)
+        return super().call(function, args, keywords, node)
+
+    def call_function(
+        self, callee: GlobalVar, args: list[Any], keywords: dict[str, Any], node: ast.AST
+    ) -> Expr:
+        """`cls.f(A, n)`: a buffer passes its pointer; where all parameters are given and nothing
+        else, the values of the callee's symbolic dimensions follow from the buffers."""
+        dtype = as_dtype(keywords.get("dtype", VOID))
+        terms = [
+            pointer_argument(item) if isinstance(item, Buffer) else as_term(item) for item in args
+        ]
+        function = (
+            None
+            if self.environment.module is None
+            else self.environment.module.function(callee.name)
+        )
+        if isinstance(function, PrimFunc) and len(args) == len(function.params):
+            values: dict[Var, Expr] = {}
+            for param, given in zip(function.params, args, strict=True):
+                formal = function.buffer_map.get(param)
+                if formal is None or not isinstance(given, Buffer):
+                    continue
+                for dim, actual in zip(formal.shape, given.shape, strict=False):
+                    if isinstance(dim, Var):
+                        values.setdefault(dim, actual)
+            symbols = symbolic_vars(function)
+            missing = [var.name for var in symbols if var not in values]
+            if missing:
+                raise self.error(
+                    f"{callee.name!r} needs values for {', '.join(missing)}",
+                    node,
+                    "give them after the arguments",
+                )
+            terms += [values[var] for var in symbols]
+        return Call(callee, tuple(terms), dtype)
 
     # --- suites -----------------------------------------------------------------------------
 
@@ -612,6 +666,11 @@ class TensorParser(FunctionParser):
 def as_body(stmts: list[Stmt]) -> Stmt:
     """Statements of a suite as one: a sequence unless there is exactly one."""
     return stmts[0] if len(stmts) == 1 else SeqStmt(tuple(stmts))
+
+
+def as_term(value: Any) -> Expr:
+    """An argument of a call."""
+    return StringImm(value) if isinstance(value, str) else as_expr(value)
 
 
 def _kind(value: Any) -> str:
