@@ -6,13 +6,14 @@ entry. What does not pass the tests goes to the slow call of `model.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from transect.runtime.dimension import check_formula, names_in, rename
-from transect.runtime.signature import Result, Signature
+from transect.runtime.signature import Dimension, Parameter, Result, Signature
 
 
 def shape_functions(signature: Signature) -> list[Callable[..., tuple[int, ...]]]:
@@ -26,36 +27,78 @@ def shape_functions(signature: Signature) -> list[Callable[..., tuple[int, ...]]
     return functions
 
 
-def array_call(
-    signature: Signature,
-    guards: Sequence[tuple[str, Any] | None],
-    empty: Callable[..., Any],
-    entry: Callable[..., Any],
-    slow: Callable[..., Any],
-) -> Callable[..., Any]:
-    """The call of `entry` with numpy arrays as they are; `slow` where the guards do not hold.
+@dataclass(frozen=True)
+class ArrayKind:
+    """A library's arrays, and when one of them can be passed on as it is.
 
-    guards: for each parameter ("tensor", dtype) if a numpy array of that dtype can be passed on
-    as it is, None if the long way is always needed.
+    array: the exact class. dtype: the library's object for a dtype's name, None if it has none.
+    test: source of a condition on the array `{0}`. empty: source that makes an array of shape
+    `{0}` and dtype `{1}`. names: what these sources refer to.
+    """
+
+    array: type[Any]
+    dtype: Callable[[str], Any]
+    test: str
+    empty: str
+    names: Mapping[str, Any]
+
+
+def _numpy_dtype(name: str) -> Any:
+    """The dtype if it is one of numpy's own, which are all that numpy exports."""
+    try:
+        found = np.dtype(name)
+    except TypeError:
+        return None
+    return found if found.isbuiltin == 1 else None
+
+
+# carray: contiguous, aligned and writeable. A read-only array needs another protocol.
+NUMPY = ArrayKind(
+    np.ndarray, _numpy_dtype, "{0}.flags.carray", "empty({0}, {1})", {"empty": np.empty}
+)
+
+
+def torch_kind(torch: Any) -> ArrayKind:
+    """The tensors of torch."""
+    return ArrayKind(
+        torch.Tensor,
+        lambda name: getattr(torch, name, None),
+        "{0}.layout is strided and not {0}.requires_grad and not {0}.is_meta"
+        " and {0}.is_contiguous() and not {0}.is_neg()",
+        "empty({0}, dtype={1})",
+        {"empty": torch.empty, "strided": torch.strided},
+    )
+
+
+def array_call(
+    signature: Signature, kind: ArrayKind, entry: Callable[..., Any], slow: Callable[..., Any]
+) -> Callable[..., Any]:
+    """The call of `entry` with arrays of `kind` as they are; `slow` where one does not fit.
+
+    `slow` itself if the signature needs more than passing and allocating arrays.
     """
     destinations = [output for output in signature.outputs if output.kind == "destination"]
-    kinds = [np.dtype(output.dtype) if _builtin(output.dtype) else None for output in destinations]
-    owned = len(signature.outputs) - len(destinations)
-    mutating = any(parameter.mutated for parameter in signature.parameters)
-    if owned or mutating or None in kinds or any(guard is None for guard in guards):
+    simple = len(destinations) == len(signature.outputs) and all(
+        map(_is_simple, signature.parameters)
+    )
+    inputs = [kind.dtype(str(parameter.dtype)) for parameter in signature.parameters]
+    made = [kind.dtype(str(output.dtype)) for output in destinations]
+    if not simple or None in inputs or None in made:
         return slow
-    scope: dict[str, Any] = {"empty": empty, "entry": entry, "slow": slow, "ndarray": np.ndarray}
+    scope: dict[str, Any] = {**kind.names, "entry": entry, "slow": slow, "array": kind.array}
     arguments = [f"a{i}" for i in range(len(signature.parameters))]
     dimensions = signature.dimensions()
-    used = sorted({number for number, _ in dimensions.values()})
+    used = {number for number, _ in dimensions.values()}
     lines = [f"def call({', '.join(arguments)}):"]
     tests: list[str] = []
-    for i, guard in enumerate(guards):
-        scope[f"dtype{i}"] = guard[1] if guard is not None else None
-        # Identity of dtypes: numpy keeps one object for each of its own in native byte order.
-        tests.append(f"type(a{i}) is ndarray and a{i}.dtype is dtype{i} and a{i}.flags.carray")
+    for i, (parameter, dtype) in enumerate(zip(signature.parameters, inputs, strict=True)):
+        scope[f"dtype{i}"] = dtype
+        # Dtypes are compared by identity: each library keeps one object for each of its own.
+        tests.append(
+            f"type(a{i}) is array and a{i}.dtype is dtype{i} and {kind.test.format(f'a{i}')}"
+        )
         if i in used:
-            tests.append(f"len(s{i} := a{i}.shape) == {len(signature.parameters[i].shape or ())}")
+            tests.append(f"len(s{i} := a{i}.shape) == {len(parameter.shape or ())}")
     if tests:
         lines += [
             f"    if not ({' and '.join(tests)}):",
@@ -63,21 +106,15 @@ def array_call(
         ]
     # Dimensions are renamed, so that no name from outside meets the names used here.
     renamed = {name: f"d{k}" for k, name in enumerate(dimensions)}
-    needed = {
-        name
-        for output in destinations
-        for dimension in output.shape or ()
-        if isinstance(dimension, str)
-        for name in names_in(check_formula(dimension, dimensions))
-    }
+    needed = {name for output in destinations for name in _needed(output.shape or (), dimensions)}
     for name, (number, axis) in dimensions.items():
         if name in needed:
             lines.append(f"    {renamed[name]} = s{number}[{axis}]")
     outputs: list[str] = []
-    for k, (output, kind) in enumerate(zip(destinations, kinds, strict=True)):
-        scope[f"kind{k}"] = kind
+    for k, (output, dtype) in enumerate(zip(destinations, made, strict=True)):
+        scope[f"made{k}"] = dtype
         shape = _shape_source(output.shape or (), list(dimensions), renamed)
-        lines.append(f"    y{k} = empty({shape}, kind{k})")
+        lines.append(f"    y{k} = {kind.empty.format(shape, f'made{k}')}")
         outputs.append(f"y{k}")
     lines.append(f"    entry({', '.join(arguments + outputs)})")
     lines.append(f"    return {_result_source(signature.result, outputs)}")
@@ -85,11 +122,22 @@ def array_call(
     return scope["call"]
 
 
-def _builtin(name: str | None) -> bool:
-    try:
-        return name is not None and np.dtype(name).isbuiltin == 1
-    except TypeError:
-        return False
+def _is_simple(parameter: Parameter) -> bool:
+    return (
+        parameter.kind == "tensor"
+        and parameter.dtype is not None
+        and parameter.shape is not None
+        and not parameter.mutated
+    )
+
+
+def _needed(shape: Sequence[Dimension], names: Iterable[str]) -> set[str]:
+    return {
+        name
+        for dimension in shape
+        if isinstance(dimension, str)
+        for name in names_in(check_formula(dimension, names))
+    }
 
 
 def _evaluate(source: str, scope: dict[str, Any]) -> Any:

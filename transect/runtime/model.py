@@ -23,7 +23,8 @@ from transect.runtime.arrays import (
     to_tensor,
     torch_module,
 )
-from transect.runtime.call_source import array_call, shape_functions
+from transect.runtime.call_source import NUMPY as NUMPY_KIND
+from transect.runtime.call_source import array_call, shape_functions, torch_kind
 from transect.runtime.functions import explained
 from transect.runtime.signature import Output, Result, Signature, describe
 from transect.support.errors import InputError, InputTypeError
@@ -58,10 +59,8 @@ class CompiledModel:
         self._names = tuple(parameter.name for parameter in signature.parameters)
         self._count = len(self._names)
         self._shapes = shape_functions(signature)
-        self._numpy_call = array_call(
-            signature, _numpy_guards(signature), np.empty, entry, self._slow
-        )
-        self._call: Callable[..., Any] = self._numpy_call
+        self._call = array_call(signature, NUMPY_KIND, entry, self._other)
+        self._torch_call: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **named: Any) -> Any:
         """Run the program once. Raises InputError or InputTypeError for arguments that cannot be
@@ -101,6 +100,16 @@ class CompiledModel:
         if missing:
             raise InputError(f"missing inputs: {', '.join(map(repr, missing))}", notes=[takes])
         return (*args, *(named[name] for name in self._names[len(args) :]))
+
+    def _other(self, *args: Any) -> Any:
+        """The call for arguments that are not all numpy arrays that fit."""
+        if not args or not is_torch(args[0]):
+            return self._slow(*args)
+        if self._torch_call is None:
+            self._torch_call = array_call(
+                self.signature, torch_kind(torch_module()), self.entry, self._slow
+            )
+        return self._torch_call(*args)
 
     def _slow(self, *args: Any) -> Any:
         """The call for arguments of any accepted kind."""
@@ -166,25 +175,6 @@ def _structure(result: Result, outputs: list[Any]) -> Any:
     if isinstance(result, int):
         return outputs[result]
     return tuple(_structure(item, outputs) for item in result)
-
-
-def _numpy_guards(signature: Signature) -> list[tuple[str, Any] | None]:
-    """For each parameter what makes an argument fit without a conversion: see `array_call`."""
-    guards: list[tuple[str, Any] | None] = []
-    for parameter in signature.parameters:
-        fits = None
-        if (
-            parameter.kind == "tensor"
-            and parameter.dtype is not None
-            and parameter.shape is not None
-        ):
-            try:
-                fits = np.dtype(parameter.dtype)
-            except TypeError:
-                fits = None
-        # numpy exports only its own dtypes; those of ml_dtypes take the long way.
-        guards.append(("tensor", fits) if fits is not None and fits.isbuiltin == 1 else None)
-    return guards
 
 
 def _result_kind(args: Sequence[Any]) -> str | None:
