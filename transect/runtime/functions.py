@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import re
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -24,7 +25,7 @@ from transect.runtime.arrays import (
     to_numpy,
     to_tensor,
 )
-from transect.support.errors import InputError
+from transect.support.errors import InputError, InputTypeError
 
 
 def register_function(
@@ -44,10 +45,13 @@ def register_function(
 
     An exception reaches the caller of the model as the same object.
 
-    Returns `function`. Raises InputError for a name that is taken, unless `override`.
+    Returns `function`. Raises InputError for a name that is taken, unless `override`,
+    and InputTypeError for what cannot be called.
     """
     if function is None:
         return functools.partial(register_function, name, raw=raw, override=override)
+    if not callable(function):
+        raise InputTypeError(f"{name!r}: a {type(function).__name__} cannot be called")
     if not override and tvm_ffi.get_global_func(name, allow_missing=True) is not None:
         raise InputError(
             f"a function {name!r} is registered already", remedy="pass override=True to replace it"
@@ -74,6 +78,23 @@ def remove_function(name: str) -> None:
     """Forget the registered function `name`. Programs that looked it up already keep it."""
     get_function(name)
     tvm_ffi.registry.remove_global_func(name)
+
+
+def print_values(template: str, *values: Any) -> None:
+    """Write values to standard output, put into `template` if that is not empty."""
+    text = template.format(*values) if template else " ".join(map(str, values))
+    sys.stdout.write(text + "\n")
+
+
+BUILTIN: dict[str, Callable[..., Any]] = {"transect.print": print_values}
+"""What compiled programs call without anyone having registered it."""
+
+
+def provide_builtin() -> None:
+    """Register the functions of BUILTIN that nobody has registered. Safe to repeat."""
+    for name, function in BUILTIN.items():
+        if tvm_ffi.get_global_func(name, allow_missing=True) is None:
+            register_function(name, function, override=True)
 
 
 # --- values -----------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import tvm_ffi
 
+from transect.runtime.functions import provide_builtin
 from transect.runtime.model import CompiledModel
 from transect.runtime.signature import Signature
 
@@ -23,6 +24,7 @@ class LoadedModule(Protocol):
 
 def load_function(module: LoadedModule, name: str) -> tvm_ffi.Function:
     """The function `name` of a loaded module; it keeps the module alive."""
+    provide_builtin()
     address = module.address(ENTRY_PREFIX + name)
     return tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=module)
 
