@@ -257,7 +257,11 @@ class ContractionRule(ScheduleRule):
         for loop in init_loops[:-1]:
             sch.unroll(loop)
         sch.vectorize(init_loops[-1])
+        # Constant indices everywhere let the accumulators live in registers.
         self._vectorize_last(sch, copy, lanes)
+        for loop in sch.get_loops(copy)[len(nest) :]:
+            if sch.get(loop).kind == "serial":
+                sch.unroll(loop)
         if parallel:
             together = [*outer, columns]
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)

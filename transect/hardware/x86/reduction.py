@@ -12,7 +12,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
-from transect.ir.expr import Expr, Var
+from transect.ir.expr import Expr, Var, as_int
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
@@ -83,13 +83,15 @@ class RowReductionRule(ScheduleRule):
             inlined |= set(inline_producers(sch, info, block, self.inline_limit))
         order: list[BlockRV] = []
         partial: list[BlockRV] = []
+        final: list[BlockRV] = []
         for name in (name for name in info.pending if name not in inlined):
             block = sch.get_block(name)
             if info.kind(name) is PatternKind.REDUCTION:
                 parts = self._partial(sch, info.site(name), block, target)
-                order.append(parts)
-                partial.append(parts)
-                done.append(sch.get(parts).name)
+                order += parts
+                partial += parts
+                final.append(block)
+                done += [sch.get(part).name for part in parts]
             order.append(block)
         rows = self._row_loops(sch, order[-1])
         if rows:
@@ -104,16 +106,23 @@ class RowReductionRule(ScheduleRule):
             loops = sch.get_loops(block)[1 if rows else 0 :]
             if block in partial:
                 self._lanes(sch, block, loops, target.lanes(dtype))
-            elif loops and sch.get(block).init is None:
+            elif block in final:
+                # The lanes of one vector, at constant indices.
+                sch.decompose_reduction(block, loops[-1])
+                sch.unroll(loops[-1])
+            elif loops:
                 vectorize_loop(sch, loops[-1], target.lanes(dtype))
         return tuple(done)
 
-    def _partial(self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target) -> BlockRV:
-        """Partial results in vectors: the reduction with a last spatial dimension of lanes."""
+    def _partial(
+        self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target
+    ) -> list[BlockRV]:
+        """Partial results: in several vectors, and in one vector where there were several."""
         answer = sch.sample(self._width_site(site, sch.subject, target))
         width = answer.parameters["width"]
         assert isinstance(width, int)
-        lanes = width * target.lanes(site.block.writes[0].buffer.dtype)
+        vector = target.lanes(site.block.writes[0].buffer.dtype)
+        lanes = width * vector
         axis = last_axis(site.block)
         assert axis is not None
         position = site.block.iter_vars.index(axis)
@@ -126,7 +135,11 @@ class RowReductionRule(ScheduleRule):
         sch.pad_domain(block, multiples)
         loop = sch.get_loops(block)[position]
         _, lane = sch.split(loop, [None, lanes])
-        return sch.rfactor(lane, axis=-1)
+        parts = [sch.rfactor(lane, axis=-1)]
+        if width > 1:
+            _, lane = sch.split(sch.get_loops(block)[-1], [None, vector])
+            parts.append(sch.rfactor(lane, axis=-1))
+        return parts
 
     def _row_loops(self, sch: Schedule, final: BlockRV) -> list[LoopRV]:
         """The loops of the last block over rows: all but that over a row's elements."""
@@ -144,9 +157,16 @@ class RowReductionRule(ScheduleRule):
         sch.reorder(*steps, vectors, inner)
         init = sch.decompose_reduction(block, steps[0] if steps else vectors)
         sch.set_scope(block, 0, "local")
+        if self._few(sch, steps):
+            for step in steps:
+                sch.unroll(step)
         for nest in ([vectors, inner], sch.get_loops(init)[-2:]):
             sch.unroll(nest[0])
             sch.vectorize(nest[1])
+
+    def _few(self, sch: Schedule, loops: list[LoopRV]) -> bool:
+        extents = [as_int(sch.get(loop).extent) for loop in loops]
+        return all(extent is not None and extent <= max(self.widths) for extent in extents)
 
     def _is_lane(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
         """Whether a loop runs over the partial results: the block's only spatial one left."""
