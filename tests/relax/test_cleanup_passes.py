@@ -41,7 +41,7 @@ def test_normalize_binds_nested_calls_and_joins_nested_sequences():
     module = graph([("x", tensor(N))], lambda b, v: b.emit_output(v)).with_function("main", nested)
     expected = graph(
         [("x", tensor(N))],
-        lambda b, v: b.emit(Exp()(b.emit(Tanh()(b.emit(Exp()(v)))))),
+        lambda b, v: b.emit(Exp()(b.emit(b.emit(Tanh()(b.emit(Exp()(v))))))),
         dataflow=False,
         private=True,
     )

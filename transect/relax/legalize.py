@@ -15,9 +15,8 @@ from typing import Any, Protocol, runtime_checkable
 from transect.ir.dtype import DType
 from transect.ir.expr import Expr, Var
 from transect.ir.term import attribute_key
-from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type
+from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
 from transect.relax import expr as rx
-from transect.relax.block_builder import call_tir_type
 from transect.relax.shapes import substitute_type, type_vars
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import Buffer
@@ -89,11 +88,16 @@ def legalize(op: rx.Op, types: Sequence[Type]) -> Legalized | None:
     renaming = _canonical_vars(types)
     canonical = tuple(substitute_type(kind, renaming) for kind in types)
     function = _write_loops(OpKey(op), canonical)
-    back = {new: old for old, new in renaming.items() if isinstance(new, Var)}
+    back: dict[Var, Expr] = {new: old for old, new in renaming.items() if isinstance(new, Var)}
     scalars = [param for param in function.params if param not in function.buffer_map]
     tir_vars = tuple(back[scalar] for scalar in scalars)
-    tensors = [kind for kind in types for kind in flat_tensors(kind)]
-    out_type = call_tir_type(function, tensors, tir_vars, op.name)
+    count = sum(1 for kind in types for _ in flat_tensors(kind))
+    results = [
+        substitute_type(tensor_type(buffer.shape, buffer.dtype), back)
+        for buffer in function.buffers[count:]
+    ]
+    tensors = tuple(kind for kind in results if isinstance(kind, TensorType))
+    out_type = tensors[0] if len(tensors) == 1 else TupleType(tensors)
     return Legalized(function, out_type, tir_vars)
 
 
