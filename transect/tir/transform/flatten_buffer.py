@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,8 +27,8 @@ class FlattenBuffer(FunctionPass):
     """Compute the offsets of accesses.
 
     Requires a function without blocks. Leaves accesses with one index each, counted in elements
-    from the buffer's pointer (strides and offset included), and one-dimensional allocations. The
-    function's buffer_map stays as it was: it describes the arguments; the body declares flat
+    from the buffer's pointer (strides and offset included), and allocations of constant size
+    one-dimensional. The function's buffer_map stays as it was: it describes the arguments; the body declares flat
     buffers over the same pointers. Buffers with axis separators stay as they are.
     """
 
@@ -114,9 +115,9 @@ class _Flatten(StmtRewriter):
         return stmt if stmt.buffer.axis_separators else replace(stmt, buffer=self.flat(stmt.buffer))
 
     def visit_allocate(self, stmt: Allocate) -> Stmt:
-        if len(stmt.extents) == 1:
+        sizes = [as_int(extent) for extent in stmt.extents]
+        known = [size for size in sizes if size is not None]
+        if len(known) == 1 or len(known) < len(sizes):
+            # Products of sizes that only the run knows are left to code that checks for overflow.
             return stmt
-        total: Expr = as_expr(1, INDEX)
-        for extent in stmt.extents:
-            total = extent if as_int(total) == 1 else total * extent
-        return replace(stmt, extents=(total,))
+        return replace(stmt, extents=(IntImm(math.prod(known)),))
