@@ -225,12 +225,16 @@ class _Rewrite(Rewriter):
         self.arenas: dict[ArenaKey, rx.Var] = {}
 
     def rewrite_block(self, block: rx.BindingBlock) -> None:
-        """The arenas of the body are made in a block of their own, ahead of all others."""
-        if not self.arenas:
-            for key in self.layouts:
-                if key[:2] == (0, 0):
-                    self._make_arena(key)
+        """The arenas of the body are made before everything else: ahead of a dataflow block, or
+        at the start of another one, as two blocks of that kind in a row are one."""
+        if block.dataflow:
+            self._make_early_arenas()
         super().rewrite_block(block)
+
+    def _make_early_arenas(self) -> None:
+        for key in self.layouts:
+            if key[:2] == (0, 0) and key not in self.arenas:
+                self._make_arena(key)
 
     def _make_arena(self, key: ArenaKey) -> None:
         size = rx.shape_expr(self.layouts[key].size)
@@ -239,6 +243,7 @@ class _Rewrite(Rewriter):
 
     def rewrite_binding(self, binding: rx.Binding) -> None:
         """A call whose outputs have places writes into tensors made there."""
+        self._make_early_arenas()
         value = binding.value
         if not isinstance(binding, rx.VarBinding) or not isinstance(value, rx.Call):
             super().rewrite_binding(binding)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tvm_ffi
 
 from transect.ir.dtype import as_dtype
 from transect.support.errors import ExecutionError
@@ -26,9 +27,11 @@ _TYPE_INDEX: tuple[tuple[type[Any], int], ...] = (
     (np.floating, 3),
     (Pointer, 4),
     (np.ndarray, 70),
+    (tvm_ffi.Tensor, 70),
     (str, 65),
     (tuple, 69),
     (list, 71),
+    (tvm_ffi.Array, 71),
 )
 """Python type -> type index of the tvm-ffi C ABI (TVMFFITypeIndex); a list is an ffi.Array."""
 
@@ -45,8 +48,8 @@ class AnyList:
 
 def as_tensor(value: Value) -> Array:
     """A numpy array over the same data. Raises ExecutionError for what is no tensor."""
-    if isinstance(value, np.ndarray):
-        return value
+    if type(value) is np.ndarray:
+        return value  # pyright: ignore[reportUnknownVariableType]
     if hasattr(value, "__dlpack__"):
         return np.from_dlpack(value)
     raise ExecutionError(f"expected a tensor, got {type(value).__name__}")
