@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from transect.ir.dtype import FLOAT32
+from transect.ir.dtype import FLOAT32, DType, as_dtype
 from transect.ir.expr import Expr, ExprLike, as_expr
 from transect.ir.function import IRModule
 from transect.ir.structural import structural_mismatch
@@ -17,8 +17,8 @@ from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 
 
-def tensor(*shape: ExprLike, dtype: object = FLOAT32) -> TensorType:
-    return tensor_type(tuple(as_expr(dim) for dim in shape), dtype)
+def tensor(*shape: ExprLike, dtype: DType | str = FLOAT32) -> TensorType:
+    return tensor_type(tuple(as_expr(dim) for dim in shape), as_dtype(dtype))
 
 
 def graph(

@@ -21,7 +21,7 @@ from transect.relax.interpret import Interpreter
 from transect.relax.legalize import has_decomposition, has_loops, legalize
 from transect.relax.visit import Rewriter, direct_bindings, free_vars, graph_functions, operands
 from transect.tir.function import PrimFunc
-from transect.tir.stmt import Block
+from transect.tir.stmt import Block, BlockRealize
 from transect.tir.visit import walk_stmts
 from transect.transform.base import Context, Pass
 
@@ -173,8 +173,9 @@ def call_work(call: rx.Call, module: IRModule) -> int | None:
 
 def _iterations(function: PrimFunc) -> int | None:
     total = 0
+    root = function.body.block if isinstance(function.body, BlockRealize) else None
     for stmt in walk_stmts(function.body):
-        if isinstance(stmt, Block):
+        if isinstance(stmt, Block) and stmt is not root:
             extents = [as_int(item.dom.extent) for item in stmt.iter_vars]
             if any(extent is None for extent in extents):
                 return None
