@@ -26,8 +26,9 @@ class ScheduleKernels(Pass):
     rules: tried in order, as long as blocks are left; the first that matches and applies takes its
     blocks. planner: answers the choices; by default one with the context's policy and plan.
     Requires PrimFuncs at the block level. Leaves those with the attribute "tir.is_scheduled", and
-    whatever is not made of plain loop nests, as they are; the others get that attribute and
-    "tir.schedule_rules", the names of the rules that applied.
+    whatever is not made of plain loop nests, as they are; the others get that attribute,
+    "tir.schedule_rules", the names of the rules that applied, and "tir.schedule_refusals": why
+    rules that match did not apply.
     """
 
     rules: Sequence[ScheduleRule]
@@ -57,8 +58,9 @@ def schedule_function(
         func, decide=planner.choose, subject=subject_of(func), target=str(context.target)
     )
     applied: list[str] = []
+    refused: list[str] = []
     while info.pending:
-        done = _first_that_applies(sch, info, rules, context, applied)
+        done = _first_that_applies(sch, info, rules, context, applied, refused)
         if done is None:
             break
         sch, handled = done
@@ -68,9 +70,11 @@ def schedule_function(
         if len(pending) >= len(info.pending):
             break  # A rule that takes nothing would be asked for ever.
         info = replace(info, func=sch.func, sites=sites, pending=pending)
+    reasons = {"tir.schedule_refusals": tuple(refused)} if refused else {}
     if not applied:
-        return func
-    return sch.func.with_attrs(**{SCHEDULED: True, "tir.schedule_rules": tuple(applied)})
+        return func.with_attrs(**reasons) if refused else func
+    rules_applied = {SCHEDULED: True, "tir.schedule_rules": tuple(applied)}
+    return sch.func.with_attrs(**rules_applied, **reasons)
 
 
 def _first_that_applies(
@@ -79,6 +83,7 @@ def _first_that_applies(
     rules: Sequence[ScheduleRule],
     context: Context,
     applied: list[str],
+    refused: list[str],
 ) -> tuple[Schedule, tuple[str, ...]] | None:
     for rule in rules:
         if not rule.matches(info):
@@ -86,9 +91,9 @@ def _first_that_applies(
         attempt = sch.copy()
         try:
             handled = rule.apply(attempt, info, context.target)
-        except ScheduleError:
-            # The program turned out not to allow it: the next rule is for more general programs,
-            # and the attribute says which one it was in the end.
+        except ScheduleError as error:
+            # The program turned out not to allow it: the next rule is for more general programs.
+            refused.append(f"{rule.name}: {error.message}")
             continue
         applied.append(rule.name)
         return attempt, handled

@@ -238,10 +238,12 @@ class ContractionRule(ScheduleRule):
         columns, vector, lane = sch.split(loops[column], [None, vectors, lanes])
         inner: list[LoopRV] = []
         nest: list[LoopRV] = [*outer, columns]
-        if row is not None:
+        if row is not None and rows > 1:
             row_tiles, unrolled = sch.split(loops[row], [None, rows])
             nest.append(row_tiles)
             inner.append(unrolled)
+        elif row is not None:
+            nest.append(loops[row])
         inner += [vector, lane]
         sch.reorder(*nest, *reduced, *inner)
         sch.reverse_compute_at(copy, nest[-1])

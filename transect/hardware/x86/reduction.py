@@ -153,16 +153,18 @@ class RowReductionRule(ScheduleRule):
         """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
         lane = next(loop for loop in loops if self._is_lane(sch, block, loop))
         steps = [loop for loop in loops if loop is not lane]
-        vectors, inner = sch.split(lane, [None, lanes])
-        sch.reorder(*steps, vectors, inner)
-        init = sch.decompose_reduction(block, steps[0] if steps else vectors)
+        several = as_int(sch.get(lane).extent) != lanes
+        inner = sch.split(lane, [None, lanes]) if several else [lane]
+        sch.reorder(*steps, *inner)
+        init = sch.decompose_reduction(block, steps[0] if steps else inner[0])
         sch.set_scope(block, 0, "local")
         if self._few(sch, steps):
             for step in steps:
                 sch.unroll(step)
-        for nest in ([vectors, inner], sch.get_loops(init)[-2:]):
-            sch.unroll(nest[0])
-            sch.vectorize(nest[1])
+        for nest in (inner, sch.get_loops(init)[-len(inner) :]):
+            for loop in nest[:-1]:
+                sch.unroll(loop)
+            sch.vectorize(nest[-1])
 
     def _few(self, sch: Schedule, loops: list[LoopRV]) -> bool:
         extents = [as_int(sch.get(loop).extent) for loop in loops]
