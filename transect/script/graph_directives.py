@@ -16,6 +16,25 @@ from transect.script.axes import as_items, scalar_dtype
 from transect.script.directives import ScalarName
 from transect.support.errors import InputTypeError
 
+DESTINATION_CALLS = (
+    "call_tir",
+    "call_tir_inplace",
+    "call_dps_packed",
+    "dist.call_tir",
+    "dist.call_tir_local_view",
+)
+"""Operators called with a function, its inputs as a tuple, and the type of what it writes."""
+PACKED_CALLS = ("call_packed", "call_pure_packed", "call_inplace_packed")
+"""Operators called with a function and its arguments."""
+TUPLE_CALLS = (
+    "call_builtin_with_ctx",
+    "make_closure",
+    "invoke_closure",
+    "invoke_pure_closure",
+    "vm.call_tir_dyn",
+)
+"""Operators called with a function and its arguments as a tuple."""
+
 
 class TypeSpec:
     """Base of the descriptions of types: strings in them name symbolic dimensions."""

@@ -6,8 +6,8 @@ Every operator of `relax.op` (R.add, R.nn.softmax, …) is a name of this module
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+import typing
+from collections import abc
 
 import numpy as np
 
@@ -26,7 +26,9 @@ from transect.support.errors import InputTypeError
 # --- functions ------------------------------------------------------------------------------
 
 
-def function(function: Callable[..., Any] | None = None, **options: Any) -> Any:
+def function(
+    function: abc.Callable[..., typing.Any] | None = None, **options: typing.Any
+) -> typing.Any:
     """Decorator: parse a Python function as a graph function.
 
     private: do not export it. pure: calls have no effect; found out from the body if not given.
@@ -37,7 +39,7 @@ def function(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     return decorate("relax", function, options, caller)
 
 
-def func_attr(attrs: Mapping[str, Any]) -> d.Attributes:
+def func_attr(attrs: abc.Mapping[str, typing.Any]) -> d.Attributes:
     """Attributes of the function."""
     return d.Attributes("function", attrs)
 
@@ -52,12 +54,12 @@ def bindings() -> g.BindingsFrame:
     return g.BindingsFrame()
 
 
-def output(*values: Any) -> g.OutputDirective:
+def output(*values: typing.Any) -> g.OutputDirective:
     """The variables of a dataflow block that are visible outside of it."""
     return g.OutputDirective(values)
 
 
-def match_cast(value: Any, type: Any) -> g.MatchCastSpec:
+def match_cast(value: typing.Any, type: typing.Any) -> g.MatchCastSpec:
     """`y = R.match_cast(x, type)`: check at run time that x is of a type; binds its new variables."""
     return g.MatchCastSpec(value, type)
 
@@ -69,10 +71,11 @@ DTensor = g.DTensorName()
 Shape = g.ShapeName()
 Prim = g.PrimName()
 Tuple = g.TupleName()
-Object = g.ObjectName()
+Object = Any = g.ObjectName()
+Callable = g.CallableName()
 
 
-def device_mesh(shape: Sequence[int], device_ids: Any) -> DeviceMesh:
+def device_mesh(shape: abc.Sequence[int], device_ids: typing.Any) -> DeviceMesh:
     """A mesh of devices. device_ids: as many as the shape has elements, or a range of them."""
     sizes = tuple(shape)
     if hasattr(device_ids, "extent"):
@@ -88,7 +91,9 @@ def device_mesh(shape: Sequence[int], device_ids: Any) -> DeviceMesh:
 # --- values ---------------------------------------------------------------------------------
 
 
-def const(value: Any, dtype: Any = None, *, shape: Sequence[int] | None = None) -> rx.Constant:
+def const(
+    value: typing.Any, dtype: typing.Any = None, *, shape: abc.Sequence[int] | None = None
+) -> rx.Constant:
     """A constant tensor. A Python float is float32, an int is int64, unless `dtype` says else."""
     if isinstance(value, np.ndarray):
         array = value if dtype is None else value.astype(scalar_dtype(dtype).numpy, copy=False)
@@ -101,14 +106,14 @@ def const(value: Any, dtype: Any = None, *, shape: Sequence[int] | None = None) 
     return rx.constant(array if shape is None else array.reshape(tuple(shape)))
 
 
-def _converted(value: Any, dtype: np.dtype) -> np.ndarray:
+def _converted(value: typing.Any, dtype: np.dtype) -> np.ndarray:
     # By way of double where numpy does not convert Python numbers itself (bfloat16, float8).
     if dtype.kind == "V":
         return np.asarray(value, np.float64).astype(dtype)
     return np.asarray(value, dtype)
 
 
-def shape(values: Sequence[ExprLike]) -> rx.ShapeExpr:
+def shape(values: abc.Sequence[ExprLike]) -> rx.ShapeExpr:
     """A shape as a value."""
     return rx.shape_expr(*as_items(values))
 
@@ -126,7 +131,7 @@ def _string(value: str) -> rx.StringValue:
     return rx.StringValue(value, ObjectType())
 
 
-def dtype(value: Any) -> rx.DataTypeValue:
+def dtype(value: typing.Any) -> rx.DataTypeValue:
     """A dtype as a value."""
     return rx.DataTypeValue(as_dtype(value), ObjectType())
 
@@ -141,10 +146,8 @@ def TupleGetItem(value: rx.Value, index: int) -> rx.TupleGetItem:
     return rx.tuple_item(value, index)
 
 
-_SPECIAL: dict[str, Any] = {
+_SPECIAL: dict[str, typing.Any] = {
     # Names that this module needs for itself in their Python sense.
-    "Any": Object,
-    "Callable": g.CallableName(),
     "str": _string,
     # The older name of call_tir, and what is no operator but is parsed as one.
     "call_dps": g.OperatorName("call_dps"),
@@ -152,7 +155,7 @@ _SPECIAL: dict[str, Any] = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> typing.Any:
     if name in _SPECIAL:
         return _SPECIAL[name]
     return g.operator_name(name)

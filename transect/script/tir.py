@@ -19,19 +19,23 @@ from transect.ir.expr import (
     Expr,
     ExprLike,
     StringImm,
-    Var,
     as_expr,
-    cast,
     maximum,
     minimum,
     promote,
 )
+from transect.ir.expr import Var as _Var
+from transect.ir.expr import cast as _cast
+from transect.ir.expr import ceildiv as ceildiv
+from transect.ir.expr import truncdiv as truncdiv
+from transect.ir.expr import truncmod as truncmod
 from transect.script import directives as d
 from transect.script.axes import AxisNames, BufferName, LoopName, make_range, scalar_dtype
 from transect.script.entry import decorate
 from transect.script.intrinsics import call_intrinsic, find_intrinsic
 from transect.support.errors import InputError, InputTypeError
 from transect.target import Target, host_target
+from transect.tir import op
 from transect.tir.buffer import Buffer as _Buffer
 from transect.tir.buffer import BufferLoad as _BufferLoad
 from transect.tir.buffer import BufferRegion as _BufferRegion
@@ -61,8 +65,13 @@ def func_attr(attrs: Mapping[str, Any]) -> d.Attributes:
 
 def symbolic(*names: str, dtype: str = "int64") -> Any:
     """Symbolic dimensions: `n = T.symbolic("n")`, `n, m = T.symbolic("n", "m")`."""
-    variables = tuple(Var(name, dtype) for name in names)
+    variables = tuple(d.FreshVar(name, dtype) for name in names)
     return variables[0] if len(variables) == 1 else variables
+
+
+def Var(name: str, dtype: Any = "int64") -> d.FreshVar:
+    """`x = T.Var("x", "int64")`: a new variable."""
+    return d.FreshVar(name, scalar_dtype(dtype))
 
 
 # --- types ----------------------------------------------------------------------------------
@@ -227,7 +236,7 @@ def allocate(
     condition: Any = None,
     annotations: Mapping[str, Any] | None = None,
     *,
-    var: Var | None = None,
+    var: _Var | None = None,
 ) -> d.AllocateSpec:
     """Flat memory; the name it is assigned to is the pointer."""
     if condition is not None and condition is not True and condition is not ir.true():
@@ -237,7 +246,7 @@ def allocate(
 
 
 def allocate_const(
-    data: Any, dtype: Any, extents: Sequence[int], *, var: Var | None = None
+    data: Any, dtype: Any, extents: Sequence[int], *, var: _Var | None = None
 ) -> d.AllocateConstSpec:
     """Read-only memory that holds `data`."""
     return d.AllocateConstSpec(data, _dtype(dtype), tuple(extents), var)
@@ -259,7 +268,7 @@ def launch_thread(thread: d.EnvThread | str, extent: Any) -> d.LaunchThread:
     return d.LaunchThread(thread, extent)
 
 
-def LetStmt(value: Any, dtype: Any = None, *, var: Var | None = None) -> d.LetFrame:
+def LetStmt(value: Any, dtype: Any = None, *, var: _Var | None = None) -> d.LetFrame:
     """`with T.LetStmt(value) as x:` bind a value for the statements inside."""
     del dtype
     return d.LetFrame(value, var)
@@ -312,7 +321,27 @@ def floormod(a: ExprLike, b: ExprLike) -> Expr:
 def Cast(dtype: Any, value: ExprLike) -> Expr:
     """`value` converted to `dtype`; an expression is never folded away."""
     kind = _dtype(dtype)
-    return ir.Cast(kind, value) if isinstance(value, Expr) else cast(value, kind)
+    return ir.Cast(kind, value) if isinstance(value, Expr) else _cast(value, kind)
+
+
+def cast(value: ExprLike, dtype: Any) -> Expr:
+    """`value` converted to `dtype`; constants are converted at once."""
+    return _cast(value, _dtype(dtype))
+
+
+def min_value(dtype: Any) -> Expr:
+    """The smallest finite value of a dtype."""
+    return op.min_value(_dtype(dtype))
+
+
+def max_value(dtype: Any) -> Expr:
+    """The largest finite value of a dtype."""
+    return op.max_value(_dtype(dtype))
+
+
+def infinity(dtype: Any) -> Expr:
+    """The infinity of a float dtype, the largest value of another."""
+    return op.highest(_dtype(dtype))
 
 
 def Select(condition: Any, true_value: ExprLike, false_value: ExprLike) -> Expr:
@@ -424,11 +453,13 @@ def address_of(value: Any) -> Expr:
 
 def call_intrin(dtype: Any, name: str, *args: Any) -> Expr:
     """The call of the intrinsic `name` with any arguments."""
-    op = find_intrinsic(name.removeprefix("tir."))
-    if op is None:
+    found = find_intrinsic(name.removeprefix("tir."))
+    if found is None:
         raise InputError(f"no intrinsic {name!r}")
     return Call(
-        op, tuple(StringImm(a) if isinstance(a, str) else as_expr(a) for a in args), _dtype(dtype)
+        found,
+        tuple(StringImm(a) if isinstance(a, str) else as_expr(a) for a in args),
+        _dtype(dtype),
     )
 
 
@@ -441,7 +472,7 @@ def comm_reducer(combiner: Callable[..., Any], identity: Sequence[Any]) -> CommR
             f"a combiner of {len(names)} parameters with {len(start)} identities",
             remedy="two parameters for each identity",
         )
-    variables = [Var(name, start[i % len(start)].dtype) for i, name in enumerate(names)]
+    variables = [_Var(name, start[i % len(start)].dtype) for i, name in enumerate(names)]
     result = combiner(*variables)
     items: Sequence[Any] = result if isinstance(result, list | tuple) else (result,)  # pyright: ignore[reportUnknownVariableType]
     left, right = variables[: len(start)], variables[len(start) :]
@@ -476,11 +507,11 @@ def target(description: Any, host: Any = None) -> Target:
 
 
 def __getattr__(name: str) -> Any:
-    op = find_intrinsic(name)
-    if op is not None:
+    found = find_intrinsic(name)
+    if found is not None:
 
         def build(*args: Any, dtype: Any = None) -> Expr:
-            return call_intrinsic(op, args, None if dtype is None else _dtype(dtype))
+            return call_intrinsic(found, args, None if dtype is None else _dtype(dtype))
 
         build.__name__ = build.__qualname__ = name
         return build

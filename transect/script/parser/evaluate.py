@@ -243,24 +243,23 @@ class Evaluator:
                     raise Poisoned
                 return value
         try:
-            return self.localize(self.environment.find(node.id))
+            return self.localize(self.environment.find(node.id), node.id)
         except KeyError:
             raise self.error(
                 f"the name {node.id!r} is not defined", node, suggest(node.id, self.known_names())
             ) from None
 
-    def localize(self, value: Any) -> Any:
+    def localize(self, value: Any, name: str = "") -> Any:
         """A captured value with variables of this function in place of those of the Python program.
 
         Two functions that capture one symbolic variable get one each: they are bound separately.
         """
-        if isinstance(value, Var) and not isinstance(value, FreshVar):
+        if isinstance(value, Var):
             if value not in self.localized:
-                known = self.scopes[0].get(value.name)
+                label = name if isinstance(value, FreshVar) and name else value.name
+                known = self.scopes[0].get(label)
                 reuse = isinstance(known, Var) and known.dtype is value.dtype
-                self.localized[value] = (
-                    known if reuse else Var(value.name, value.dtype, value.pointer)
-                )
+                self.localized[value] = known if reuse else Var(label, value.dtype, value.pointer)
             return self.localized[value]
         if isinstance(value, Expr):
             return substitute(value, {var: self.localize(var) for var in free_vars((value,))})

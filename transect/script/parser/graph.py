@@ -61,7 +61,7 @@ class GraphParser(CallParser):
             ast.Assign: self._assign,
             ast.AnnAssign: self._annotated,
             ast.With: self._with,
-            ast.If: self._if,
+            ast.If: self._branch_statement,
             ast.Return: self._return,
             ast.FunctionDef: self._function,
             ast.Assert: self._assert,
@@ -336,7 +336,7 @@ class GraphParser(CallParser):
 
     # --- branches and results ---------------------------------------------------------------
 
-    def _if(self, node: ast.If) -> None:
+    def _branch_statement(self, node: ast.If) -> None:
         test = self.eval(node.test)
         if isinstance(test, Expr):
             test = self.operand(test, node.test)
@@ -397,7 +397,7 @@ class GraphParser(CallParser):
             kind = self.type(self.eval(node.annotation), node.annotation)
             value = self.eval(node.value)
         elif isinstance(node, ast.If):
-            self._if(node)
+            self._branch_statement(node)
             name = _result_name([node])
             found = self.result if name is None else self.scopes[-1][name]
             assert isinstance(found, rx.Value)

@@ -21,13 +21,15 @@ from transect.relax import call as rc
 from transect.relax import expr as rx
 from transect.relax.block_builder import call_tir_type
 from transect.relax.op import find_operator
+from transect.relax.op.layout import AxisMap
 from transect.script import graph_directives as g
 from transect.script.axes import as_items, scalar_dtype
 from transect.script.parser.diagnostics import suggest
-from transect.script.parser.graph_types import TypeParser
+from transect.script.parser.graph_types import TypeParser, find_device
 from transect.support.errors import InferenceError, InputError
 from transect.support.span import Spans
 from transect.tir.function import PrimFunc
+from transect.tir.index_map import IndexMap, index_map
 
 TYPE_KEYWORDS = ("out_sinfo", "out_ty", "out_type", "sinfo_args", "ty_args", "type_args")
 """The names under which types are given to a call, now and in the past."""
@@ -199,7 +201,23 @@ class CallParser(TypeParser):
             and named[len(operands) - 1] not in signature.required
         ):
             operands.pop()
-        return operands, {key: _attribute(value, attributes[key]) for key, value in fields.items()}
+        return operands, {
+            key: self.attribute_value(value, attributes[key]) for key, value in fields.items()
+        }
+
+    def attribute_value(self, value: Any, field: dataclasses.Field[Any]) -> Any:
+        """An attribute as the operator keeps it: constants of Python, dtypes as such."""
+        kind = str(field.type)
+        if "VDevice" in kind:
+            return find_device(self.environment, value)
+        if "AxisMap" in kind and value is not None:
+            if callable(value):
+                value = index_map(value, list(inspect.signature(value).parameters))
+            return AxisMap.of(value) if isinstance(value, IndexMap) else value
+        value = _constant(value)
+        if "DType" in kind and value is not None and not isinstance(value, list | tuple):
+            return scalar_dtype(value)
+        return value
 
     # --- calls of functions -----------------------------------------------------------------
 
@@ -329,7 +347,7 @@ class CallParser(TypeParser):
         operands = (
             [callee, inputs] if tir_vars is None else [callee, inputs, self.operand(tir_vars, node)]
         )
-        op = _DESTINATION[name](**fields)
+        op = find_operator("call_tir" if name == "call_dps" else name)(**fields)
         if isinstance(callee, rx.ExternFunc) and name in ("call_dps", "call_tir"):
             op = rc.CallDPSPacked()
         elif isinstance(op, rc.CallTIR | rc.CallTIRInplace):
@@ -388,7 +406,7 @@ class CallParser(TypeParser):
                 "sinfo_args= gives the result's type",
             )
         operands = [self.callee(args[0], node), *(self.operand(item, node) for item in args[1:])]
-        op = _PACKED[name](**fields)
+        op = find_operator(name)(**fields)
         return op(*operands, type_args=types, span=self.source.span(node))
 
     def call_with_tuple(
@@ -430,24 +448,10 @@ class CallParser(TypeParser):
 
 
 _ABSENT = object()
-_DESTINATION: dict[str, type[rx.Op]] = {
-    "call_tir": rc.CallTIR,
-    "call_dps": rc.CallTIR,
-    "call_tir_inplace": rc.CallTIRInplace,
-    "call_dps_packed": rc.CallDPSPacked,
-}
-_PACKED: dict[str, type[rx.Op]] = {
-    "call_packed": rc.CallPacked,
-    "call_pure_packed": rc.CallPurePacked,
-    "call_inplace_packed": rc.CallInplacePacked,
-}
 _SPECIAL: dict[str, Callable[[CallParser, str, list[Any], dict[str, Any], ast.AST], rx.Value]] = {
-    **dict.fromkeys(_DESTINATION, CallParser.call_tir),
-    **dict.fromkeys(_PACKED, CallParser.call_packed),
-    "call_builtin_with_ctx": CallParser.call_with_tuple,
-    "make_closure": CallParser.call_with_tuple,
-    "invoke_closure": CallParser.call_with_tuple,
-    "invoke_pure_closure": CallParser.call_with_tuple,
+    **dict.fromkeys((*g.DESTINATION_CALLS, "call_dps"), CallParser.call_tir),
+    **dict.fromkeys(g.PACKED_CALLS, CallParser.call_packed),
+    **dict.fromkeys(g.TUPLE_CALLS, CallParser.call_with_tuple),
     "tuple": CallParser.make_tuple,
     "print": CallParser.printed,
     "assert_op": CallParser.printed,
@@ -475,13 +479,6 @@ def operands_of(kind: type[rx.Op]) -> Operands:
     required = frozenset(item.name for item in plain if item.default is item.empty)
     variadic = any(item.kind is item.VAR_POSITIONAL for item in parameters)
     return Operands(tuple(item.name for item in plain), required, variadic)
-
-
-def _attribute(value: Any, field: dataclasses.Field[Any]) -> Any:
-    """An attribute as the operator keeps it: constants of Python, dtypes as such."""
-    if "DType" in str(field.type) and value is not None and not isinstance(value, list | tuple):
-        return scalar_dtype(value)
-    return _constant(value)
 
 
 def _constant(value: Any) -> Any:

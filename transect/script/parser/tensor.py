@@ -80,7 +80,7 @@ class TensorParser(FunctionParser):
             ast.AugAssign: self._augmented,
             ast.For: self._for,
             ast.While: self._while,
-            ast.If: self._if,
+            ast.If: self._branch_statement,
             ast.With: self._with,
             ast.Assert: self._assert,
             ast.Return: self._return,
@@ -471,7 +471,7 @@ class TensorParser(FunctionParser):
         condition = self.condition(self.eval(node.test), node.test)
         return [While(condition, self.body(node.body), self.source.span(node))]
 
-    def _if(self, node: ast.If) -> list[Stmt]:
+    def _branch_statement(self, node: ast.If) -> list[Stmt]:
         test = self.eval(node.test)
         if not isinstance(test, Expr):
             # Known to the Python program: only one side becomes part of the tensor program.

@@ -48,6 +48,7 @@ from transect.ir.expr import (
     make,
 )
 from transect.ir.term import Term
+from transect.script.axes import make_range
 from transect.script.intrinsics import COERCED, dtype_place, implied_dtype
 from transect.script.printer.names import Names, quote
 from transect.target import Target
@@ -282,6 +283,12 @@ class ExpressionPrinter:
         low, extent = interval.min, interval.extent
         if isinstance(low, IntImm) and low.value == 0:
             return self.text(extent)
+        if (
+            isinstance(extent, Sub)
+            and extent.b is low
+            and make_range(low, extent.a).extent is extent
+        ):
+            return self.text(extent.a)
         if is_literal(low) and is_literal(extent):
             return self.text(make(Add, low, extent))
         return self.text(Add(low, extent))
@@ -345,7 +352,7 @@ class ExpressionPrinter:
         parameters = [inner.names.define(var, var.name) for var in (*value.left, *value.right)]
         results = [inner.text(item) for item in value.result]
         body = results[0] if len(results) == 1 else f"({', '.join(results)})"
-        identity = ", ".join(self.typed(item) for item in value.identity)
+        identity = ", ".join(self.typed(item) for item in value.neutral)
         return f"T.comm_reducer(lambda {', '.join(parameters)}: {body}, [{identity}])"
 
     def index_map(self, value: IndexMap) -> str:

@@ -9,16 +9,18 @@ from typing import Any
 from transect.ir.dtype import DType
 from transect.ir.expr import Expr, GlobalVar
 from transect.ir.traverse import free_vars
-from transect.ir.types import Type
+from transect.ir.types import DeviceMesh, Type, VDevice
 from transect.relax import call as rc
 from transect.relax import expr as rx
 from transect.relax.inference import is_pure
+from transect.relax.op.layout import AxisMap
 from transect.relax.shapes import type_vars
 from transect.relax.visit import bindings as all_bindings
+from transect.script.graph_directives import DESTINATION_CALLS, PACKED_CALLS, TUPLE_CALLS
 from transect.script.printer.names import Names, quote
 from transect.script.printer.prim_func import function_head, signature_dim
 from transect.script.printer.statement import StatementPrinter
-from transect.script.printer.types import print_type
+from transect.script.printer.types import print_info, print_type
 
 
 class GraphPrinter:
@@ -85,7 +87,7 @@ class GraphPrinter:
         if not isinstance(value.op, rx.Op):
             parts = [self.arguments(value.args)] if value.args else []
             return f"{self.value(value.op)}({', '.join(parts + self._types(value))})"
-        special = _SPECIAL.get(type(value.op))
+        special = _SPECIAL.get(value.op.name)
         if special is not None:
             return special(self, value)
         parts = [self._operand(item) for item in value.args]
@@ -119,6 +121,10 @@ class GraphPrinter:
     def _attribute(self, value: Any) -> str:
         if isinstance(value, DType):
             return f'"{value}"'
+        if isinstance(value, AxisMap):
+            return self.expr.value(value.index_map())
+        if isinstance(value, VDevice | DeviceMesh):
+            return print_info(value)
         if isinstance(value, tuple):
             items = [self._attribute(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
             return f"({', '.join(items)}{',' if len(items) == 1 else ''})"
@@ -257,16 +263,9 @@ def print_function(
         base.lines.add(f"return {printer.value(func.body.body)}")
 
 
-_SPECIAL: dict[type[rx.Op], Callable[[GraphPrinter, rx.Call], str]] = {
+_SPECIAL: dict[str, Callable[[GraphPrinter, rx.Call], str]] = {
     # Called with types of their own, and with names of packed functions as strings.
-    rc.CallTIR: GraphPrinter.destination,
-    rc.CallTIRInplace: GraphPrinter.destination,
-    rc.CallDPSPacked: GraphPrinter.destination,
-    rc.CallPacked: GraphPrinter.packed,
-    rc.CallPurePacked: GraphPrinter.packed,
-    rc.CallInplacePacked: GraphPrinter.packed,
-    rc.CallBuiltinWithCtx: GraphPrinter.with_tuple,
-    rc.MakeClosure: GraphPrinter.with_tuple,
-    rc.InvokeClosure: GraphPrinter.with_tuple,
-    rc.InvokePureClosure: GraphPrinter.with_tuple,
+    **dict.fromkeys(DESTINATION_CALLS, GraphPrinter.destination),
+    **dict.fromkeys(PACKED_CALLS, GraphPrinter.packed),
+    **dict.fromkeys(TUPLE_CALLS, GraphPrinter.with_tuple),
 }
