@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from typing import Any, cast
 
 import ml_dtypes
 import numpy as np
@@ -23,7 +24,10 @@ _BITS: dict[str, tuple[int, ...]] = {
     "void": (0,),
     "str": (0,),
 }
-_PATTERN = re.compile(r"(bool|handle|void|str|float8_e4m3fn|float8_e5m2|(?:uint|int|bfloat|float)(\d+))(?:x(vscalex)?(\d+))?")
+_PATTERN = re.compile(
+    r"(bool|handle|void|str|float8_e4m3fn|float8_e5m2|(?:uint|int|bfloat|float)(\d+))"
+    r"(?:x(vscalex)?(\d+))?"
+)
 
 
 class _Named(Term):
@@ -52,7 +56,11 @@ class DType(_Named):
                 remedy="use bool, (u)int4/8/16/32/64, float16/32/64, bfloat16, float8_e4m3fn/e5m2",
             )
         suffix = "" if self.code not in ("int", "uint", "float", "bfloat") else str(self.bits)
-        lanes = f"x{'vscalex' if self.scalable else ''}{self.lanes}" if self.lanes > 1 or self.scalable else ""
+        lanes = (
+            f"x{'vscalex' if self.scalable else ''}{self.lanes}"
+            if self.lanes > 1 or self.scalable
+            else ""
+        )
         set_derived(self, "name", f"{self.code}{suffix}{lanes}")
 
     @property
@@ -102,26 +110,18 @@ class DType(_Named):
 
     @property
     def min_value(self) -> int | float:
-        """The smallest finite value. Raises InputTypeError for handles."""
-        if self.is_bool:
-            return 0
-        if self.is_integral:
-            return -(1 << (self.bits - 1)) if self.is_int else 0
-        return float(ml_dtypes.finfo(self.numpy).min)
+        """The smallest finite value. Raises InputTypeError for void and str."""
+        return _limits(self)[0]
 
     @property
     def max_value(self) -> int | float:
-        """The largest finite value. Raises InputTypeError for handles."""
-        if self.is_bool:
-            return 1
-        if self.is_integral:
-            return (1 << (self.bits - (1 if self.is_int else 0))) - 1
-        return float(ml_dtypes.finfo(self.numpy).max)
+        """The largest finite value. Raises InputTypeError for void and str."""
+        return _limits(self)[1]
 
     @property
-    def numpy(self) -> np.dtype:
+    def numpy(self) -> np.dtype[Any]:
         """The numpy (or ml_dtypes) dtype of one lane. Raises InputTypeError if there is none."""
-        return _numpy_dtype(self.element)
+        return _numpy_dtype(self)
 
     def __str__(self) -> str:
         return self.name
@@ -142,8 +142,20 @@ _SPECIAL_NUMPY = {
 
 
 @cache
-def _numpy_dtype(dtype: DType) -> np.dtype:
-    name = str(dtype)
+def _limits(dtype: DType) -> tuple[int | float, int | float]:
+    if dtype.is_bool:
+        return 0, 1
+    if dtype.is_int:
+        return -(1 << (dtype.bits - 1)), (1 << (dtype.bits - 1)) - 1
+    if dtype.is_uint or dtype.is_handle:
+        return 0, (1 << dtype.bits) - 1
+    info = cast("Any", ml_dtypes.finfo(dtype.numpy))
+    return float(info.min), float(info.max)
+
+
+@cache
+def _numpy_dtype(dtype: DType) -> np.dtype[Any]:
+    name = dtype.element.name
     if dtype.code in ("void", "str"):
         raise InputTypeError(f"{name} has no array representation")
     return np.dtype(_SPECIAL_NUMPY.get(name, name))
@@ -153,20 +165,29 @@ def _numpy_dtype(dtype: DType) -> np.dtype:
 def _parse(text: str) -> DType:
     match = _PATTERN.fullmatch(text)
     if match is None:
-        raise InputTypeError(f"no such dtype: {text!r}", remedy='write for example "float32" or "int8x4"')
+        raise InputTypeError(
+            f"no such dtype: {text!r}", remedy='write for example "float32" or "int8x4"'
+        )
     name, bits, vscale, lanes = match.groups()
     code = name.removesuffix(bits) if bits else name
     width = int(bits) if bits else _BITS[code][0]
     return DType(code, width, int(lanes or 1), vscale is not None)
 
 
-def as_dtype(value: DType | str | np.dtype | type) -> DType:
-    """A DType from its spelling, a numpy dtype or scalar type, or itself."""
+def as_dtype(value: DType | str | np.dtype[Any] | type) -> DType:
+    """A DType from its spelling, a numpy dtype or scalar type, or itself.
+
+    Raises InputTypeError if there is none.
+    """
     if isinstance(value, DType):
         return value
     if isinstance(value, str):
         return _parse(value)
-    return _parse(np.dtype(value).name)
+    try:
+        name = np.dtype(value).name
+    except TypeError as error:
+        raise InputTypeError(f"no such dtype: {value!r}") from error
+    return _parse(name)
 
 
 BOOL = DType("bool", 1)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from transect.ir import fold
 from transect.ir.dtype import BOOL, FLOAT32, HANDLE, INDEX, INT32, STRING, DType, as_dtype
 from transect.ir.printing import render
 from transect.ir.term import Term, set_derived, term
@@ -28,7 +29,7 @@ class Expr(Term):
     def __bool__(self) -> bool:
         raise InputTypeError(
             "a symbolic expression has no truth value",
-            remedy="use arith.can_prove(...) at compile time, or Select / T.if_then_else in the program",
+            remedy="use Analyzer.can_prove at compile time, or T.if_then_else in the program",
         )
 
     def __add__(self, other: ExprLike) -> Expr:
@@ -68,7 +69,9 @@ class Expr(Term):
         return _binary(FloorMod, other, self)
 
     def __neg__(self) -> Expr:
-        return _binary(Sub, as_expr(0, self.dtype), self) if not self.dtype.is_float else negate(self)
+        return (
+            _binary(Sub, as_expr(0, self.dtype), self) if not self.dtype.is_float else negate(self)
+        )
 
     def __lt__(self, other: ExprLike) -> Expr:
         return _binary(LT, self, other)
@@ -129,7 +132,9 @@ class Var(Expr):
     name: str
     pointer: Pointer | None
 
-    def __init__(self, name: str, dtype: DType | str = INDEX, pointer: Pointer | None = None) -> None:
+    def __init__(
+        self, name: str, dtype: DType | str = INDEX, pointer: Pointer | None = None
+    ) -> None:
         set_derived(self, "name", name)
         set_derived(self, "dtype", as_dtype(dtype))
         set_derived(self, "pointer", pointer)
@@ -141,7 +146,9 @@ class Var(Expr):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        raise TypeError(f"variable {self.name!r} has no meaning in another process; send script text")
+        raise TypeError(
+            f"variable {self.name!r} has no meaning in another process; send script text"
+        )
 
 
 @term
@@ -160,9 +167,16 @@ class IntImm(Expr):
     kind: DType = INDEX
 
     def _derive(self) -> None:
-        set_derived(self, "dtype", self.kind)
-        if not self.kind.min_value <= self.value <= self.kind.max_value:
-            raise InputTypeError(f"{self.value} does not fit in {self.kind}")
+        value, kind = self.value, self.kind
+        set_derived(self, "dtype", kind)
+        # True and numpy integers would make a second constant beside the interned one.
+        if type(value) is not int:
+            raise InputTypeError(
+                f"the value of an IntImm is an int, not {type(value).__name__}",
+                remedy="use const(value, dtype)",
+            )
+        if not kind.min_value <= value <= kind.max_value:
+            raise InputTypeError(f"{value} does not fit in {kind}")
 
 
 @term
@@ -196,7 +210,8 @@ class Binary(Expr):
     def _derive(self) -> None:
         if self.a.dtype is not self.b.dtype:
             raise InputTypeError(
-                f"{type(self).__name__} of {self.a.dtype} and {self.b.dtype}", remedy="cast one of them"
+                f"{type(self).__name__} of {self.a.dtype} and {self.b.dtype}",
+                remedy="cast one of them",
             )
         set_derived(self, "dtype", self.a.dtype)
 
@@ -208,7 +223,9 @@ class Comparison(Binary):
 
     def _derive(self) -> None:
         Binary._derive(self)
-        set_derived(self, "dtype", BOOL.with_lanes(self.a.dtype.lanes, scalable=self.a.dtype.scalable))
+        set_derived(
+            self, "dtype", BOOL.with_lanes(self.a.dtype.lanes, scalable=self.a.dtype.scalable)
+        )
 
 
 @term
@@ -516,10 +533,13 @@ def as_expr(value: ExprLike, dtype: DType | None = None) -> Expr:
     if isinstance(value, Expr):
         return value
     if isinstance(value, np.generic):
-        return const(value.item(), dtype or as_dtype(value.dtype))
-    if isinstance(value, bool | int | float):
+        number: Any = getattr(value, "item")()  # noqa: B009 - numpy types it as unknown
+        return const(number, dtype or as_dtype(value.dtype))
+    if isinstance(value, bool | int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
         if dtype is None:
-            dtype = BOOL if isinstance(value, bool) else INDEX if isinstance(value, int) else FLOAT32
+            dtype = (
+                BOOL if isinstance(value, bool) else INDEX if isinstance(value, int) else FLOAT32
+            )
         return const(value, dtype)
     raise InputTypeError(f"expected an expression or a number, got {type(value).__name__}")
 
@@ -530,7 +550,7 @@ def const(value: float | bool, dtype: DType | str) -> Expr:
     if not kind.is_scalar:
         return Broadcast(const(value, kind.element), kind.lanes, kind.scalable)
     if kind.is_float:
-        return FloatImm(float(np.asarray(value, np.float64).astype(kind.numpy)), kind)
+        return FloatImm(fold.round_float(float(value), kind), kind)
     if kind.is_bool:
         return IntImm(int(bool(value)), kind)
     return IntImm(_wrap(int(value), kind), kind)
@@ -562,7 +582,10 @@ def _wrap(value: int, dtype: DType) -> int:
 
 def promote(a: ExprLike, b: ExprLike) -> tuple[Expr, Expr]:
     """Both operands with one dtype: a Python number takes the other's; then float over int, the
-    wider over the narrower, signed over unsigned; a scalar is broadcast to a vector's lanes."""
+    wider over the narrower, signed over unsigned; a scalar is broadcast to a vector's lanes.
+
+    Raises InputTypeError for a Python integer that the other operand's dtype cannot hold.
+    """
     left = a if isinstance(a, Expr) else None
     right = b if isinstance(b, Expr) else None
     if left is None:
@@ -583,6 +606,14 @@ def _literal_dtype(value: ExprLike, other: Expr | None) -> DType | None:
     kind = other.dtype.element
     if isinstance(value, float) and not kind.is_float:
         return None
+    if (
+        isinstance(value, int)
+        and kind.is_integral
+        and not kind.min_value <= value <= kind.max_value
+    ):
+        raise InputTypeError(
+            f"{value} does not fit in {kind}", remedy="cast the other operand first"
+        )
     if kind.is_bool and not isinstance(value, bool):
         return None
     return kind if not (kind.is_handle) else None
@@ -624,64 +655,19 @@ def cast(value: ExprLike, dtype: DType | str) -> Expr:
     return Cast(target, expr)
 
 
-def _float_op(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any, DType], Any]:
-    def fold(a: float, b: float, dtype: DType) -> float:
-        kind = dtype.numpy
-        with np.errstate(all="ignore"):
-            return float(operation(np.asarray(a, kind)[()], np.asarray(b, kind)[()]))
-
-    return fold
-
-
-def _truncated_quotient(a: int, b: int) -> int:
-    return abs(a) // abs(b) * (1 if (a >= 0) == (b >= 0) else -1)
-
-
-_INT_FOLD: dict[type[Binary], Callable[[int, int], int | bool]] = {
-    Add: lambda a, b: a + b,
-    Sub: lambda a, b: a - b,
-    Mul: lambda a, b: a * b,
-    Div: _truncated_quotient,
-    Mod: lambda a, b: a - b * _truncated_quotient(a, b),
-    FloorDiv: lambda a, b: a // b,
-    FloorMod: lambda a, b: a % b,
-    Min: min,
-    Max: max,
-    EQ: lambda a, b: a == b,
-    NE: lambda a, b: a != b,
-    LT: lambda a, b: a < b,
-    LE: lambda a, b: a <= b,
-    GT: lambda a, b: a > b,
-    GE: lambda a, b: a >= b,
-    And: lambda a, b: bool(a) and bool(b),
-    Or: lambda a, b: bool(a) or bool(b),
-}
-_FLOAT_FOLD: dict[type[Binary], Callable[[Any, Any, DType], Any]] = {
-    Add: _float_op(lambda a, b: a + b),
-    Sub: _float_op(lambda a, b: a - b),
-    Mul: _float_op(lambda a, b: a * b),
-    Div: _float_op(lambda a, b: a / b),
-    Min: _float_op(np.minimum),
-    Max: _float_op(np.maximum),
-    EQ: lambda a, b, _: a == b,
-    NE: lambda a, b, _: a != b,
-    LT: lambda a, b, _: a < b,
-    LE: lambda a, b, _: a <= b,
-    GT: lambda a, b, _: a > b,
-    GE: lambda a, b, _: a >= b,
-}
 _DIVISIONS = (Div, Mod, FloorDiv, FloorMod)
 
 
 def fold_binary(kind: type[Binary], a: Expr, b: Expr) -> Expr | None:
     """The constant that `kind(a, b)` is, or None. Division by zero is never folded."""
+    result = BOOL if issubclass(kind, Comparison) else a.dtype
     if isinstance(a, IntImm) and isinstance(b, IntImm):
         if b.value == 0 and issubclass(kind, _DIVISIONS):
             return None
-        return const(_INT_FOLD[kind](a.value, b.value), BOOL if issubclass(kind, Comparison) else a.dtype)
-    if isinstance(a, FloatImm) and isinstance(b, FloatImm) and kind in _FLOAT_FOLD:
-        value = _FLOAT_FOLD[kind](a.value, b.value, a.dtype)
-        return const(value, BOOL if issubclass(kind, Comparison) else a.dtype)
+        return const(fold.INTEGER[kind.__name__](a.value, b.value), result)
+    if isinstance(a, FloatImm) and isinstance(b, FloatImm):
+        value = fold.fold_float(kind.__name__, a.value, b.value, a.dtype)
+        return None if value is None else const(value, result)
     return None
 
 
@@ -771,31 +757,35 @@ def select(condition: Expr, true_value: ExprLike, false_value: ExprLike) -> Expr
 
 def negate(value: Expr) -> Expr:
     """-value of floats, which differs from 0 - value in the sign of zero."""
-    return _binary(Mul, value, -1.0) if not isinstance(value, FloatImm) else const(-value.value, value.dtype)
+    return (
+        _binary(Mul, value, -1.0)
+        if not isinstance(value, FloatImm)
+        else const(-value.value, value.dtype)
+    )
 
 
 BITWISE = {
     name: Intrinsic(name, arity=1 if name == "bitwise_not" else 2)
-    for name in ("bitwise_and", "bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right")
+    for name in (
+        "bitwise_and",
+        "bitwise_or",
+        "bitwise_xor",
+        "bitwise_not",
+        "shift_left",
+        "shift_right",
+    )
 }
 """The bit operations that Python operators build; all intrinsics are listed in tir.intrinsics."""
-
-_BITWISE_FOLD: dict[str, Callable[..., int]] = {
-    "bitwise_and": lambda a, b: a & b,
-    "bitwise_or": lambda a, b: a | b,
-    "bitwise_xor": lambda a, b: a ^ b,
-    "bitwise_not": lambda a: ~a,
-    "shift_left": lambda a, b: a << b,
-    "shift_right": lambda a, b: a >> b,
-}
 
 
 def call_bitwise(name: str, *operands: ExprLike) -> Expr:
     """A bit operation with operands promoted and constants folded."""
     args: Sequence[Expr] = promote(*operands) if len(operands) == 2 else (as_expr(operands[0]),)
     values = [arg.value for arg in args if isinstance(arg, IntImm)]
-    if len(values) == len(args) and not (name.startswith("shift") and not 0 <= values[1] < args[0].dtype.bits):
-        return const(_BITWISE_FOLD[name](*values), args[0].dtype)
+    if len(values) == len(args) and not (
+        name.startswith("shift") and not 0 <= values[1] < args[0].dtype.bits
+    ):
+        return const(fold.BITS[name](*values), args[0].dtype)
     return Call(BITWISE[name], tuple(args), args[0].dtype)
 
 

@@ -44,7 +44,9 @@ class Node:
 
 def _guard(self: Any, name: str, value: object) -> None:
     if hasattr(self, name):
-        raise AttributeError(f"{type(self).__name__} is immutable: cannot set {name!r}; use replace()")
+        raise AttributeError(
+            f"{type(self).__name__} is immutable: cannot set {name!r}; use replace()"
+        )
     object.__setattr__(self, name, value)
 
 
@@ -59,7 +61,7 @@ def node(cls: type[NodeT]) -> type[NodeT]:
 
 
 def replace(node: NodeT, **changes: Any) -> NodeT:
-    """A copy of `node` with some fields changed; `node` itself if every new value is the old one."""
+    """A copy of `node` with some fields changed; `node` itself if each new value is the old one."""
     if all(getattr(node, name) is value for name, value in changes.items()):
         return node
     return dataclasses.replace(node, **changes)  # pyright: ignore[reportArgumentType, reportUnknownVariableType, reportCallIssue, reportGeneralTypeIssues]

@@ -7,11 +7,12 @@ Statements and bindings, which carry spans and bind variables, are nodes (`node.
 
 from __future__ import annotations
 
+import inspect
 import struct
 import threading
 import weakref
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 TermT = TypeVar("TermT", bound="Term")
 
@@ -39,7 +40,7 @@ def attribute_key(value: object) -> object:
     if isinstance(value, float):
         return ("float", struct.pack("<d", value))
     if isinstance(value, tuple):
-        return tuple(attribute_key(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+        return tuple(attribute_key(item) for item in cast("tuple[object, ...]", value))
     if isinstance(value, bool | int | str):
         return (type(value).__name__, value)
     return value
@@ -60,28 +61,11 @@ class Term:
 
     def map_children(self, function: Callable[[Any], Any]) -> Self:
         """This term with `function` applied to each child term; itself if none changed."""
-        changed = False
-        values: list[Any] = []
-        for name in type(self).fields:
-            old: Any = getattr(self, name)
-            new: Any = old
-            if name in type(self).term_fields:
-                if isinstance(old, tuple):
-                    new = map_tuple(function, old)  # pyright: ignore[reportUnknownArgumentType]
-                elif old is not None:
-                    new = function(old)
-            changed = changed or new is not old
-            values.append(new)
-        return type(self)(*values) if changed else self
+        return self
 
-    def children(self) -> Iterator[Term]:
+    def children(self) -> tuple[Term, ...]:
         """The child terms, in field order."""
-        for name in type(self).term_fields:
-            value: Any = getattr(self, name)
-            if isinstance(value, tuple):
-                yield from (item for item in value if item is not None)  # pyright: ignore[reportUnknownVariableType]
-            elif value is not None:
-                yield value
+        return ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), tuple(getattr(self, name) for name in type(self).fields))
@@ -106,14 +90,31 @@ def _is_leaf(annotation: str) -> bool:
     return inner in _LEAF_TYPES
 
 
-def _make_new(cls: type[Any], names: tuple[str, ...], annotations: dict[str, str]) -> Callable[..., Any]:
-    """The interning `__new__`, written out per class: a loop over fields would cost twice as much."""
+def _compile(cls: type[Any], method: str, source: str, scope: dict[str, Any]) -> Any:
+    """The method that `source` defines. Methods are written out per class, because a loop over the
+    fields costs several times as much (benchmarks/ir.py)."""
+    exec(compile(source, f"<{method} of term {cls.__name__}>", "exec"), scope)
+    return scope[method]
+
+
+_EXACT = ("int", "str", "bool")
+"""Leaves that the value and its class tell apart; bits of floats and items of tuples do not."""
+
+
+def _key_of(name: str, annotation: str) -> str:
+    """The part of the interning key that a field makes."""
+    if annotation in _EXACT:
+        return f"{name}, {name}.__class__"
+    if not _is_leaf(annotation) or annotation in ("DType", "Buffer"):
+        return name
+    return f"_key({name})"
+
+
+def _make_new(cls: type[Any], names: tuple[str, ...], annotations: dict[str, str]) -> Any:
+    """The interning `__new__`."""
     defaults = {name: cls.__dict__[name] for name in names if name in cls.__dict__}
-    parameters = ", ".join(f"{name}=_default_{name}" if name in defaults else name for name in names)
-    keys = ", ".join(
-        name if not _is_leaf(annotations[name]) or annotations[name] in ("DType", "Buffer") else f"_key({name})"
-        for name in names
-    )
+    parameters = ", ".join(f"{n}=_default_{n}" if n in defaults else n for n in names)
+    keys = ", ".join(_key_of(name, annotations[name]) for name in names)
     stores = "".join(f"    _set_{name}(self, {name})\n" for name in names)
     source = (
         f"def __new__(cls, {parameters}):\n"
@@ -136,9 +137,49 @@ def _make_new(cls: type[Any], names: tuple[str, ...], annotations: dict[str, str
         **{f"_default_{name}": value for name, value in defaults.items()},
     }
     # Slot descriptors do not exist before the class does, so they are filled in by `term`.
-    code = compile(source, f"<term {cls.__name__}>", "exec")
-    exec(code, scope)
-    return scope["__new__"]
+    return _compile(cls, "__new__", source, scope)
+
+
+def _make_children(cls: type[Any], fields: Mapping[str, str]) -> Any:
+    """`children`, for the term fields with their annotations."""
+    if all("None" not in kind for kind in fields.values()):
+        parts = [f"*self.{n}" if k.startswith("tuple[") else f"self.{n}" for n, k in fields.items()]
+        body = f"    return ({', '.join(parts)},)\n" if parts else "    return ()\n"
+    else:
+        body = "    found = []\n"
+        for name, kind in fields.items():
+            body += f"    value = self.{name}\n    if value is not None:\n"
+            if kind.startswith("tuple["):
+                body += "        found += [item for item in value if item is not None]\n"
+            else:
+                body += "        found.append(value)\n"
+        body += "    return tuple(found)\n"
+    return _compile(cls, "children", f"def children(self):\n{body}", {})
+
+
+def _make_map(
+    cls: type[Any], names: tuple[str, ...], fields: Mapping[str, str]
+) -> tuple[Any, dict[str, Any]]:
+    """`map_children`, and its globals, in which `term` puts the finished class as `_cls`."""
+    scope: dict[str, Any] = {"_map_tuple": map_tuple}
+    if not fields:
+        return _compile(
+            cls, "map_children", "def map_children(self, function):\n    return self\n", scope
+        ), scope
+    body = ""
+    for name, kind in fields.items():
+        call = (
+            f"_map_tuple(function, self.{name})"
+            if kind.startswith("tuple[")
+            else f"function(self.{name})"
+        )
+        if kind.endswith("| None"):
+            call += f" if self.{name} is not None else None"
+        body += f"    new_{name} = {call}\n"
+    same = " and ".join(f"new_{name} is self.{name}" for name in fields)
+    values = ", ".join(f"new_{name}" if name in fields else f"self.{name}" for name in names)
+    body += f"    if {same}:\n        return self\n    return _cls({values})\n"
+    return _compile(cls, "map_children", f"def map_children(self, function):\n{body}", scope), scope
 
 
 def _intern(key: Any, fresh: Any) -> Any:
@@ -162,13 +203,14 @@ def _frozen(self: object, name: str, value: object) -> None:
 def term(cls: type[TermT]) -> type[TermT]:
     """Make an interned term class of `cls`, whose annotations are its fields.
 
-    A field annotated int, float, str, bool, DType, Buffer or object (or a tuple of those) is a leaf: it
-    takes part in the identity but is not a child. Derived slots, declared by an undecorated base
-    class, are filled by `_derive` through `set_derived` and take no part in the identity.
+    A field annotated int, float, str, bool, DType, Buffer or object (or a tuple of those) is a
+    leaf: it takes part in the identity but is not a child. Derived slots, declared by an
+    undecorated base class, are filled by `_derive` through `set_derived` and take no part in the
+    identity.
     """
     annotations: dict[str, str] = {
         name: kind
-        for name, kind in cls.__dict__.get("__annotations__", {}).items()
+        for name, kind in inspect.get_annotations(cls).items()
         if not kind.startswith("ClassVar")
     }
     names = tuple(annotations)
@@ -178,6 +220,9 @@ def term(cls: type[TermT]) -> type[TermT]:
         for name, value in cls.__dict__.items()
         if name not in ("__dict__", "__weakref__", "__slots__", *names)
     }
+    terms = {name: annotations[name] for name in names if not _is_leaf(annotations[name])}
+    mapper, mapper_scope = _make_map(cls, names, terms)
+    body = {"children": _make_children(cls, terms), "map_children": mapper} | body
     body |= {
         "__slots__": names,
         "__match_args__": names,
@@ -185,9 +230,10 @@ def term(cls: type[TermT]) -> type[TermT]:
         "__setattr__": _frozen,
         "__delattr__": _frozen,
         "fields": names,
-        "term_fields": tuple(name for name in names if not _is_leaf(annotations[name])),
+        "term_fields": tuple(terms),
     }
     made: Any = type(cls)(cls.__name__, cls.__bases__, body)
+    mapper_scope["_cls"] = made
     for name in names:
         new.__globals__[f"_set_{name}"] = made.__dict__[name].__set__
     return made

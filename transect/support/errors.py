@@ -79,7 +79,7 @@ class ScriptError(TransectError, SyntaxError):
 
 
 class VerifyError(TransectError):
-    """IR that breaks a rule of its level: found by a verifier, a fault of a pass or of its author."""
+    """IR that breaks a rule of its level: the fault of a pass, or of who wrote the program."""
 
 
 class InferenceError(TransectError, TypeError):

@@ -53,7 +53,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A node of an imported model: its own name, its operator, and the framework's source if known."""
+    """A node of an imported model: its name, its operator, and the framework's source if known."""
 
     model: str
     name: str
