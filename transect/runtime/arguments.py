@@ -6,7 +6,7 @@ a name is clearer than a code. Where results go is in `model.py`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import tvm_ffi
@@ -21,6 +21,9 @@ from transect.runtime.arrays import (
 )
 from transect.runtime.signature import Parameter, describe
 from transect.support.errors import InputError, InputTypeError
+
+_HOST_DEVICES = (1, 3)
+"""DLPack's device types of memory that the CPU reads: its own, and pinned for CUDA."""
 
 Copies = list[tuple[Any, Any]]
 """Arrays that the program writes to, each with the contiguous copy that it got instead."""
@@ -69,9 +72,22 @@ def _tensor(parameter: Parameter, value: Any, copies: Copies) -> tvm_ffi.Tensor:
             ) from None
     else:
         raise _wrong(parameter, value, "an array (numpy, torch or DLPack)")
+    _require_host(parameter, tensor)
     if not tensor.is_contiguous():
         return _numpy_tensor(parameter, to_numpy(tensor), copies)
     return tensor
+
+
+def _require_host(parameter: Parameter, tensor: tvm_ffi.Tensor) -> None:
+    if tensor.__dlpack_device__()[0] not in _HOST_DEVICES:
+        _refuse_device(parameter, str(tensor.device))
+
+
+def _refuse_device(parameter: Parameter, device: str) -> NoReturn:
+    raise InputError(
+        f"input {parameter.name!r} is on {device}, and this model runs on the CPU",
+        remedy="copy it to host memory",
+    )
 
 
 def _numpy_tensor(
@@ -125,6 +141,8 @@ def _torch_tensor(parameter: Parameter, value: Any, copies: Copies) -> tvm_ffi.T
                 remedy="pass x.detach(), or call under torch.no_grad()",
             )
         value = value.detach()
+    if value.device.type != "cpu":
+        _refuse_device(parameter, str(value.device))
     plain = value.resolve_conj().resolve_neg().contiguous()
     if plain is not value and parameter.mutated:
         copies.append((value, plain))

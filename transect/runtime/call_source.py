@@ -71,21 +71,31 @@ def torch_kind(torch: Any) -> ArrayKind:
 
 
 def array_call(
-    signature: Signature, kind: ArrayKind, entry: Callable[..., Any], slow: Callable[..., Any]
+    signature: Signature,
+    kind: ArrayKind,
+    entry: Callable[..., Any],
+    slow: Callable[..., Any],
+    present: Callable[[Any], Any],
 ) -> Callable[..., Any]:
     """The call of `entry` with arrays of `kind` as they are; `slow` where one does not fit.
 
-    `slow` itself if the signature needs more than passing and allocating arrays.
+    `slow` itself if the signature needs more than passing and allocating arrays. present: what
+    the caller gets for an owned value.
     """
     destinations = [output for output in signature.outputs if output.kind == "destination"]
-    simple = len(destinations) == len(signature.outputs) and all(
-        map(_is_simple, signature.parameters)
-    )
+    owned = len(signature.outputs) - len(destinations)
+    simple = all(map(_is_simple, signature.parameters))
     inputs = [kind.dtype(str(parameter.dtype)) for parameter in signature.parameters]
     made = [kind.dtype(str(output.dtype)) for output in destinations]
     if not simple or None in inputs or None in made:
         return slow
-    scope: dict[str, Any] = {**kind.names, "entry": entry, "slow": slow, "array": kind.array}
+    scope: dict[str, Any] = {
+        **kind.names,
+        "entry": entry,
+        "slow": slow,
+        "present": present,
+        "array": kind.array,
+    }
     arguments = [f"a{i}" for i in range(len(signature.parameters))]
     dimensions = signature.dimensions()
     used = {number for number, _ in dimensions.values()}
@@ -107,6 +117,7 @@ def array_call(
     # Dimensions are renamed, so that no name from outside meets the names used here.
     renamed = {name: f"d{k}" for k, name in enumerate(dimensions)}
     needed = {name for output in destinations for name in _needed(output.shape or (), dimensions)}
+    made_sources: list[str] = []
     for name, (number, axis) in dimensions.items():
         if name in needed:
             lines.append(f"    {renamed[name]} = s{number}[{axis}]")
@@ -114,10 +125,29 @@ def array_call(
     for k, (output, dtype) in enumerate(zip(destinations, made, strict=True)):
         scope[f"made{k}"] = dtype
         shape = _shape_source(output.shape or (), list(dimensions), renamed)
-        lines.append(f"    y{k} = {kind.empty.format(shape, f'made{k}')}")
+        made_sources.append(f"        y{k} = {kind.empty.format(shape, f'made{k}')}")
         outputs.append(f"y{k}")
-    lines.append(f"    entry({', '.join(arguments + outputs)})")
-    lines.append(f"    return {_result_source(signature.result, outputs)}")
+    if made_sources:
+        # A shape that does not exist: the slow call says what is wrong.
+        refused = "    except (ValueError, ZeroDivisionError, RuntimeError):"
+        lines += [
+            "    try:",
+            *made_sources,
+            refused,
+            f"        return slow({', '.join(arguments)})",
+        ]
+    returned = "r = " if owned else ""
+    lines.append(f"    {returned}entry({', '.join(arguments + outputs)})")
+    made_names, owned_numbers = iter(outputs), iter(range(owned))
+    values = [
+        next(made_names)
+        if output.kind == "destination"
+        else f"present(r[{next(owned_numbers)}])"
+        if owned > 1
+        else "present(r)"
+        for output in signature.outputs
+    ]
+    lines.append(f"    return {_result_source(signature.result, values)}")
     exec(compile("\n".join(lines), "<transect call>", "exec"), scope)
     return scope["call"]
 

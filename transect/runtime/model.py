@@ -7,6 +7,7 @@ happens when an argument is not simply an array that fits: conversions, and erro
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class CompiledModel:
         self._names = tuple(parameter.name for parameter in signature.parameters)
         self._count = len(self._names)
         self._shapes = shape_functions(signature)
-        self._call = array_call(signature, NUMPY_KIND, entry, self._other)
+        self._call = array_call(signature, NUMPY_KIND, entry, self._other, partial(_present, NUMPY))
         self._torch_call: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any, **named: Any) -> Any:
@@ -107,7 +108,11 @@ class CompiledModel:
             return self._slow(*args)
         if self._torch_call is None:
             self._torch_call = array_call(
-                self.signature, torch_kind(torch_module()), self.entry, self._slow
+                self.signature,
+                torch_kind(torch_module()),
+                self.entry,
+                self._slow,
+                partial(_present, TORCH),
             )
         return self._torch_call(*args)
 

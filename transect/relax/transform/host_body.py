@@ -71,6 +71,7 @@ class BodyLowering:
         self.escapes = escapes
         self.values: dict[rx.Var, HostValue] = {}
         self.placed: dict[Root, TensorValue] = {}
+        self.arenas: dict[Expr, Buffer] = {}
 
     # --- sequences --------------------------------------------------------------------------
 
@@ -440,16 +441,22 @@ class BodyLowering:
         kind = call.type
         assert isinstance(kind, TensorType)
         if isinstance(call.op, AllocStorage):
-            return self.allocate((var, ()), kind)
+            arena = self.allocate((var, ()), kind)
+            self.arenas[arena.data] = self.out.view(arena, "arena")
+            return arena
         storage, offset = self.value(call.args[0]), self.value(call.args[1])
         if (
             not isinstance(storage, TensorValue)
+            or storage.data not in self.arenas
             or not isinstance(offset, ScalarValue)
             or kind.dtype is None
             or kind.shape is None
         ):
             raise UnsupportedError("memory.alloc_tensor of unknown size", span=self.out.span)
-        data = self.out.at(storage, offset.value, kind.dtype, var.name)
+        address = INTRINSICS["address_of"](
+            BufferLoad(self.arenas[storage.data], (cast(offset.value, INT64),))
+        )
+        data = self.out.pointer(var.name, address, kind.dtype)
         return TensorValue(data, kind.dtype, kind.shape)
 
     def _tensors(self, values: Sequence[rx.Value], func: PrimFunc) -> list[TensorValue]:

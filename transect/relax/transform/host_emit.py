@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from transect.arith import Analyzer
-from transect.ir.dtype import HANDLE, INT64, UINT8, VOID, DType
+from transect.ir.dtype import HANDLE, INT64, VOID, DType
 from transect.ir.expr import (
     EQ,
     GE,
@@ -45,7 +45,7 @@ from transect.relax.transform.host_values import (
 )
 from transect.support.errors import UnsupportedError
 from transect.support.span import Spans
-from transect.tir.buffer import Buffer, BufferLoad, buffer
+from transect.tir.buffer import Buffer, buffer
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import (
@@ -185,16 +185,6 @@ class HostEmitter:
         self.run("alloc_tensor", place.items, place.index, str(dtype), *dims)
         data = self.pointer(name, INTRINSICS["tensor_data"](place.item()), dtype)
         return TensorValue(data, dtype, shape, place)
-
-    def at(self, storage: TensorValue, offset: Expr, dtype: DType, name: str) -> Var:
-        """The address `offset` bytes into an arena."""
-        data = storage.data
-        if not isinstance(data, Var):
-            raise UnsupportedError("an arena that is not a variable")
-        view = buffer("arena", storage.shape or (), UINT8, data=data)
-        self.emit(DeclBuffer(view, self.span))
-        address = INTRINSICS["address_of"](BufferLoad(view, (cast(offset, INT64),)))
-        return self.pointer(name, address, dtype)
 
     def view(self, tensor: TensorValue, name: str = "view") -> Buffer:
         """A buffer over a tensor, to load from and store to."""
