@@ -211,6 +211,6 @@ def test_statements() -> None:
         "return (l, (m, g))"
     )
     assert text.count("with R.dataflow():") == 2
-    assert "R.output(b)" in text
+    assert "R.output(b, e)" in text
     assert "R.output(g)" in text
     assert "def inner(" in text
