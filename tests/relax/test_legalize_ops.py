@@ -74,6 +74,17 @@ def test_repeated_dimensions_are_not_taken_for_different_ones():
     assert square.function is not rectangle.function
 
 
+def test_a_size_that_is_computed_is_one_dimension_to_the_loops():
+    first, second = legalize(Exp(), (tensor(N * M),)), legalize(Exp(), (tensor(Var("d")),))
+    assert first is not None
+    assert second is not None
+    assert first.function is second.function
+    assert first.out_type is tensor(N * M)
+    mixed = legalize(Add(), (tensor(N * M, N), tensor(N)))
+    assert mixed is not None
+    assert mixed.out_type is tensor(N * M, N)
+
+
 def test_dimensions_that_no_tensor_has_are_passed_as_scalars():
     before, after = lowered(
         [("x", tensor(N))], lambda b, x: b.emit_output(BroadcastTo()(x, rx.shape_expr(N + 1, N)))

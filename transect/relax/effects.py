@@ -5,6 +5,7 @@ A value that may be changed is neither merged with an equal one, nor folded, nor
 
 from __future__ import annotations
 
+from transect.ir.node import Node
 from transect.relax import expr as rx
 from transect.relax.call import (
     CallBuiltinWithCtx,
@@ -46,8 +47,11 @@ class _Classes:
         self._parent[self.find(a)] = self.find(b)
 
 
-def mutable_vars(function: rx.Function) -> set[rx.Var]:
-    """The variables whose tensors may be changed after they are made, parameters among them."""
+def mutable_vars(function: rx.Function, within: Node | None = None) -> set[rx.Var]:
+    """The variables whose tensors may be changed after they are made, parameters among them.
+
+    within: only by the calls in this part of the function, such as a block.
+    """
     classes = _Classes()
     changed: list[rx.Var] = []
     everyone: list[rx.Var] = list(function.params)
@@ -56,6 +60,8 @@ def mutable_vars(function: rx.Function) -> set[rx.Var]:
         value = binding.value
         for other in _aliases(value):
             classes.join(binding.var, other)
+    for binding in bindings(function if within is None else within):
+        value = binding.value
         if isinstance(value, rx.Call) and _changes_operands(value):
             changed.extend(var for operand in operands(value) for var in leaf_vars(operand))
     roots = {classes.find(var) for var in changed}

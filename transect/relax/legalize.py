@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Protocol, runtime_checkable
 
-from transect.ir.dtype import DType
+from transect.ir.dtype import INDEX, DType
 from transect.ir.expr import Expr, Var
-from transect.ir.term import attribute_key
+from transect.ir.term import Term, attribute_key
+from transect.ir.traverse import free_vars, rewrite
 from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
 from transect.relax import expr as rx
-from transect.relax.shapes import substitute_type, type_vars
+from transect.relax.emit import Names
+from transect.relax.shapes import dimensions, substitute_type
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
@@ -85,10 +87,10 @@ def legalize(op: rx.Op, types: Sequence[Type]) -> Legalized | None:
     """
     if not has_loops(op) or not all(map(is_concrete, types)):
         return None
-    renaming = _canonical_vars(types)
-    canonical = tuple(substitute_type(kind, renaming) for kind in types)
+    renaming = _canonical_dims(types)
+    canonical = tuple(_rename(kind, renaming) for kind in types)
     function = _write_loops(OpKey(op), canonical)
-    back: dict[Var, Expr] = {new: old for old, new in renaming.items() if isinstance(new, Var)}
+    back: dict[Var, Expr] = {new: old for old, new in renaming.items()}
     scalars = [param for param in function.params if param not in function.buffer_map]
     tir_vars = tuple(back[scalar] for scalar in scalars)
     count = sum(1 for kind in types for _ in flat_tensors(kind))
@@ -128,19 +130,40 @@ class OpKey:
 
 
 @lru_cache(maxsize=4096)
-def _shared_var(name: str, dtype: DType, number: int) -> Var:
-    return Var(name if number == 0 else f"{name}_{number}", dtype)
+def _shared_var(name: str, dtype: DType) -> Var:
+    return Var(name, dtype)
 
 
-def _canonical_vars(types: Sequence[Type]) -> dict[Var, Expr]:
-    """Each symbolic variable, renamed to one that all operator programs share."""
-    seen: dict[str, int] = {}
-    renaming: dict[Var, Expr] = {}
-    for var in dict.fromkeys(var for kind in types for var in type_vars(kind)):
-        number = seen.get(var.name, 0)
-        seen[var.name] = number + 1
-        renaming[var] = _shared_var(var.name, var.dtype, number)
+def _canonical_dims(types: Sequence[Type]) -> dict[Expr, Var]:
+    """Each symbolic dimension, renamed to a variable that all operator programs share.
+
+    A dimension such as n * m is one variable if n and m occur in nothing else: the loops do not
+    care how the caller writes it.
+    """
+    dims = list(dict.fromkeys(dim for kind in types for dim in dimensions(kind)))
+    places: dict[Var, int] = {}
+    for dim in dims:
+        for var in free_vars((dim,)):
+            places[var] = places.get(var, 0) + 1
+    names = Names()
+    renaming: dict[Expr, Var] = {}
+    for dim in dims:
+        inside = free_vars((dim,))
+        if dim.dtype is INDEX and inside and all(places[var] == 1 for var in inside):
+            hint = dim.name if isinstance(dim, Var) else "d"
+            renaming[dim] = _shared_var(names.fresh(hint), INDEX)
+            continue
+        for var in inside:
+            if var not in renaming:
+                renaming[var] = _shared_var(names.fresh(var.name), var.dtype)
     return renaming
+
+
+def _rename(kind: Type, renaming: dict[Expr, Var]) -> Type:
+    def visit(item: Term) -> Term:
+        return renaming.get(item, item) if isinstance(item, Expr) else item
+
+    return rewrite(kind, visit)
 
 
 @lru_cache(maxsize=4096)

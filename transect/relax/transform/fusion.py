@@ -122,11 +122,12 @@ class _Node:
 
 def fusion_candidates(function: rx.Function, module: IRModule) -> list[Edge]:
     """The pairs of calls of `function` that may be fused, in program order of the producers."""
-    changing = mutable_vars(function)
     totals = use_counts(function)
     edges: list[Edge] = []
     for item in walk(function):
         if isinstance(item, rx.BindingBlock) and item.dataflow:
+            # Calls move within their block only, so changes outside of it do not matter.
+            changing = mutable_vars(function, item)
             edges.extend(_block_candidates(item, module, changing, totals))
     return edges
 

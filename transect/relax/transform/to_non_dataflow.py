@@ -36,3 +36,7 @@ class _Flatten(Rewriter):
     def rewrite_block(self, block: rx.BindingBlock) -> None:
         plain = replace(block, dataflow=False) if block.dataflow else block
         super().rewrite_block(plain)
+        blocks = self.out.blocks
+        if len(blocks) > 1:
+            last = blocks.pop()
+            blocks[-1] = replace(blocks[-1], bindings=(*blocks[-1].bindings, *last.bindings))
