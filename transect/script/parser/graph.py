@@ -15,7 +15,7 @@ from transect.relax.inference import infer_type, is_subtype, join
 from transect.relax.shapes import plain_vars
 from transect.script import directives as d
 from transect.script import graph_directives as g
-from transect.script.parser.diagnostics import Diagnostics
+from transect.script.parser.diagnostics import Diagnostics, suggest
 from transect.script.parser.evaluate import POISON, Environment
 from transect.script.parser.function import decorator_name
 from transect.script.parser.graph_call import CallParser
@@ -113,6 +113,14 @@ class GraphParser(CallParser):
         if (isinstance(a, rx.Value) or isinstance(b, rx.Value)) and kind in _OPERATORS:
             return self.operator(_OPERATORS[kind], [a, b], {}, node)
         return super().comparison(kind, a, b, node)
+
+    def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
+        if isinstance(value, g.OperatorName):
+            found = getattr(value, name, None)
+            if found is None:
+                raise self.error(f"{value!r} has no {name!r}", node, suggest(name, dir(value)))
+            return found
+        return super().attribute(value, name, node)
 
     def subscript(self, value: Any, index: Any, node: ast.Subscript) -> Any:
         if not isinstance(value, rx.Value):

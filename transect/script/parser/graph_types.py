@@ -71,7 +71,7 @@ class TypeParser(FunctionParser):
         if value is None:
             return TupleType(())
         raise self.error(
-            f"a {type(value).__name__} is no type",
+            f"{type(value).__name__} is no type",
             node,
             'for example R.Tensor((16,), "float32"), R.Tuple(...), R.Object',
         )

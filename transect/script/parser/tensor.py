@@ -253,7 +253,7 @@ class TensorParser(FunctionParser):
         if not isinstance(value, Expr):
             if isinstance(value, float) and not dtype.is_float and not value.is_integer():
                 raise self.error(
-                    f"{value} is not a {dtype}", node, "round it, or store to a float buffer"
+                    f"{value} is not of {dtype}", node, "round it, or store to a float buffer"
                 )
             if not isinstance(value, int | float | np.generic):
                 raise self.error(f"expected a value of {dtype}, got {_kind(value)}", node)
