@@ -193,8 +193,13 @@ def _prim_func(module: IRModule, name: str) -> PrimFunc:
     return func
 
 
+def _as_array(arg: Any) -> Array | None:
+    return arg if isinstance(arg, np.ndarray) else None  # pyright: ignore[reportUnknownVariableType]
+
+
 def _handle_argument(var: Var, arg: Any) -> Value:
-    return Pointer(from_array(arg, var.name)) if isinstance(arg, np.ndarray) else arg
+    array = _as_array(arg)
+    return arg if array is None else Pointer(from_array(array, var.name))
 
 
 def _buffer_argument(
@@ -202,9 +207,9 @@ def _buffer_argument(
 ) -> Pointer:
     if isinstance(arg, Pointer):
         return arg
-    if not isinstance(arg, np.ndarray):
+    array = _as_array(arg)
+    if array is None:
         raise InputTypeError(f"{buffer.name} takes a numpy array, got {type(arg).__name__}")
-    array: Array = arg
     if as_dtype(array.dtype) is not buffer.dtype.element:
         raise InputTypeError(f"{buffer.name} is {buffer.dtype}, got an array of {array.dtype}")
     shape = array.shape
@@ -253,9 +258,10 @@ def _check_symbols(
     scope = Scope(forms=known)
     for var, arg in zip(func.params, args, strict=True):
         buffer = func.buffer_map.get(var)
-        if buffer is None or not isinstance(arg, np.ndarray):
+        array = _as_array(arg)
+        if buffer is None or array is None:
             continue
-        for axis, (field, size) in enumerate(zip(buffer.shape, arg.shape, strict=False)):
+        for axis, (field, size) in enumerate(zip(buffer.shape, array.shape, strict=False)):
             form = linear(field, scope)
             if not form.is_const:
                 raise InputError(f"nothing tells axis {axis} of {buffer.name}: {field!r}")

@@ -36,6 +36,10 @@ Value = Any
 """A numpy scalar, or an array over the open grid axes (innermost first) and then the lanes."""
 
 
+where: Callable[[Value, Value, Value], Value] = np.where
+"""Elementwise choice (condition, a, b), with a type that says as little as `Value`."""
+
+
 def truncated_quotient(a: Value, b: Value) -> Value:
     """a / b of integers, toward zero; b is not 0."""
     quotient = np.floor_divide(a, b)
@@ -95,7 +99,8 @@ _erf = np.frompyfunc(math.erf, 1, 1)
 
 
 def _error_function(x: Value) -> Value:
-    return np.asarray(_erf(x)).astype(np.float64)
+    result: Value = _erf(x)
+    return np.asarray(result).astype(np.float64)
 
 
 def _sigmoid(x: Value) -> Value:
@@ -103,8 +108,8 @@ def _sigmoid(x: Value) -> Value:
 
 
 def _round_half_away(x: Value) -> Value:
-    whole = np.trunc(x)
-    return np.where(np.abs(x - whole) >= 0.5, whole + np.copysign(1.0, x), whole)
+    whole: Value = np.trunc(x)
+    return where(np.abs(x - whole) >= 0.5, whole + np.copysign(1.0, x), whole)
 
 
 def _fused_multiply_add(a: Value, b: Value, c: Value) -> Value:
@@ -150,21 +155,53 @@ def _identity(x: Value) -> Value:
     return x
 
 
+def _exp10(x: Value) -> Value:
+    return np.power(10.0, x)
+
+
+def _reciprocal_root(x: Value) -> Value:
+    return 1.0 / np.sqrt(x)
+
+
+_LIBRARY: dict[str, Callable[..., Value]] = {
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "exp10": _exp10,
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "expm1": np.expm1,
+    "sqrt": np.sqrt,
+    "rsqrt": _reciprocal_root,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "erf": _error_function,
+    "sigmoid": _sigmoid,
+    "pow": np.power,
+    "atan2": np.arctan2,
+    "fmod": np.fmod,
+    "hypot": np.hypot,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "trunc": np.trunc,
+    "nearbyint": np.rint,
+    "round": _round_half_away,
+    "copysign": np.copysign,
+}
+
 MATH: dict[str, Callable[..., Value]] = {
-    **{
-        name: _through_float64(function)
-        for name, function in {
-            "exp": np.exp, "exp2": np.exp2, "exp10": lambda x: np.power(10.0, x), "log": np.log,
-            "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "expm1": np.expm1,
-            "sqrt": np.sqrt, "rsqrt": lambda x: 1.0 / np.sqrt(x), "sin": np.sin, "cos": np.cos,
-            "tan": np.tan, "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan,
-            "sinh": np.sinh, "cosh": np.cosh, "tanh": np.tanh, "asinh": np.arcsinh,
-            "acosh": np.arccosh, "atanh": np.arctanh, "erf": _error_function, "sigmoid": _sigmoid,
-            "pow": np.power, "atan2": np.arctan2, "fmod": np.fmod, "hypot": np.hypot,
-            "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "nearbyint": np.rint,
-            "round": _round_half_away, "copysign": np.copysign,
-        }.items()
-    },
+    **{name: _through_float64(function) for name, function in _LIBRARY.items()},
     "fabs": np.abs,
     "abs": np.abs,
     "fma": _fused_multiply_add,
@@ -184,7 +221,7 @@ MATH: dict[str, Callable[..., Value]] = {
     "shift_left": np.left_shift,
     "shift_right": np.right_shift,
     "q_multiply_shift": _multiply_shift,
-}  # fmt: skip
+}
 """Pure intrinsics whose result follows from the values of their arguments."""
 
 

@@ -41,7 +41,7 @@ from transect.ir.traverse import walk
 from transect.support.errors import ExecutionError, UnsupportedError
 from transect.tir.affine import Affine
 from transect.tir.buffer import BufferLoad
-from transect.tir.interpreter.arithmetic import BINARY, MATH, Value, convert, reinterpret
+from transect.tir.interpreter.arithmetic import BINARY, MATH, Value, convert, reinterpret, where
 from transect.tir.interpreter.frame import Frame, ReturnSignal
 from transect.tir.interpreter.grid import (
     IntRun,
@@ -66,9 +66,16 @@ class ExprCompiler:
     def __init__(self, scope: Scope, roots: Iterable[Term] = ()) -> None:
         self.scope = scope
         self.shared = _shared_terms(roots)
+        self.compiled: dict[Expr, Run] = {}
 
     def compile(self, expr: Expr) -> Run:
         """The closure that evaluates `expr`."""
+        run = self.compiled.get(expr)
+        if run is None:
+            run = self.compiled[expr] = self._compile(expr)
+        return run
+
+    def _compile(self, expr: Expr) -> Run:
         rule = _RULES.get(type(expr))
         if rule is None:
             raise UnsupportedError(f"the interpreter cannot evaluate {type(expr).__name__}")
@@ -188,7 +195,7 @@ def _division(operation: Callable[[Value, Value], Value], a: Run, b: Run, *, vec
             mask = frame.mask if frame.mask is None or not vector else lanes_of(frame.mask)
             if mask is None or np.any(zero & mask):
                 raise ExecutionError("integer division by zero")
-            right = np.where(zero, right.dtype.type(1), right)
+            right = where(zero, right.dtype.type(1), right)
         return operation(left, right)
 
     return evaluate
@@ -240,7 +247,7 @@ def _not(compiler: ExprCompiler, expr: Not) -> Run:
 def _choose(condition: Value, left: Value, right: Value) -> Value:
     if np.ndim(condition) == 0:
         return left if condition else right
-    return np.where(condition, left, right)
+    return where(condition, left, right)
 
 
 def _select(compiler: ExprCompiler, expr: Select) -> Run:
@@ -348,7 +355,7 @@ def _if_then_else(compiler: ExprCompiler, expr: Call) -> Run:
         if not np.any(chosen):
             return b(frame)
         left, right = _masked(a, frame, chosen), _masked(b, frame, ~chosen)
-        return np.where(lanes_of(chosen) if widen else chosen, left, right)
+        return _choose(lanes_of(chosen) if widen else chosen, left, right)
 
     return evaluate
 

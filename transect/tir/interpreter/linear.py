@@ -61,7 +61,8 @@ class Scope:
     forms: integer variables as sums of others. ranges: of variables that have one. axes: the open
     grid axes, outermost first. varying: variables whose value differs along the grid. private:
     pointers to memory with an instance per grid point, and the number of axes then open.
-    limits: sums known to be at most a number, from conditions around the statement.
+    limits: sums known to be at most a number, from conditions around the statement. memo: results
+    of `linear`.
     """
 
     forms: Mapping[Var, Affine] = field(default_factory=dict[Var, Affine])
@@ -70,6 +71,9 @@ class Scope:
     varying: frozenset[Var] = frozenset()
     private: Mapping[Var, int] = field(default_factory=dict[Var, int])
     limits: tuple[tuple[Affine, int], ...] = ()
+    memo: dict[Expr, Affine] = field(
+        init=False, repr=False, compare=False, default_factory=dict[Expr, Affine]
+    )
 
     def with_form(self, var: Var, form: Affine) -> Scope:
         """`var` is `form`."""
@@ -137,8 +141,12 @@ def _limits(condition: Expr, scope: Scope) -> list[tuple[Affine, int]]:
 
 def linear(expr: Expr, scope: Scope) -> Affine:
     """`expr` as a sum; parts that are no sums become atoms. A vector's lane number is `LANE`."""
-    rule = _LINEAR.get(type(expr))
-    return Affine(0, {expr: 1}) if rule is None else rule(expr, scope)
+    known = scope.memo.get(expr)
+    if known is None:
+        rule = _LINEAR.get(type(expr))
+        known = Affine(0, {expr: 1}) if rule is None else rule(expr, scope)
+        scope.memo[expr] = known
+    return known
 
 
 def _linear_mul(expr: Mul, scope: Scope) -> Affine:

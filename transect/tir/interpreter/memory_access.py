@@ -454,7 +454,8 @@ def _total(operation: Any, start: Value, rows: Value) -> Value:
 
 
 def _squeezed(view: Value, front: list[int]) -> Value:
-    return view[tuple(0 if number in front else slice(None) for number in range(view.ndim))]
+    # The ellipsis keeps what has no axes left an array.
+    return view[(*(0 if axis in front else slice(None) for axis in range(view.ndim)), ...)]
 
 
 def _any_along(mask: Value, front: list[int], depth: int) -> Value:

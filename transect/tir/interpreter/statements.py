@@ -150,30 +150,25 @@ def _bind(owner: StmtCompiler, stmt: Bind, scope: Scope) -> tuple[Do, Scope]:
     value, var = compiler.compile(stmt.value), stmt.var
     if scope.varies(stmt.value):
 
-        def run_array(frame: Frame) -> None:
-            new = value(frame)
-            # What a load gave is a view of memory that may change.
-            frame.vars[var] = np.array(new) if isinstance(new, np.ndarray) else new
+        def bind_array(frame: Frame) -> None:
+            frame.vars[var] = _copied(value(frame))
 
-        return fresh(run_array), scope.with_varying(var)
+        return fresh(bind_array), scope.with_varying(var)
     integral = var.dtype.is_integral and var.dtype.is_scalar
+    is_object = var.dtype.is_handle
 
     def run(frame: Frame) -> None:
         new = value(frame)
-        frame.vars[var] = np.array(new) if isinstance(new, np.ndarray) and new.ndim else new
+        frame.vars[var] = new if is_object else _copied(new)
         if integral:
             frame.ints[var] = int(new)
 
-    if var.dtype.is_handle:
-        run = _bind_handle(var, value)
     return fresh(run), scope
 
 
-def _bind_handle(var: Var, value: Callable[[Frame], Value]) -> Do:
-    def run(frame: Frame) -> None:
-        frame.vars[var] = value(frame)
-
-    return run
+def _copied(value: Value) -> Value:
+    """A value of its own: what a load gave is a view of memory that may change."""
+    return np.array(value) if np.ndim(value) else value
 
 
 def _nothing(frame: Frame) -> None:
@@ -261,9 +256,8 @@ def _allocate_buffer(buffer: Buffer, scope: Scope) -> tuple[Do, Scope]:
     extents = [compiler.integer(extent) for extent in buffer.shape]
     strides = [compiler.integer(stride) for stride in buffer.strides]
     start = compiler.integer(buffer.elem_offset)
-    if not strides:
-        if isinstance(buffer.elem_offset, IntImm) and buffer.elem_offset.value == 0:
-            return _allocation(buffer.name, buffer.data, buffer.dtype, extents, buffer.scope, scope)
+    if not strides and isinstance(buffer.elem_offset, IntImm) and buffer.elem_offset.value == 0:
+        return _allocation(buffer.name, buffer.data, buffer.dtype, extents, buffer.scope, scope)
 
     def reach(frame: Frame) -> int:
         lengths = [extent(frame) for extent in extents]
