@@ -23,6 +23,7 @@ from transect.relax import call as special
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
 from transect.runtime import register_function
+from transect.script import from_source
 from transect.support.errors import UnsupportedError
 
 f32 = np.float32
@@ -410,6 +411,44 @@ def test_sizes_that_overflow_are_refused():
     for shape in ((1 << 40, 1 << 40), (-1, 4), (1 << 62, 4)):
         with pytest.raises((MemoryError, ValueError)):
             model(shape)
+
+
+INPLACE = """
+from transect.script import tir as T
+
+@T.prim_func(private=True)
+def inplace(x: T.Buffer(("n",), "float32")):
+    for i in range(n):
+        with T.block("x"):
+            v = T.axis.remap("S", [i])
+            x[v] = x[v] + 1.0
+"""
+
+
+def test_kernels_in_place_write_to_inputs_but_never_to_constants():
+    inplace = from_source(INPLACE)
+    b = BlockBuilder()
+    y = b.var("y", tensor(Var("k")))
+    with b.function("helper", (y,), private=True):
+        ref = b.add_function(inplace, "inplace")
+        b.emit_func_output(b.emit(special.call_tir_inplace(ref, [y], (0,), y.type)))
+    x = b.var("x", tensor(Var("n")))
+    constant = rx.constant(np.array([1, 2, 3], f32))
+    with b.function("main", (x,)):
+        z = b.emit(special.call_tir_inplace(ref, [x], (0,), x.type))
+        helped = b.emit(rx.Call(b.global_func("helper"), (constant,), tensor(3)))
+        own = b.emit(special.call_tir_inplace(ref, [constant], (0,), tensor(3)))
+        b.emit_func_output(rx.make_tuple(z, helped, own, constant))
+    model = compiled(b)
+    assert model.signature.parameters[0].mutated
+    for _ in range(2):
+        xs = np.arange(4, dtype=f32)
+        z, helped, own, same = model(xs)
+        np.testing.assert_array_equal(z, [1, 2, 3, 4])
+        np.testing.assert_array_equal(xs, z)
+        np.testing.assert_array_equal(helped, [2, 3, 4])
+        np.testing.assert_array_equal(own, [2, 3, 4])
+        np.testing.assert_array_equal(same, [1, 2, 3])
 
 
 def test_a_closure_is_refused_with_a_remedy():

@@ -522,8 +522,11 @@ class BodyLowering:
             return self._call_prim_func(name, func, call)
         host, interface = self.hosts[name]
         values: list[TensorValue | Expr] = []
-        for param, kind, arg in zip(interface.params, interface.kinds, call.args, strict=True):
+        pairs = zip(interface.params, interface.kinds, call.args, strict=True)
+        for number, (param, kind, arg) in enumerate(pairs):
             value = self.value(arg)
+            if number in interface.mutated:
+                value = self._writable(param.name, value)
             if kind == "scalar" and isinstance(param.type, PrimType):
                 values.append(self.as_scalar(value, param.type.dtype))
             elif kind == "buffer" and isinstance(param.type, TensorType) and param.type.dtype:
@@ -546,6 +549,16 @@ class BodyLowering:
             part = slot if len(interface.owned) == 1 else self.out.field(slot, number, name)
             results[leaf.path] = self.open(part, kinds[leaf.path], f"the result of {name}")
         return _assemble(call.type, results, ())
+
+    def _writable(self, name: str, value: HostValue) -> HostValue:
+        """A value that may be written: a constant is copied."""
+        if isinstance(value, TensorValue) and value.constant and value.shape is not None:
+            copy = TensorValue(
+                self.out.workspace(name, value.dtype, value.shape), value.dtype, value.shape
+            )
+            self.out.copy(copy, value)
+            return copy
+        return value
 
     def _call_prim_func(self, name: str, func: PrimFunc, call: rx.Call) -> HostValue:
         values: list[TensorValue | Expr] = []

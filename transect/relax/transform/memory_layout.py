@@ -129,19 +129,28 @@ def _pack(chains: Sequence[_Chain]) -> tuple[dict[Tenant, Expr], int]:
 def _share(chains: Sequence[_Chain], analyzer: Analyzer) -> list[_Region]:
     """Regions for symbolic sizes: a free one of equal size, else a larger, else one to enlarge."""
     regions: list[_Region] = []
+    known: dict[Expr, bool] = {}
+
+    def holds(condition: Expr) -> bool:
+        # Few sizes are distinct, and a proof takes long.
+        if condition not in known:
+            known[condition] = analyzer.can_prove(condition)
+        return known[condition]
+
     for chain in chains:
         free = [region for region in regions if region.is_free(chain)]
-        fitting = next(
-            (r for r in free if analyzer.can_prove(EQ(r.size, chain.size))), None
-        ) or next((r for r in free if analyzer.can_prove(LE(chain.size, r.size))), None)
-        if fitting is None:
-            fitting = next((r for r in free if analyzer.can_prove(LE(r.size, chain.size))), None)
-            if fitting is not None:
-                fitting.size = chain.size
-        if fitting is None:
-            fitting = _Region(chain.size, [])
-            regions.append(fitting)
-        fitting.chains.append(chain)
+        size = chain.size
+        equal = (r for r in free if r.size is size or holds(EQ(r.size, size)))
+        larger = (r for r in free if holds(LE(size, r.size)))
+        smaller = (r for r in free if holds(LE(r.size, size)))
+        found = next(equal, None) or next(larger, None)
+        if found is None:
+            found = next(smaller, None)
+            if found is None:
+                found = _Region(size, [])
+                regions.append(found)
+            found.size = size
+        found.chains.append(chain)
     return regions
 
 
