@@ -523,3 +523,14 @@ def test_threads_and_reentrant_callbacks():
     for thread in threads:
         thread.join()
     assert not failures
+
+
+def test_print_writes_to_standard_output(capfd):
+    b = BlockBuilder()
+    x = b.var("x", tensor(Var("n")))
+    with b.function("main", (x,), pure=False):
+        y = b.emit_call_tir(increment(), [x])
+        b.emit(special.Print(format="got {} of {}")(y, rx.prim_value(as_expr(2))))
+        b.emit_func_output(y)
+    compiled(b)(np.zeros(2, f32))
+    assert "got [1. 1.] of 2" in capfd.readouterr().out
