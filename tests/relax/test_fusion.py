@@ -219,3 +219,13 @@ def test_a_group_that_is_not_there_is_refused():
     group = FusionGroup("main", (rx.Var("nothing", tensor(N)),))
     with pytest.raises(InputError, match="nothing"):
         FuseTIR((group,))(module)
+
+
+@pytest.mark.parametrize("value", [2.5, -0.0, float("inf"), float("-inf")])
+def test_constants_of_rank_0_become_part_of_the_program(value):
+    def body(b, x):
+        return b.emit_output(Exp()(Multiply()(x, rx.constant(np.float32(value)))))
+
+    after = fused([("x", tensor(N))], body, np.array([1.5, -2.0], np.float32))
+    program = after["fused_multiply_exp"]
+    assert len(program.buffers) == 2

@@ -6,14 +6,16 @@ scheduling (`tir.schedule`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from transect.ir.dtype import HANDLE, INDEX
-from transect.ir.expr import Expr, Var, cast
+from transect.ir.expr import Expr, Var, cast, const
 from transect.ir.function import IRModule
 from transect.ir.node import replace
-from transect.ir.traverse import free_vars
+from transect.ir.term import Term
+from transect.ir.traverse import free_vars, rewrite
 from transect.ir.types import TensorType
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
@@ -31,12 +33,14 @@ from transect.relax.unify import unify_prim_func
 from transect.relax.visit import Rewriter, graph_functions
 from transect.support.errors import InputError
 from transect.support.span import merge_spans
-from transect.tir.buffer import Buffer
+from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.buffer import buffer as make_buffer
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import Block, BlockRealize, Stmt, realize_root, seq
-from transect.tir.visit import fresh_copy, map_stmt, walk_terms
+from transect.tir.visit import StmtRewriter, fresh_copy, map_stmt, walk_terms
 from transect.transform.base import Context, Pass
+
+TermT = TypeVar("TermT", bound=Term)
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ def fuse_members(members: Sequence[Member]) -> FusedProgram:
     """One tensor program that does what the members do in order and gives the last one's result.
 
     Its symbolic variables are the caller's; those that no tensor binds become scalar parameters.
+    Constants of rank 0 become part of the program.
     """
     names = Names()
     results: dict[rx.Value, Buffer] = {}
@@ -163,7 +168,13 @@ def fuse_members(members: Sequence[Member]) -> FusedProgram:
         bodies.append(body)
         allocated.extend(local)
     output = results[members[-1].var]
-    body = _with_distinct_names(seq(*bodies))
+    scalars_known = {
+        buffer: const(value.data.item(), buffer.dtype)
+        for value, buffer in inputs.items()
+        if isinstance(value, rx.Constant) and value.data.ndim == 0
+    }
+    inputs = {value: buffer for value, buffer in inputs.items() if buffer not in scalars_known}
+    body = _EmbedScalars(scalars_known).visit(_with_distinct_names(seq(*bodies)))
     params = (*inputs.values(), output)
     handles = [Var(item.name, HANDLE) for item in params]
     bound = {dim for item in params for dim in item.shape if isinstance(dim, Var)}
@@ -224,6 +235,26 @@ def _used_vars(body: Stmt, buffers: Sequence[Buffer]) -> list[Var]:
     shapes = [dim for item in buffers for dim in item.shape]
     inside = [term for term in walk_terms(body) if isinstance(term, Var)]
     return [*free_vars(shapes), *inside]
+
+
+class _EmbedScalars(StmtRewriter):
+    """Puts the values of constants of one element in place of the loads from them."""
+
+    def __init__(self, values: Mapping[Buffer, Expr]) -> None:
+        self.values = values
+        self.memo: dict[Term, Term] = {}
+
+    def expr(self, value: TermT) -> TermT:
+        return rewrite(value, self._replace, self.memo)
+
+    def _replace(self, item: Term) -> Term:
+        return self.values.get(item.buffer, item) if isinstance(item, BufferLoad) else item
+
+    def visit_block(self, stmt: Block) -> Stmt:
+        reads = tuple(region for region in stmt.reads if region.buffer not in self.values)
+        return super().visit_block(
+            stmt if len(reads) == len(stmt.reads) else replace(stmt, reads=reads)
+        )
 
 
 def _with_distinct_names(body: Stmt) -> Stmt:
