@@ -13,8 +13,9 @@ from transect.ir.expr import (
     LT,
     NE,
     Expr,
+    IntImm,
     Var,
-    call_bitwise,
+    cast,
     const,
     logical_and,
     logical_or,
@@ -35,7 +36,9 @@ from transect.relax.op.inference import (
 from transect.relax.op.loops import TensorOperand, load, math, result_type
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
-from transect.tir.builder import FunctionBuilder
+from transect.tir.builder import FunctionBuilder, store
+from transect.tir.op import if_then_else
+from transect.tir.stmt import Stmt, seq
 
 
 @dataclass(frozen=True)
@@ -195,22 +198,45 @@ class Power(Binary):
     name = "power"
 
     def scalar(self, a: Expr, b: Expr) -> Expr:
-        """T.pow of floats; squaring and multiplying of integers, a step for each bit."""
-        if a.dtype.is_float:
-            return math("pow", a, b)
-        one, zero = const(1, a.dtype), const(0, a.dtype)
-        result: Expr = one
-        square = a
-        bits = a.dtype.bits - (0 if a.dtype.is_uint else 1)
-        for bit in range(bits):
-            chosen = NE(call_bitwise("bitwise_and", b, const(1 << bit, b.dtype)), zero)
-            result = select(chosen, result * square, result)
-            square = square * square
-        if a.dtype.is_uint:
-            return result
-        sign = select(NE(call_bitwise("bitwise_and", b, one), zero), a, one)
-        unit = logical_or(EQ(a, one), EQ(a, const(-1, a.dtype)))
-        return select(LT(b, zero), select(unit, sign, zero), result)
+        """T.pow of floats."""
+        return math("pow", a, b)
+
+    def legalize(self, b: FunctionBuilder, x: TensorOperand, y: TensorOperand) -> Buffer:
+        """One map; of integers a scan over the exponent's bits that squares and multiplies."""
+        result = result_type(self, x, y)
+        dtype = result.dtype
+        if dtype is None or dtype.is_float:
+            return super().legalize(b, x, y)
+        sizes = result.shape or ()
+        one, zero = const(1, dtype), const(0, dtype)
+        square = b.allocate(sizes, dtype, name="square")
+        power = b.allocate(sizes, dtype, name="power")
+
+        def step(*i: Var) -> Stmt:
+            *place, bit = i
+            here = tuple(place)
+            odd = NE(load(y, sizes, here) >> cast(bit, dtype) & one, zero)
+            base = load(x, sizes, here)
+            factor = if_then_else(EQ(bit, IntImm(0)), base, square[here] * square[here])
+            so_far = if_then_else(EQ(bit, IntImm(0)), one, power[here])
+            return seq(
+                store(square, here, factor),
+                store(power, here, select(odd, so_far * square[here], so_far)),
+            )
+
+        bits = dtype.bits - (0 if dtype.is_uint else 1)
+        b.block((*sizes, bits), step, kinds="S" * len(sizes) + "N", name="power")
+        if dtype.is_uint:
+            return power
+
+        def signed(*i: Var) -> Expr:
+            base, exponent = load(x, sizes, i), load(y, sizes, i)
+            unit = logical_or(EQ(base, one), EQ(base, const(-1, dtype)))
+            odd = NE(exponent & one, zero)
+            small = select(unit, select(odd, base, one), zero)
+            return select(exponent < zero, small, power[i])
+
+        return b.compute(sizes, signed, name="y")
 
 
 @dataclass(frozen=True)
