@@ -15,6 +15,7 @@ __all__ = ["SCHEDULE_RULES", "ScheduleRule", "schedule_rules"]
 
 SCHEDULE_RULES: dict[str, str] = {
     "x86": "transect.hardware.x86.schedule:RULES",
+    "cuda": "transect.hardware.cuda.schedule:RULES",
 }
 """Loaders of the schedule rules, by the name of the target."""
 
