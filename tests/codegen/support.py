@@ -24,7 +24,11 @@ from transect.transform import Context, Pipeline
 def lower(program: PrimFunc | IRModule, target: Target | None = None) -> IRModule:
     """The program lowered for the CPU; a single function is exported as "main"."""
     target = target or host_target()
-    module = IRModule.of(main=program.with_attrs(global_symbol="main")) if isinstance(program, PrimFunc) else program
+    module = (
+        IRModule.of(main=program.with_attrs(global_symbol="main"))
+        if isinstance(program, PrimFunc)
+        else program
+    )
     return Pipeline(*lowering(target))(module, Context(target=target))
 
 
@@ -38,9 +42,15 @@ def compiled(
 ) -> Callable[..., Any]:
     """The function `name` in machine code, called with numpy arrays and scalars."""
     target = target or host_target()
-    loaded = load(compile_module(lower(program, target), target), libraries=libraries, symbols=symbols)
-    entry = tvm_ffi.Function.__from_extern_c__(loaded.address(PREFIX + name), keep_alive_object=loaded)
-    return lambda *args: entry(*(to_tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args))
+    loaded = load(
+        compile_module(lower(program, target), target), libraries=libraries, symbols=symbols
+    )
+    entry = tvm_ffi.Function.__from_extern_c__(
+        loaded.address(PREFIX + name), keep_alive_object=loaded
+    )
+    return lambda *args: entry(
+        *(to_tensor(arg) if isinstance(arg, np.ndarray) else arg for arg in args)
+    )
 
 
 def check(program: PrimFunc, *args: Any, rtol: float = 0.0, atol: float = 0.0) -> list[Any]:

@@ -11,23 +11,52 @@ import pytest
 from tests.codegen.support import assert_same, check, compiled
 from transect.ir.dtype import as_dtype
 from transect.ir.expr import (
-    Expr, ExprLike, FloorDiv, FloorMod, Var, as_expr, cast, equal, logical_not, make, maximum, minimum, not_equal, select,
-    truncdiv, truncmod,
-)  # fmt: skip
+    Expr,
+    ExprLike,
+    FloorDiv,
+    FloorMod,
+    Var,
+    as_expr,
+    cast,
+    equal,
+    logical_not,
+    make,
+    maximum,
+    minimum,
+    not_equal,
+    select,
+    truncdiv,
+    truncmod,
+)
 from transect.tir import op
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 
-INTEGERS = ("int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
+INTEGERS = (
+    "int4",
+    "uint4",
+    "int8",
+    "uint8",
+    "int16",
+    "uint16",
+    "int32",
+    "uint32",
+    "int64",
+    "uint64",
+)
 FLOATS = ("float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float32", "float64")
 
 
-def binary(dtype: str, function: Callable[[Expr, Expr], ExprLike], result: str | None = None) -> PrimFunc:
+def binary(
+    dtype: str, function: Callable[[Expr, Expr], ExprLike], result: str | None = None
+) -> PrimFunc:
     """y[i] = function(a[i], b[i])."""
     n = Var("n")
     b = FunctionBuilder("binary")
     x, y = b.input("a", (n,), dtype), b.input("b", (n,), dtype)
-    return b.finish(b.compute((n,), lambda i: function(x[i], y[i]), dtype=as_dtype(result or dtype)))
+    return b.finish(
+        b.compute((n,), lambda i: function(x[i], y[i]), dtype=as_dtype(result or dtype))
+    )
 
 
 def values(dtype: str) -> np.ndarray:
@@ -59,12 +88,21 @@ def pairs(dtype: str) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "min", "max"])
 def test_float_arithmetic(dtype: str, name: str) -> None:
     functions = {
-        "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "div": lambda a, b: a / b,
-        "min": minimum, "max": maximum,
-    }  # fmt: skip
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "div": lambda a, b: a / b,
+        "min": minimum,
+        "max": maximum,
+    }
     reference = {
-        "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "min": np.minimum, "max": np.maximum,
-    }  # fmt: skip
+        "add": np.add,
+        "sub": np.subtract,
+        "mul": np.multiply,
+        "div": np.divide,
+        "min": np.minimum,
+        "max": np.maximum,
+    }
     a, b = pairs(dtype)
     out = np.zeros_like(a)
     compiled(binary(dtype, functions[name]))(a, b, out)
@@ -82,14 +120,20 @@ def test_float_arithmetic(dtype: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["lt", "le", "gt", "ge", "eq", "ne"])
 def test_comparison(dtype: str, name: str) -> None:
     functions = {
-        "lt": lambda a, b: a < b, "le": lambda a, b: a <= b, "gt": lambda a, b: a > b, "ge": lambda a, b: a >= b,
-        "eq": equal, "ne": not_equal,
-    }  # fmt: skip
+        "lt": lambda a, b: a < b,
+        "le": lambda a, b: a <= b,
+        "gt": lambda a, b: a > b,
+        "ge": lambda a, b: a >= b,
+        "eq": equal,
+        "ne": not_equal,
+    }
     a, b = pairs(dtype)
     out = np.zeros(len(a), np.bool_)
     compiled(binary(dtype, functions[name], "bool"))(a, b, out)
     wide = np.float64 if as_dtype(dtype).is_float else np.dtype(object)
-    operation = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}.get(name)
+    operation = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal}.get(
+        name
+    )
     operation = operation or (np.equal if name == "eq" else np.not_equal)
     np.testing.assert_array_equal(out, operation(a.astype(wide), b.astype(wide)).astype(np.bool_))
 
@@ -98,9 +142,19 @@ def test_comparison(dtype: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["add", "sub", "mul", "min", "max"])
 def test_integer_arithmetic_wraps(dtype: str, name: str) -> None:
     functions = {
-        "add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "min": minimum, "max": maximum,
-    }  # fmt: skip
-    exact = {"add": lambda a, b: a + b, "sub": lambda a, b: a - b, "mul": lambda a, b: a * b, "min": min, "max": max}
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "min": minimum,
+        "max": maximum,
+    }
+    exact = {
+        "add": lambda a, b: a + b,
+        "sub": lambda a, b: a - b,
+        "mul": lambda a, b: a * b,
+        "min": min,
+        "max": max,
+    }
     a, b = pairs(dtype)
     out = np.zeros_like(a)
     compiled(binary(dtype, functions[name]))(a, b, out)
@@ -115,9 +169,11 @@ def test_integer_arithmetic_wraps(dtype: str, name: str) -> None:
 def test_division_never_traps(dtype: str, name: str) -> None:
     """A zero divisor gives zero; the smallest number divided by -1 wraps around."""
     functions = {
-        "floordiv": lambda a, b: make(FloorDiv, a, b), "floormod": lambda a, b: make(FloorMod, a, b),
-        "truncdiv": truncdiv, "truncmod": truncmod,
-    }  # fmt: skip
+        "floordiv": lambda a, b: make(FloorDiv, a, b),
+        "floormod": lambda a, b: make(FloorMod, a, b),
+        "truncdiv": truncdiv,
+        "truncmod": truncmod,
+    }
 
     def exact(a: int, b: int) -> int:
         if b == 0:
@@ -125,8 +181,11 @@ def test_division_never_traps(dtype: str, name: str) -> None:
         floor = a // b
         truncated = abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
         return {
-            "floordiv": floor, "floormod": a - b * floor, "truncdiv": truncated, "truncmod": a - b * truncated,
-        }[name]  # fmt: skip
+            "floordiv": floor,
+            "floormod": a - b * floor,
+            "truncdiv": truncated,
+            "truncmod": a - b * truncated,
+        }[name]
 
     a, b = pairs(dtype)
     out = np.zeros_like(a)
@@ -141,9 +200,11 @@ def test_division_never_traps(dtype: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["floordiv", "floormod", "truncdiv", "truncmod"])
 def test_division_by_a_constant(divisor: int, name: str) -> None:
     functions = {
-        "floordiv": lambda a, b: a // divisor, "floormod": lambda a, b: a % divisor,
-        "truncdiv": lambda a, b: truncdiv(a, divisor), "truncmod": lambda a, b: truncmod(a, divisor),
-    }  # fmt: skip
+        "floordiv": lambda a, b: a // divisor,
+        "floormod": lambda a, b: a % divisor,
+        "truncdiv": lambda a, b: truncdiv(a, divisor),
+        "truncmod": lambda a, b: truncmod(a, divisor),
+    }
     a, b = pairs("int32")
     check(binary("int32", functions[name]), a, b, np.zeros_like(a))
 
@@ -157,7 +218,11 @@ def test_conversions_of_all_kinds(source: str) -> None:
         data = values(source)
         if kind.is_float and goal.is_integral:
             wide = data.astype(np.float64)
-            fits = np.isfinite(wide) & (np.trunc(wide) >= goal.min_value) & (np.trunc(wide) <= float(goal.max_value) * 0.99)
+            fits = (
+                np.isfinite(wide)
+                & (np.trunc(wide) >= goal.min_value)
+                & (np.trunc(wide) <= float(goal.max_value) * 0.99)
+            )
             data = data[fits]
         n = Var("n")
         b = FunctionBuilder("convert")
@@ -174,7 +239,10 @@ def _converted(data: np.ndarray, source: str, target: str) -> np.ndarray:
     kind, goal = as_dtype(source), as_dtype(target)
     if goal.is_integral:
         span, low = 1 << goal.bits, int(goal.min_value)
-        return np.array([(int(float(v) if kind.is_float else int(v)) - low) % span + low for v in data], goal.numpy)
+        return np.array(
+            [(int(float(v) if kind.is_float else int(v)) - low) % span + low for v in data],
+            goal.numpy,
+        )
     if goal.is_bool:
         return np.array([float(v) != 0 if kind.is_float else int(v) != 0 for v in data])
     if not kind.is_float:
@@ -192,7 +260,9 @@ def test_every_narrow_float_round_trips_and_every_midpoint_rounds_to_even(dtype:
     b = FunctionBuilder("widen")
     x = b.input("x", (n,), dtype)
     wide = np.zeros(len(everything), np.float32)
-    compiled(b.finish(b.compute((n,), lambda i: cast(x[i], "float32"), dtype=as_dtype("float32"))))(everything, wide)
+    compiled(b.finish(b.compute((n,), lambda i: cast(x[i], "float32"), dtype=as_dtype("float32"))))(
+        everything, wide
+    )
     np.testing.assert_array_equal(wide, everything.astype(np.float32))
     finite = np.unique(wide[np.isfinite(wide)]).astype(np.float64)
     middle = (finite[1:] + finite[:-1]) / 2
@@ -213,7 +283,9 @@ def _narrowed(data: np.ndarray, dtype: str) -> np.ndarray:
     b = FunctionBuilder("narrow")
     x = b.input("x", (n,), as_dtype(data.dtype))
     out = np.zeros(len(data), as_dtype(dtype).numpy)
-    compiled(b.finish(b.compute((n,), lambda i: cast(x[i], dtype), dtype=as_dtype(dtype))))(data, out)
+    compiled(b.finish(b.compute((n,), lambda i: cast(x[i], dtype), dtype=as_dtype(dtype))))(
+        data, out
+    )
     return out
 
 
@@ -251,7 +323,9 @@ def test_kinds_of_floats(dtype: str, name: str) -> None:
     b = FunctionBuilder("kind")
     x = b.input("x", (n,), dtype)
     out = np.zeros(len(data), np.bool_)
-    compiled(b.finish(b.compute((n,), lambda i: getattr(op, name)(x[i]), dtype=as_dtype("bool"))))(data, out)
+    compiled(b.finish(b.compute((n,), lambda i: getattr(op, name)(x[i]), dtype=as_dtype("bool"))))(
+        data, out
+    )
     np.testing.assert_array_equal(out, getattr(np, name)(data.astype(np.float64)))
 
 

@@ -24,7 +24,9 @@ from transect.tir.transform import MakePackedAPI
 
 @T.prim_func
 def matmul(
-    x: T.Buffer(("n", "d"), "float32"), w: T.Buffer(("d", "m"), "float32"), y: T.Buffer(("n", "m"), "float32")
+    x: T.Buffer(("n", "d"), "float32"),
+    w: T.Buffer(("d", "m"), "float32"),
+    y: T.Buffer(("n", "m"), "float32"),
 ):
     for i, j, k in T.grid(n, m, d):
         with T.block("body"):
@@ -35,7 +37,13 @@ def matmul(
 
 
 @T.prim_func
-def scaled(x: T.Buffer(("n",), "float32"), y: T.Buffer(("n * 2",), "float32"), k: T.int32, f: T.float64, b: T.bool):
+def scaled(
+    x: T.Buffer(("n",), "float32"),
+    y: T.Buffer(("n * 2",), "float32"),
+    k: T.int32,
+    f: T.float64,
+    b: T.bool,
+):
     for i in range(n):
         y[i] = x[i] * T.Cast("float32", k)
         y[i + n] = T.if_then_else(b, T.Cast("float32", f), T.float32(0))
@@ -50,7 +58,9 @@ def zeros(*shape: int, dtype: str = "float32") -> np.ndarray:
     return np.zeros(shape, dtype)
 
 
-@pytest.mark.parametrize(("n", "m", "d"), [(3, 4, 5), (1, 1, 1), (7, 0, 2), (0, 3, 2), (2, 3, 0), (17, 33, 9)])
+@pytest.mark.parametrize(
+    ("n", "m", "d"), [(3, 4, 5), (1, 1, 1), (7, 0, 2), (0, 3, 2), (2, 3, 0), (17, 33, 9)]
+)
 def test_one_compile_serves_all_sizes(mm: Callable[..., Any], n: int, m: int, d: int) -> None:
     random = np.random.default_rng(0)
     x, w = random.random((n, d), np.float32), random.random((d, m), np.float32)
@@ -61,23 +71,46 @@ def test_one_compile_serves_all_sizes(mm: Callable[..., Any], n: int, m: int, d:
 
 CASES: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     ((zeros(2, 2),), TypeError, "main: expected 3 arguments, got 1"),
-    ((zeros(2, 4), zeros(3, 2), zeros(2, 2)), ValueError,
-     "main: argument 1 'w': dimension 0 is 3, but 'd' is 4 (from argument 0 'x')"),
-    ((zeros(2, 4), zeros(4, 2), zeros(2, 5)), ValueError,
-     "main: argument 2 'y': dimension 1 is 5, but 'm' is 2 (from argument 1 'w')"),
+    (
+        (zeros(2, 4), zeros(3, 2), zeros(2, 2)),
+        ValueError,
+        "main: argument 1 'w': dimension 0 is 3, but 'd' is 4 (from argument 0 'x')",
+    ),
+    (
+        (zeros(2, 4), zeros(4, 2), zeros(2, 5)),
+        ValueError,
+        "main: argument 2 'y': dimension 1 is 5, but 'm' is 2 (from argument 1 'w')",
+    ),
     ((1.5, zeros(4, 2), zeros(2, 5)), TypeError, "main: argument 0 'x' must be a tensor"),
     ((None, zeros(4, 2), zeros(2, 5)), TypeError, "main: argument 0 'x' must be a tensor"),
     (("text", zeros(4, 2), zeros(2, 5)), TypeError, "main: argument 0 'x' must be a tensor"),
-    ((zeros(2, 4, 1), zeros(4, 2), zeros(2, 2)), ValueError, "main: argument 0 'x' must have 2 dimensions, got 3"),
-    ((zeros(2, 4), zeros(4, 2, dtype="float64"), zeros(2, 2)), TypeError,
-     "main: argument 1 'w' must be float32, got DLPack type code 2, 64 bits, 1 lanes"),
-    ((zeros(4, 2).T, zeros(4, 2), zeros(2, 2)), ValueError, "main: argument 0 'x' must be contiguous"),
-    ((zeros(4, 8)[:, ::2], zeros(4, 2), zeros(4, 2)), ValueError, "main: argument 0 'x' must be contiguous"),
-]  # fmt: skip
+    (
+        (zeros(2, 4, 1), zeros(4, 2), zeros(2, 2)),
+        ValueError,
+        "main: argument 0 'x' must have 2 dimensions, got 3",
+    ),
+    (
+        (zeros(2, 4), zeros(4, 2, dtype="float64"), zeros(2, 2)),
+        TypeError,
+        "main: argument 1 'w' must be float32, got DLPack type code 2, 64 bits, 1 lanes",
+    ),
+    (
+        (zeros(4, 2).T, zeros(4, 2), zeros(2, 2)),
+        ValueError,
+        "main: argument 0 'x' must be contiguous",
+    ),
+    (
+        (zeros(4, 8)[:, ::2], zeros(4, 2), zeros(4, 2)),
+        ValueError,
+        "main: argument 0 'x' must be contiguous",
+    ),
+]
 
 
 @pytest.mark.parametrize(("args", "kind", "message"), CASES, ids=[case[2] for case in CASES])
-def test_wrong_arguments(mm: Callable[..., Any], args: tuple[Any, ...], kind: type[Exception], message: str) -> None:
+def test_wrong_arguments(
+    mm: Callable[..., Any], args: tuple[Any, ...], kind: type[Exception], message: str
+) -> None:
     with pytest.raises(kind) as caught:
         mm(*args)
     assert message in str(caught.value)
@@ -98,8 +131,16 @@ def test_scalars_and_computed_dimensions() -> None:
     f(x, y, True, 2, False)
     assert y.tolist() == [0, 1, 2, 0, 0, 0]
     for args, kind, message in (
-        ((x, zeros(5), 3, 0.5, True), ValueError, "main: argument 1 'y': dimension 0 is 5, expected 6 by the signature"),
-        ((x, y, 1 << 40, 0.5, True), ValueError, "main: argument 2 'k' is 1099511627776, which int32 cannot hold"),
+        (
+            (x, zeros(5), 3, 0.5, True),
+            ValueError,
+            "main: argument 1 'y': dimension 0 is 5, expected 6 by the signature",
+        ),
+        (
+            (x, y, 1 << 40, 0.5, True),
+            ValueError,
+            "main: argument 2 'k' is 1099511627776, which int32 cannot hold",
+        ),
         ((x, y, 2.5, 0.5, True), TypeError, "main: argument 2 'k' must be an integer"),
         ((x, y, 2, "no", True), TypeError, "main: argument 3 'f' must be a number"),
         ((x, y, 2, 1.0, 0.5), TypeError, "main: argument 4 'b' must be bool"),
@@ -135,13 +176,20 @@ def test_a_dimension_that_no_argument_determines_is_refused() -> None:
     n = Var("n")
     x = buffer("x", (n * 2,))
     param = Var("a", HANDLE)
-    func = PrimFunc((param,), {param: x}, BufferStore(x, x[0], (IntImm(0),)), {"global_symbol": "f"})
+    func = PrimFunc(
+        (param,), {param: x}, BufferStore(x, x[0], (IntImm(0),)), {"global_symbol": "f"}
+    )
     with pytest.raises(VerifyError, match="no argument of 'f' determines n"):
         MakePackedAPI()(IRModule.of(f=func))
 
 
 def test_private_functions_get_no_entry() -> None:
-    module = lower(IRModule.of(kernel=matmul.with_attrs(global_symbol=None), main=matmul.with_attrs(global_symbol="main")))
+    module = lower(
+        IRModule.of(
+            kernel=matmul.with_attrs(global_symbol=None),
+            main=matmul.with_attrs(global_symbol="main"),
+        )
+    )
     assert [name for name in module if name.startswith("__tvm_ffi_")] == ["__tvm_ffi_main"]
 
 

@@ -1,4 +1,4 @@
-"""Host functions: packed calls, owned values, errors that keep their class, releases on every exit."""
+"""Host functions: packed calls, owned values, errors that keep their class, releases at exits."""
 
 from __future__ import annotations
 
@@ -22,8 +22,18 @@ from transect.tir.buffer import buffer
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import (
-    Allocate, AllocateConst, AssertStmt, Bind, BufferStore, DeclBuffer, Evaluate, For, IfThenElse, Stmt, seq,
-)  # fmt: skip
+    Allocate,
+    AllocateConst,
+    AssertStmt,
+    Bind,
+    BufferStore,
+    DeclBuffer,
+    Evaluate,
+    For,
+    IfThenElse,
+    Stmt,
+    seq,
+)
 
 
 def run(name: str, *args: Expr | int | float | str | bool) -> Evaluate:
@@ -48,7 +58,9 @@ def register() -> Iterator[Callable[[Callable[..., Any]], str]]:
 
 def host(*stmts: Stmt) -> PrimFunc:
     """A function of one float32 vector `x` (n) and a slot for the result."""
-    return PrimFunc((X_PARAM, RESULT), {X_PARAM: X}, seq(*stmts), {"transect.arguments": ("buffer", "result")})
+    return PrimFunc(
+        (X_PARAM, RESULT), {X_PARAM: X}, seq(*stmts), {"transect.arguments": ("buffer", "result")}
+    )
 
 
 N = Var("n")
@@ -75,7 +87,17 @@ def test_arguments_of_all_kinds_arrive(register: Callable[..., str]) -> None:
             Bind(SLOTS, INTRINSICS["any_list"](2)),
             run("anylist_set", SLOTS, 0, "text"),
             run("make_shape", SLOTS, 1, N, 7),
-            run("call_packed", register(record), 5, True, 2.5, "abc", IntImm(0, HANDLE), item(0), item(1)),
+            run(
+                "call_packed",
+                register(record),
+                5,
+                True,
+                2.5,
+                "abc",
+                IntImm(0, HANDLE),
+                item(0),
+                item(1),
+            ),
         )
     )
     f(data)
@@ -118,10 +140,14 @@ def test_results_are_kept_and_returned(register: Callable[..., str]) -> None:
 
 def test_numbers_come_back(register: Callable[..., str]) -> None:
     name = register(lambda a, b: a + b)
-    whole = Call(INTRINSICS["call_packed"], (*_text(name), as_expr(2), as_expr(3)), as_expr(0).dtype)
+    whole = Call(
+        INTRINSICS["call_packed"], (*_text(name), as_expr(2), as_expr(3)), as_expr(0).dtype
+    )
     kind = as_expr(1.5).dtype
     real = Call(INTRINSICS["call_packed"], (*_text(name), as_expr(0.5), as_expr(0.25)), kind)
-    f = compiled(host(BufferStore(X, whole.astype(kind), (as_expr(0),)), BufferStore(X, real, (as_expr(1),))))
+    f = compiled(
+        host(BufferStore(X, whole.astype(kind), (as_expr(0),)), BufferStore(X, real, (as_expr(1),)))
+    )
     x = np.zeros(2, np.float32)
     f(x)
     assert x.tolist() == [5, 0.75]
@@ -135,7 +161,12 @@ def test_a_returned_tensor_outlives_the_code() -> None:
     f = compiled(
         host(
             run("alloc_tensor", RESULT, 0, "float32", N, 2),
-            run("memory_copy", INTRINSICS["tensor_data"](INTRINSICS["anylist_getitem"](RESULT, 0)), X.data, N * 4),
+            run(
+                "memory_copy",
+                INTRINSICS["tensor_data"](INTRINSICS["anylist_getitem"](RESULT, 0)),
+                X.data,
+                N * 4,
+            ),
         )
     )
     result = f(np.arange(5, dtype=np.float32))
@@ -148,7 +179,9 @@ def test_a_returned_tensor_outlives_the_code() -> None:
 
 
 @pytest.mark.parametrize("slots", [1, 3])
-def test_errors_pass_through_and_everything_is_released(register: Callable[..., str], slots: int) -> None:
+def test_errors_pass_through_and_everything_is_released(
+    register: Callable[..., str], slots: int
+) -> None:
     kept = tvm_ffi.from_dlpack(np.zeros(4, np.float32))
     token = object()
 
@@ -206,10 +239,19 @@ def test_it_may_be_registered_after_loading(register: Callable[..., str]) -> Non
 def test_a_failing_callee_ends_its_caller() -> None:
     n, x = Var("n"), Var("x", HANDLE)
     inner_buffer = buffer("x", (n,))
-    check = AssertStmt(n > 3, ("n is ", n, ", 100% wrong; half of it is ", n.astype("float64") * 0.5), "IndexError")
-    inner = PrimFunc((x,), {x: inner_buffer}, seq(check, BufferStore(inner_buffer, as_expr(7.0), (as_expr(0),))))
+    check = AssertStmt(
+        n > 3, ("n is ", n, ", 100% wrong; half of it is ", n.astype("float64") * 0.5), "IndexError"
+    )
+    inner = PrimFunc(
+        (x,), {x: inner_buffer}, seq(check, BufferStore(inner_buffer, as_expr(7.0), (as_expr(0),)))
+    )
     call = Evaluate(Call(GlobalVar("inner"), (X.data, N), VOID))
-    main = PrimFunc((X_PARAM,), {X_PARAM: X}, seq(call, BufferStore(X, as_expr(9.0), (as_expr(1),))), {"global_symbol": "main"})
+    main = PrimFunc(
+        (X_PARAM,),
+        {X_PARAM: X},
+        seq(call, BufferStore(X, as_expr(9.0), (as_expr(1),))),
+        {"global_symbol": "main"},
+    )
     f = compiled(IRModule.of(inner=inner, main=main))
     good, bad = np.zeros(4, np.float32), np.zeros(3, np.float32)
     f(good)
@@ -228,7 +270,9 @@ def test_recursion_and_branches() -> None:
         BufferStore(cell, cell[0] * n.astype("float32"), (as_expr(0),)),
     )
     stop = BufferStore(cell, as_expr(1.0), (as_expr(0),))
-    factorial = PrimFunc((x, n), {x: cell}, IfThenElse(n <= 1, stop, recurse), {"global_symbol": "factorial"})
+    factorial = PrimFunc(
+        (x, n), {x: cell}, IfThenElse(n <= 1, stop, recurse), {"global_symbol": "factorial"}
+    )
     f = compiled(IRModule.of(factorial=factorial), "factorial")
     out = np.zeros(1, np.float32)
     f(out, 6)
@@ -264,7 +308,9 @@ def test_workspace_is_reused_and_its_size_is_checked() -> None:
         f(x)
         assert (x == 2).all()
     scalar = Var("k")
-    big = PrimFunc((scalar,), {}, seq(Allocate(tmp, X.dtype, (scalar, scalar), {}), Evaluate(as_expr(0))))
+    big = PrimFunc(
+        (scalar,), {}, seq(Allocate(tmp, X.dtype, (scalar, scalar), {}), Evaluate(as_expr(0)))
+    )
     g = compiled(big)
     g(10)
     for wrong in (-1, 1 << 40):
@@ -279,7 +325,11 @@ def test_type_checks_of_slots(register: Callable[..., str]) -> None:
             Bind(SLOTS, INTRINSICS["any_list"](1)),
             run("anylist_setitem_call_packed", SLOTS, 0, register(lambda: 3)),
             # Not a tensor: the fields read as those of no tensor, and nothing crashes.
-            AssertStmt(equal(INTRINSICS["tensor_ndim"](item(0)), as_expr(-1, INT32)), ("wrong",), "RuntimeError"),
+            AssertStmt(
+                equal(INTRINSICS["tensor_ndim"](item(0)), as_expr(-1, INT32)),
+                ("wrong",),
+                "RuntimeError",
+            ),
             AssertStmt(is_tensor, ("the result is not a tensor",), "TypeError"),
         )
     )

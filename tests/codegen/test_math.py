@@ -1,4 +1,4 @@
-"""Elementary functions: error in units of the last place, special values, scalar and vector alike."""
+"""Elementary functions: error in units of the last place, specials, scalar and vector alike."""
 
 from __future__ import annotations
 
@@ -42,15 +42,63 @@ def _sigmoid(x: np.ndarray) -> np.ndarray:
 
 
 REFERENCE: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "exp": np.exp, "exp2": np.exp2, "exp10": lambda x: np.power(x.dtype.type(10), x), "expm1": np.expm1,
-    "log": np.log, "log2": np.log2, "log10": np.log10, "log1p": np.log1p, "sigmoid": _sigmoid, "tanh": np.tanh,
-    "sinh": np.sinh, "cosh": np.cosh, "erf": _erf, "sin": np.sin, "cos": np.cos, "tan": np.tan, "asin": np.arcsin,
-    "acos": np.arccos, "atan": np.arctan, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
-    "sqrt": np.sqrt, "floor": np.floor, "ceil": np.ceil, "trunc": np.trunc, "nearbyint": np.rint, "fabs": np.abs,
-}  # fmt: skip
+    "exp": np.exp,
+    "exp2": np.exp2,
+    "exp10": lambda x: np.power(x.dtype.type(10), x),
+    "expm1": np.expm1,
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "sigmoid": _sigmoid,
+    "tanh": np.tanh,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "erf": _erf,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "sqrt": np.sqrt,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "trunc": np.trunc,
+    "nearbyint": np.rint,
+    "fabs": np.abs,
+}
 
-SPECIAL = [0.0, -0.0, 1.0, -1.0, math.inf, -math.inf, math.nan, 1e-40, -1e-40, 0.5, -0.5, 2.0, 88.7, -87.5, -103.9,
-           89.0, 710.0, -746.0, 1e-8, -1e-8, 9.0, 30.0, -30.0, 1e30, -1e30]  # fmt: skip
+SPECIAL = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    math.inf,
+    -math.inf,
+    math.nan,
+    1e-40,
+    -1e-40,
+    0.5,
+    -0.5,
+    2.0,
+    88.7,
+    -87.5,
+    -103.9,
+    89.0,
+    710.0,
+    -746.0,
+    1e-8,
+    -1e-8,
+    9.0,
+    30.0,
+    -30.0,
+    1e30,
+    -1e30,
+]
 
 
 def inputs(name: str, dtype: str) -> np.ndarray:
@@ -87,7 +135,9 @@ def test_error_is_about_one_unit_in_the_last_place(name: str, lanes: int, dtype:
     error = np.abs((y[normal].astype(wide) - exact[normal]) / exact[normal])
     assert float(error.max()) <= 2.0 * np.finfo(dtype).eps
     tiny = ~special & ~normal
-    np.testing.assert_allclose(y[tiny], rounded[tiny], rtol=0, atol=2 * np.finfo(dtype).smallest_subnormal)
+    np.testing.assert_allclose(
+        y[tiny], rounded[tiny], rtol=0, atol=2 * np.finfo(dtype).smallest_subnormal
+    )
 
 
 @pytest.mark.parametrize("name", ["exp", "tanh", "erf", "log", "sigmoid"])
@@ -99,7 +149,9 @@ def test_narrow_floats_are_rounded_once(name: str, dtype: str) -> None:
     n = Var("n")
     b = FunctionBuilder("narrow")
     a = b.input("x", (n,), dtype)
-    compiled(b.finish(b.compute((n,), lambda i: getattr(op, name)(a[i]), dtype=as_dtype(dtype))))(x, y)
+    compiled(b.finish(b.compute((n,), lambda i: getattr(op, name)(a[i]), dtype=as_dtype(dtype))))(
+        x, y
+    )
     with np.errstate(all="ignore"):
         want = REFERENCE[name](x.astype(np.float64)).astype(np.float32).astype(kind)
     good = y.astype(np.float32) == want.astype(np.float32)
@@ -120,7 +172,26 @@ def test_sine_of_huge_and_infinite_arguments() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("lanes", [1, LANES])
 def test_pow_and_its_special_cases(dtype: str, lanes: int) -> None:
-    numbers = np.array([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.0, -2.0, 3.0, -3.0, 0.25, np.inf, -np.inf, np.nan, 10.0, -7.0])
+    numbers = np.array(
+        [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            0.5,
+            -0.5,
+            2.0,
+            -2.0,
+            3.0,
+            -3.0,
+            0.25,
+            np.inf,
+            -np.inf,
+            np.nan,
+            10.0,
+            -7.0,
+        ]
+    )
     x, y = (side.ravel().astype(dtype) for side in np.meshgrid(numbers, numbers))
     out = np.zeros_like(x)
     compiled(vector_program("pow", dtype, lanes, 2))(x, y, out)

@@ -157,7 +157,12 @@ print("done")
 def test_both_pools_with_any_number_of_threads(openmp: str, threads: str) -> None:
     environment = {**os.environ, "TRANSECT_OPENMP": openmp, "TRANSECT_NUM_THREADS": threads}
     done = subprocess.run(
-        [sys.executable, "-c", _CHILD], env=environment, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", _CHILD],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.stdout.strip() == "done", done.stderr
 

@@ -11,7 +11,7 @@ from transect.codegen.llvm.module import ModuleText, quoted
 
 
 class FunctionText:
-    """Writes one function block by block. Values are operand strings such as "%12" or "i-constants".
+    """Writes one function block by block. Values are operand strings such as "%12" or "7".
 
     Static allocations go to the entry block, so that SROA sees them and loops do not grow the
     stack. With `status=True` the function returns an i32 status and leaves through one exit,
@@ -30,14 +30,15 @@ class FunctionText:
     ) -> None:
         self.module = module
         self.identifier = f"@{quoted(name)}"
-        self.header = f"define {linkage}{result} {self.identifier}({', '.join(parameters)}) {attributes}".rstrip()
+        signature = f"{result} {self.identifier}({', '.join(parameters)})"
+        self.header = f"define {linkage}{signature} {attributes}".rstrip()
         self.entry: list[str] = []
         self.lines: list[str] = []
         self.at_exit: list[str] = []
         self.block = "body"
         self.open = True
         self.place = ""
-        """What is said of an error that leaves from here, a line of a Python traceback; or empty."""
+        """What is said of an error that leaves from here, a line of a traceback; or empty."""
         self._count = 0
 
     def fresh(self, hint: str = "") -> str:
@@ -51,7 +52,7 @@ class FunctionText:
         return f"{hint}{self._count}"
 
     def emit(self, line: str) -> None:
-        """One instruction without a result. Code after a terminator is dropped: nothing reaches it."""
+        """One instruction without a result. Code after a terminator is dropped, as unreachable."""
         if self.open:
             self.lines.append(f"  {line}")
 
@@ -74,7 +75,9 @@ class FunctionText:
         self.emit(f"br label %{target}")
         self.open = False
 
-    def branch_if(self, condition: str, then: str, otherwise: str, *, likely: bool | None = None) -> None:
+    def branch_if(
+        self, condition: str, then: str, otherwise: str, *, likely: bool | None = None
+    ) -> None:
         """Jump on an i1. likely: True if `then` is the usual way, False if `otherwise` is."""
         weights = ""
         if likely is not None:

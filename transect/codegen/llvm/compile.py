@@ -56,7 +56,8 @@ def emit_module(module: IRModule, target: Target) -> ModuleText:
     machine = target_machine(target)
     features = machine_features(target)
     text = ModuleText(
-        {**runtime.HELPERS, **objects.HELPERS}, futex_number=_FUTEX.get(machine.triple.split("-")[0], 202)
+        {**runtime.HELPERS, **objects.HELPERS},
+        futex_number=_FUTEX.get(machine.triple.split("-")[0], 202),
     )
     unit = CodeUnit(module, target, native_half="f16c" in features or "aarch64" in machine.triple)
     for name, func in module.functions.items():
@@ -73,7 +74,10 @@ def compile_module(module: IRModule, target: Target) -> CompiledObject:
     """
     text = emit_module(module, target)
     return CompiledObject(
-        compile_text(str(text), target), tuple(text.entries), tuple(text.constants), tuple(sorted(text.externs))
+        compile_text(str(text), target),
+        tuple(text.entries),
+        tuple(text.constants),
+        tuple(sorted(text.externs)),
     )
 
 
@@ -105,7 +109,12 @@ def machine_features(target: Target) -> str:
     return ",".join(f"+{_LLVM_FEATURE.get(name, name)}" for name in sorted(spelled))
 
 
-_LLVM_FEATURE = {"avx512-vnni": "avx512vnni", "avx512-bf16": "avx512bf16", "avx512-fp16": "avx512fp16", "avx-vnni": "avxvnni"}
+_LLVM_FEATURE = {
+    "avx512-vnni": "avx512vnni",
+    "avx512-bf16": "avx512bf16",
+    "avx512-fp16": "avx512fp16",
+    "avx-vnni": "avxvnni",
+}
 
 
 @cache
@@ -127,7 +136,8 @@ def _check_intrinsics(source: str) -> None:
     unknown = sorted({name for name in _CALLED.findall(source) if not _is_intrinsic(name)})
     if unknown:
         raise UnsupportedError(
-            f"unknown LLVM intrinsics: {', '.join(unknown)}", remedy="check the spelling and the type suffix"
+            f"unknown LLVM intrinsics: {', '.join(unknown)}",
+            remedy="check the spelling and the type suffix",
         )
 
 

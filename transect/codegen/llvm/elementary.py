@@ -20,7 +20,7 @@ _LOG10_2 = {
     32: (0.30078125, 2.4874566398119521373889e-4),
     64: (0.301025390625, 4.60503898119521373889472449e-6),
 }
-"""log10(2) in two parts, the first with trailing zeros, so that products with exponents are exact."""
+"""log10(2) in two parts, the first with trailing zeros: products with exponents are exact."""
 
 
 def _round(f: Formula, x: str) -> tuple[str, str]:
@@ -65,7 +65,11 @@ def _clamp(f: Formula, x: str, low: float, high: float) -> str:
 def _exp_parts(f: Formula, x: str) -> tuple[str, str]:
     """(n, r) with x = n ln 2 + r and |r| <= ln(2)/2."""
     number, n = _round(f, f.mul(x, 1.0 / _LN2))
-    high, low = (0.693359375, -2.12194440e-4) if f.shape.bits == 32 else (6.93145751953125e-1, 1.42860682030941723212e-6)
+    high, low = (
+        (0.693359375, -2.12194440e-4)
+        if f.shape.bits == 32
+        else (6.93145751953125e-1, 1.42860682030941723212e-6)
+    )
     r = f.fma(number, -high, x)
     return n, f.fma(number, -low, r)
 
@@ -74,7 +78,15 @@ def _exp_polynomial(f: Formula, r: str) -> str:
     """exp(r) - 1 - r over r^2."""
     if f.shape.bits == 32:
         return f.polynomial(
-            r, [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1]
+            r,
+            [
+                1.9875691500e-4,
+                1.3981999507e-3,
+                8.3334519073e-3,
+                4.1665795894e-2,
+                1.6666665459e-1,
+                5.0000001201e-1,
+            ],
         )
     return f.polynomial(r, _taylor(13))
 
@@ -146,8 +158,17 @@ def _log_specials(f: Formula, x: str, value: str) -> str:
     return f.select(f.test("ult", x, 0.0), _NAN, value)
 
 
-_LOG32 = [7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-          -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1]  # fmt: skip
+_LOG32 = [
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+]
 
 
 def _log_tail(f: Formula, m: str) -> str:
@@ -228,7 +249,14 @@ def tanh(f: Formula) -> str:
     if f.shape.bits == 32:
         z = f.mul(x, x)
         p = f.polynomial(
-            z, [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1]
+            z,
+            [
+                -5.70498872745e-3,
+                2.06390887954e-2,
+                -5.37397155531e-2,
+                1.33314422036e-1,
+                -3.33332819422e-1,
+            ],
         )
         near = f.fma(f.mul(z, a), p, a)
         e = f.apply("exp", f.add(a, a))
@@ -269,10 +297,19 @@ def erf(f: Formula) -> str:
     t, s = f.fabs(x), f.mul(x, x)
     near = f.fma(
         f.polynomial(
-            s, [-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1]
+            s,
+            [
+                -5.96761703e-4,
+                4.99119423e-3,
+                -2.67681349e-2,
+                1.12819925e-1,
+                -3.76125336e-1,
+                1.28379166e-1,
+            ],
         ),
-        x, x,
-    )  # fmt: skip
+        x,
+        x,
+    )
     # Beyond 4 the result is 1; the polynomial would overflow.
     t = f.select(f.test("ogt", t, 4.0), 4.0, t)
     s = f.mul(t, t)
@@ -337,9 +374,7 @@ def _quadrants(f: Formula, shift: int) -> str:
     r, quadrant = _reduce(f)
     if shift:
         quadrant = f.int_op("add", quadrant, shift)
-    odd = f.line(
-        f"icmp ne {f.shape.integers} {f.int_op('and', quadrant, 1)}, {f.integer(0)}"
-    )
+    odd = f.line(f"icmp ne {f.shape.integers} {f.int_op('and', quadrant, 1)}, {f.integer(0)}")
     value = f.select(odd, _cosine(f, r), _sine(f, r))
     sign = f.int_op("shl", f.int_op("and", quadrant, 2), f.shape.bits - 2)
     return f.from_bits(f.int_op("xor", f.bits(value), sign))

@@ -22,10 +22,41 @@ from transect.codegen.llvm.types import (
 )
 from transect.ir.dtype import BOOL, FLOAT32, INT64, DType
 from transect.ir.expr import (
-    EQ, GE, GT, LE, LT, NE, Add, And, Binary, Broadcast, Call, Cast, Comparison, Div, Expr, FloatImm,
-    FloorDiv, FloorMod, GlobalVar, IntImm, Intrinsic, Max, Min, Mod, Mul, Not, Or, Ramp, Select, Shuffle,
-    StringImm, Sub, Var, as_int,
-)  # fmt: skip
+    EQ,
+    GE,
+    GT,
+    LE,
+    LT,
+    NE,
+    Add,
+    And,
+    Binary,
+    Broadcast,
+    Call,
+    Cast,
+    Comparison,
+    Div,
+    Expr,
+    FloatImm,
+    FloorDiv,
+    FloorMod,
+    GlobalVar,
+    IntImm,
+    Intrinsic,
+    Max,
+    Min,
+    Mod,
+    Mul,
+    Not,
+    Or,
+    Ramp,
+    Select,
+    Shuffle,
+    StringImm,
+    Sub,
+    Var,
+    as_int,
+)
 from transect.ir.function import IRModule
 from transect.ir.term import Term
 from transect.support.errors import UnsupportedError
@@ -78,7 +109,9 @@ class ExpressionEmitter:
     made it, which says what it points to.
     """
 
-    def __init__(self, unit: CodeUnit, text: FunctionText, intrinsics: Mapping[str, Handler]) -> None:
+    def __init__(
+        self, unit: CodeUnit, text: FunctionText, intrinsics: Mapping[str, Handler]
+    ) -> None:
         self.unit = unit
         self.text = text
         self.intrinsics = intrinsics
@@ -107,7 +140,13 @@ class ExpressionEmitter:
         """What evaluating `expr` may do: 0 nothing, 1 read memory, 2 anything."""
         known = self._effects.get(expr)
         if known is None:
-            known = 1 if isinstance(expr, BufferLoad) else _EFFECT[expr.effect] if isinstance(expr, Call) else 0
+            known = (
+                1
+                if isinstance(expr, BufferLoad)
+                else _EFFECT[expr.effect]
+                if isinstance(expr, Call)
+                else 0
+            )
             for child in expr.children():
                 if known == 2:
                     break
@@ -150,7 +189,7 @@ class ExpressionEmitter:
         return str(expr.value)
 
     def typed(self, expr: Expr) -> str:
-        """"type operand", as instructions want it."""
+        """ "type operand", as instructions want it."""
         return f"{register_type(expr.dtype)} {self.emit(expr)}"
 
     def index(self, expr: Expr) -> str:
@@ -163,7 +202,9 @@ class ExpressionEmitter:
         """`kind(a, b)` on operands of `dtype`."""
         if is_soft_float(dtype):
             wide = FLOAT32.with_lanes(dtype.lanes)
-            result = self.arithmetic(kind, self.convert(a, dtype, wide), self.convert(b, dtype, wide), wide)
+            result = self.arithmetic(
+                kind, self.convert(a, dtype, wide), self.convert(b, dtype, wide), wide
+            )
             return self.convert(result, wide, dtype)
         lanes = register_type(dtype)
         if kind in (Min, Max):
@@ -192,9 +233,13 @@ class ExpressionEmitter:
         return define(f"select {flag} {first}, {lanes} {a}, {lanes} {b}")
 
     def _divide(self, kind: type[Binary], a: str, b: str, dtype: DType) -> str:
-        """Integer division. A zero divisor gives 0, as numpy does, and the smallest value divided by -1
-        wraps around: neither may trap."""
-        lanes, flag, element = register_type(dtype), vector_of("i1", dtype.lanes), element_type(dtype)
+        """Integer division. A zero divisor gives 0, as numpy does, and the smallest value divided
+        by -1 wraps around: neither may trap."""
+        lanes, flag, element = (
+            register_type(dtype),
+            vector_of("i1", dtype.lanes),
+            element_type(dtype),
+        )
         define = self.text.define
 
         def splatted(value: int) -> str:
@@ -204,10 +249,17 @@ class ExpressionEmitter:
         if divisor == 0:
             return splatted(0) if dtype.lanes > 1 else "0"
         signed = dtype.is_int
-        if divisor is not None and divisor > 0 and divisor & (divisor - 1) == 0 and kind in (FloorDiv, FloorMod):
+        if (
+            divisor is not None
+            and divisor > 0
+            and divisor & (divisor - 1) == 0
+            and kind in (FloorDiv, FloorMod)
+        ):
             if kind is FloorMod:
                 return define(f"and {lanes} {a}, {splatted(divisor - 1)}")
-            return define(f"{'ashr' if signed else 'lshr'} {lanes} {a}, {splatted(divisor.bit_length() - 1)}")
+            return define(
+                f"{'ashr' if signed else 'lshr'} {lanes} {a}, {splatted(divisor.bit_length() - 1)}"
+            )
         safe, zero, minus = b, None, None
         if divisor is None:
             zero = define(f"icmp eq {lanes} {b}, {splatted(0)}")
@@ -221,10 +273,14 @@ class ExpressionEmitter:
         if signed and kind in (FloorDiv, FloorMod):
             rest = define(f"srem {lanes} {a}, {safe}") if quotient else result
             inexact = define(f"icmp ne {lanes} {rest}, {splatted(0)}")
-            mixed = define(f"icmp slt {lanes} {define(f'xor {lanes} {rest}, {safe}')}, {splatted(0)}")
+            mixed = define(
+                f"icmp slt {lanes} {define(f'xor {lanes} {rest}, {safe}')}, {splatted(0)}"
+            )
             below = define(f"and {flag} {inexact}, {mixed}")
             if quotient:
-                result = define(f"add {lanes} {result}, {define(f'sext {flag} {below} to {lanes}')}")
+                result = define(
+                    f"add {lanes} {result}, {define(f'sext {flag} {below} to {lanes}')}"
+                )
             else:
                 fixed = define(f"add {lanes} {result}, {safe}")
                 result = define(f"select {flag} {below}, {lanes} {fixed}, {lanes} {result}")
@@ -244,10 +300,14 @@ class ExpressionEmitter:
         if source.is_handle or target.is_handle:
             if before == after:
                 return value
-            return define(f"{'ptrtoint' if source.is_handle else 'inttoptr'} {before} {value} to {after}")
+            return define(
+                f"{'ptrtoint' if source.is_handle else 'inttoptr'} {before} {value} to {after}"
+            )
         if is_soft_float(source):
             wide = FLOAT32.with_lanes(source.lanes)
-            single = floats.bits_to_float32(self.text, value, source, native_half=self.unit.native_half)
+            single = floats.bits_to_float32(
+                self.text, value, source, native_half=self.unit.native_half
+            )
             return self.convert(single, wide, target)
         if is_soft_float(target):
             wide = FLOAT32.with_lanes(source.lanes)
@@ -255,12 +315,18 @@ class ExpressionEmitter:
                 value = floats.double_to_float_odd(self.text, value, source.lanes)
             else:
                 value = self.convert(value, source, wide)
-            return floats.float32_to_bits(self.text, value, target, native_half=self.unit.native_half)
+            return floats.float32_to_bits(
+                self.text, value, target, native_half=self.unit.native_half
+            )
         if target.is_bool:
             zero = "zeroinitializer" if source.lanes > 1 else ("0.0" if source.is_float else "0")
-            return define(f"{'fcmp une' if source.is_float else 'icmp ne'} {before} {value}, {zero}")
+            return define(
+                f"{'fcmp une' if source.is_float else 'icmp ne'} {before} {value}, {zero}"
+            )
         if source.is_float and target.is_float:
-            return define(f"{'fpext' if target.bits > source.bits else 'fptrunc'} {before} {value} to {after}")
+            return define(
+                f"{'fpext' if target.bits > source.bits else 'fptrunc'} {before} {value} to {after}"
+            )
         if source.is_float:
             return self._float_to_int(value, source, target)
         if target.is_float:
@@ -305,11 +371,15 @@ class ExpressionEmitter:
     def element_address(self, data: Var, kind: DType, index: Expr) -> str:
         """The address of element `index` (a scalar) of memory that holds `kind`s."""
         base = self.pointer(data)
-        return self.text.define(f"getelementptr {memory_type(kind)}, ptr {base}, i64 {self.index(index)}")
+        return self.text.define(
+            f"getelementptr {memory_type(kind)}, ptr {base}, i64 {self.index(index)}"
+        )
 
-    def _load(self, load: BufferLoad) -> str:
+    def emit_load(self, load: BufferLoad) -> str:
         if len(load.indices) != 1:
-            raise UnsupportedError(f"a load from {load.buffer.name} that is not flat", remedy="run FlattenBuffer")
+            raise UnsupportedError(
+                f"a load from {load.buffer.name} that is not flat", remedy="run FlattenBuffer"
+            )
         index, kind = load.indices[0], load.buffer.dtype
         if index.dtype.is_scalar:
             address = self.element_address(load.buffer.data, kind, index)
@@ -326,8 +396,9 @@ class ExpressionEmitter:
             else:
                 name = self.text.module.declare(
                     f"llvm.masked.load.v{load.dtype.lanes}{_suffix(memory_type(kind))}.p0",
-                    memory, ["ptr", "i32", f"<{load.dtype.lanes} x i1>", memory],
-                )  # fmt: skip
+                    memory,
+                    ["ptr", "i32", f"<{load.dtype.lanes} x i1>", memory],
+                )
                 value = self.text.define(
                     f"call {memory} {name}(ptr {address}, i32 {alignment(kind)}, "
                     f"{self.typed(load.predicate)}, {memory} zeroinitializer)"
@@ -340,7 +411,8 @@ class ExpressionEmitter:
         lanes = index.dtype.lanes
         offsets = self.convert(self.emit(index), index.dtype, INT64.with_lanes(lanes))
         return self.text.define(
-            f"getelementptr {memory_type(kind)}, ptr {self.pointer(data)}, <{lanes} x i64> {offsets}"
+            f"getelementptr {memory_type(kind)}, ptr {self.pointer(data)}, "
+            f"<{lanes} x i64> {offsets}"
         )
 
     def _gather(self, load: BufferLoad, index: Expr) -> str:
@@ -352,8 +424,9 @@ class ExpressionEmitter:
         mask = "splat (i1 true)" if load.predicate is None else self.emit(load.predicate)
         name = self.text.module.declare(
             f"llvm.masked.gather.v{lanes}{_suffix(memory_type(kind))}.v{lanes}p0",
-            memory, [f"<{lanes} x ptr>", "i32", f"<{lanes} x i1>", memory],
-        )  # fmt: skip
+            memory,
+            [f"<{lanes} x ptr>", "i32", f"<{lanes} x i1>", memory],
+        )
         return self.text.define(
             f"call {memory} {name}(<{lanes} x ptr> {pointers}, i32 {alignment(kind)}, "
             f"<{lanes} x i1> {mask}, {memory} zeroinitializer)"
@@ -361,13 +434,13 @@ class ExpressionEmitter:
 
     # --- kinds of terms ---
 
-    def _string(self, expr: StringImm) -> str:
+    def emit_string(self, expr: StringImm) -> str:
         return self.text.module.string(expr.value)
 
-    def _binary(self, expr: Binary) -> str:
+    def emit_binary(self, expr: Binary) -> str:
         return self.arithmetic(type(expr), self.emit(expr.a), self.emit(expr.b), expr.dtype)
 
-    def _compare(self, expr: Comparison) -> str:
+    def emit_compare(self, expr: Comparison) -> str:
         kind, a, b = expr.a.dtype, self.emit(expr.a), self.emit(expr.b)
         if is_soft_float(kind):
             wide = FLOAT32.with_lanes(kind.lanes)
@@ -375,9 +448,11 @@ class ExpressionEmitter:
         predicates = _COMPARE[type(expr)]
         if kind.is_float:
             return self.text.define(f"fcmp {predicates[0]} {register_type(kind)} {a}, {b}")
-        return self.text.define(f"icmp {predicates[1 if kind.is_int else 2]} {register_type(kind)} {a}, {b}")
+        return self.text.define(
+            f"icmp {predicates[1 if kind.is_int else 2]} {register_type(kind)} {a}, {b}"
+        )
 
-    def _logic(self, expr: And | Or) -> str:
+    def emit_logic(self, expr: And | Or) -> str:
         if not expr.dtype.is_scalar or self.effect(expr.b) == 0:
             # Nothing is read on the right, so evaluating it anyway cannot be seen.
             return self.arithmetic(type(expr), self.emit(expr.a), self.emit(expr.b), expr.dtype)
@@ -390,16 +465,21 @@ class ExpressionEmitter:
             BOOL,
         )
 
-    def _not(self, expr: Not) -> str:
+    def emit_not(self, expr: Not) -> str:
         value = self.emit(expr.a)
-        return self.text.define(f"xor {register_type(expr.dtype)} {value}, {splat('i1', 'true', expr.dtype.lanes)}")
-
-    def _select(self, expr: Select) -> str:
         return self.text.define(
-            f"select {self.typed(expr.condition)}, {self.typed(expr.true_value)}, {self.typed(expr.false_value)}"
+            f"xor {register_type(expr.dtype)} {value}, {splat('i1', 'true', expr.dtype.lanes)}"
         )
 
-    def choose(self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], dtype: DType) -> str:
+    def emit_select(self, expr: Select) -> str:
+        return self.text.define(
+            f"select {self.typed(expr.condition)}, "
+            f"{self.typed(expr.true_value)}, {self.typed(expr.false_value)}"
+        )
+
+    def choose(
+        self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], dtype: DType
+    ) -> str:
         """A value from one of two branches, of which only one runs."""
         text = self.text
         yes, no, done = text.label("then"), text.label("else"), text.label("join")
@@ -415,7 +495,7 @@ class ExpressionEmitter:
         text.begin(done)
         return text.define(f"phi {register_type(dtype)} {', '.join(arrivals)}")
 
-    def _cast(self, expr: Cast) -> str:
+    def emit_cast(self, expr: Cast) -> str:
         return self.convert(self.emit(expr.value), expr.value.dtype, expr.to)
 
     def broadcast(self, value: str, dtype: DType, lanes: int) -> str:
@@ -429,13 +509,13 @@ class ExpressionEmitter:
             f"shufflevector {kind} {first}, {kind} poison, <{lanes} x i32> zeroinitializer"
         )
 
-    def _broadcast(self, expr: Broadcast) -> str:
+    def emit_broadcast(self, expr: Broadcast) -> str:
         if not expr.value.dtype.is_scalar:
             raise UnsupportedError("a broadcast of a vector")
         register_type(expr.dtype)
         return self.broadcast(self.emit(expr.value), expr.value.dtype, expr.lanes)
 
-    def _ramp(self, expr: Ramp) -> str:
+    def emit_ramp(self, expr: Ramp) -> str:
         kind, element = register_type(expr.dtype), expr.base.dtype
         base = self.broadcast(self.emit(expr.base), element, expr.lanes)
         stride = as_int(expr.stride)
@@ -447,39 +527,52 @@ class ExpressionEmitter:
         offsets = self.text.define(f"mul {kind} {factor}, <{steps}>")
         return self.text.define(f"add {kind} {base}, {offsets}")
 
-    def _shuffle(self, expr: Shuffle) -> str:
+    def emit_shuffle(self, expr: Shuffle) -> str:
         indices = [as_int(index) for index in expr.indices]
         parts: list[tuple[str, DType]] = [(self.emit(item), item.dtype) for item in expr.vectors]
         lanes_of = [(part, lane) for part in parts for lane in range(part[1].lanes)]
         if any(index is None or not 0 <= index < len(lanes_of) for index in indices):
-            raise UnsupportedError("Shuffle with indices that are not constants of the vectors' lanes")
+            raise UnsupportedError(
+                "Shuffle with indices that are not constants of the vectors' lanes"
+            )
         kind, element = register_type(expr.dtype), element_type(expr.dtype)
-        if len(parts) <= 2 and expr.dtype.lanes > 1 and len({part[1] for part in parts}) == 1 and parts[0][1].lanes > 1:
+        if (
+            len(parts) <= 2
+            and expr.dtype.lanes > 1
+            and len({part[1] for part in parts}) == 1
+            and parts[0][1].lanes > 1
+        ):
             source = register_type(parts[0][1])
             second = parts[1][0] if len(parts) == 2 else "poison"
             mask = ", ".join(f"i32 {index}" for index in indices)
             return self.text.define(
-                f"shufflevector {source} {parts[0][0]}, {source} {second}, <{len(indices)} x i32> <{mask}>"
+                f"shufflevector {source} {parts[0][0]}, {source} {second}, "
+                f"<{len(indices)} x i32> <{mask}>"
             )
         result = "poison"
         for place, index in enumerate(indices):
             (operand, part), lane = lanes_of[index or 0]
             value = operand
             if part.lanes > 1:
-                value = self.text.define(f"extractelement {register_type(part)} {operand}, i64 {lane}")
+                value = self.text.define(
+                    f"extractelement {register_type(part)} {operand}, i64 {lane}"
+                )
             if expr.dtype.lanes == 1:
                 return value
-            result = self.text.define(f"insertelement {kind} {result}, {element} {value}, i64 {place}")
+            result = self.text.define(
+                f"insertelement {kind} {result}, {element} {value}, i64 {place}"
+            )
         return result
 
-    def _call(self, expr: Call) -> str:
+    def emit_call(self, expr: Call) -> str:
         if isinstance(expr.op, GlobalVar):
             return self.call_function(expr.op.name, expr.args)
         name = expr.op.name if isinstance(expr.op, Intrinsic) else str(expr.op)
         handler = self.intrinsics.get(name)
         if handler is None:
             raise UnsupportedError(
-                f"T.{name} on the CPU", remedy="lower it before code generation, or compile for a target that has it"
+                f"T.{name} on the CPU",
+                remedy="lower it before code generation, or compile for a target that has it",
             )
         value = handler(self, expr)
         if expr.effect == "write":
@@ -518,17 +611,19 @@ def _literal(operand: str) -> int | None:
 
 
 _EMIT: dict[type[Term], Callable[[ExpressionEmitter, Any], str]] = {
-    StringImm: ExpressionEmitter._string,  # pyright: ignore[reportPrivateUsage]
-    BufferLoad: ExpressionEmitter._load,  # pyright: ignore[reportPrivateUsage]
-    Not: ExpressionEmitter._not,  # pyright: ignore[reportPrivateUsage]
-    Select: ExpressionEmitter._select,  # pyright: ignore[reportPrivateUsage]
-    Cast: ExpressionEmitter._cast,  # pyright: ignore[reportPrivateUsage]
-    Broadcast: ExpressionEmitter._broadcast,  # pyright: ignore[reportPrivateUsage]
-    Ramp: ExpressionEmitter._ramp,  # pyright: ignore[reportPrivateUsage]
-    Shuffle: ExpressionEmitter._shuffle,  # pyright: ignore[reportPrivateUsage]
-    Call: ExpressionEmitter._call,  # pyright: ignore[reportPrivateUsage]
-    And: ExpressionEmitter._logic,  # pyright: ignore[reportPrivateUsage]
-    Or: ExpressionEmitter._logic,  # pyright: ignore[reportPrivateUsage]
-    **dict.fromkeys((Add, Sub, Mul, Div, Mod, FloorDiv, FloorMod, Min, Max), ExpressionEmitter._binary),  # pyright: ignore[reportPrivateUsage]
-    **dict.fromkeys(_COMPARE, ExpressionEmitter._compare),  # pyright: ignore[reportPrivateUsage]
+    StringImm: ExpressionEmitter.emit_string,
+    BufferLoad: ExpressionEmitter.emit_load,
+    Not: ExpressionEmitter.emit_not,
+    Select: ExpressionEmitter.emit_select,
+    Cast: ExpressionEmitter.emit_cast,
+    Broadcast: ExpressionEmitter.emit_broadcast,
+    Ramp: ExpressionEmitter.emit_ramp,
+    Shuffle: ExpressionEmitter.emit_shuffle,
+    Call: ExpressionEmitter.emit_call,
+    And: ExpressionEmitter.emit_logic,
+    Or: ExpressionEmitter.emit_logic,
+    **dict.fromkeys(
+        (Add, Sub, Mul, Div, Mod, FloorDiv, FloorMod, Min, Max), ExpressionEmitter.emit_binary
+    ),
+    **dict.fromkeys(_COMPARE, ExpressionEmitter.emit_compare),
 }

@@ -38,7 +38,9 @@ class _Lanes:
         left = self.constant(a) if isinstance(a, int) else a
         right = self.constant(b) if isinstance(b, int) else b
         flag = vector_of("i1", self.lanes)
-        return self.text.define(f"select {flag} {condition}, {self.type} {left}, {self.type} {right}")
+        return self.text.define(
+            f"select {flag} {condition}, {self.type} {left}, {self.type} {right}"
+        )
 
     def cast(self, name: str, value: str, source: str, target: str) -> str:
         return self.text.define(
@@ -46,7 +48,9 @@ class _Lanes:
         )
 
 
-def float32_to_bits(text: FunctionText, value: str, dtype: DType, *, native_half: bool = False) -> str:
+def float32_to_bits(
+    text: FunctionText, value: str, dtype: DType, *, native_half: bool = False
+) -> str:
     """The bits (i16 or i8 lanes) of float32 lanes rounded to a narrow format.
 
     native_half: the machine converts float16 itself.
@@ -90,7 +94,9 @@ def float32_to_bits(text: FunctionText, value: str, dtype: DType, *, native_half
     return lanes.cast("trunc", lanes.op("or", rounded, sign), "i32", f"i{width}")
 
 
-def bits_to_float32(text: FunctionText, value: str, dtype: DType, *, native_half: bool = False) -> str:
+def bits_to_float32(
+    text: FunctionText, value: str, dtype: DType, *, native_half: bool = False
+) -> str:
     """float32 lanes from the bits of a narrow format; exact."""
     lanes = _Lanes(text, dtype.lanes)
     if native_half and dtype.code == "float":

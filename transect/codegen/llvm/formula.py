@@ -103,8 +103,12 @@ class Formula:
     def call(self, name: str, *operands: str | float) -> str:
         """An overloaded LLVM intrinsic."""
         kind = self.shape.type
-        identifier = self.module.declare(f"llvm.{name}.{self.shape.suffix}", kind, [kind] * len(operands))
-        return self.line(f"call {kind} {identifier}({', '.join(f'{kind} {self._operand(o)}' for o in operands)})")
+        identifier = self.module.declare(
+            f"llvm.{name}.{self.shape.suffix}", kind, [kind] * len(operands)
+        )
+        return self.line(
+            f"call {kind} {identifier}({', '.join(f'{kind} {self._operand(o)}' for o in operands)})"
+        )
 
     def fma(self, a: str | float, b: str | float, c: str | float) -> str:
         """a * b + c, fused where that is fast."""
@@ -119,12 +123,15 @@ class Formula:
 
     def test(self, predicate: str, a: str | float, b: str | float) -> str:
         """fcmp."""
-        return self.line(f"fcmp {predicate} {self.shape.type} {self._operand(a)}, {self._operand(b)}")
+        return self.line(
+            f"fcmp {predicate} {self.shape.type} {self._operand(a)}, {self._operand(b)}"
+        )
 
     def select(self, condition: str, a: str | float, b: str | float) -> str:
         kind = self.shape.type
         return self.line(
-            f"select {self.shape.flags} {condition}, {kind} {self._operand(a)}, {kind} {self._operand(b)}"
+            f"select {self.shape.flags} {condition}, "
+            f"{kind} {self._operand(a)}, {kind} {self._operand(b)}"
         )
 
     def bits(self, x: str) -> str:

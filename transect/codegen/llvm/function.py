@@ -28,7 +28,9 @@ def emit_function(unit: CodeUnit, module: ModuleText, name: str, func: PrimFunc)
     Raises UnsupportedError for a function that is not lowered or that the CPU cannot run.
     """
     if func.buffer_map:
-        raise UnsupportedError(f"{name!r} still has buffer parameters", remedy="run the lowering passes")
+        raise UnsupportedError(
+            f"{name!r} still has buffer parameters", remedy="run the lowering passes"
+        )
     is_entry = func.attrs.get("calling_convention") == PACKED
     alias = " noalias" if func.attrs.get("tir.noalias") else ""
     operands = [f"%p{number}" for number in range(len(func.params))]
@@ -38,7 +40,11 @@ def emit_function(unit: CodeUnit, module: ModuleText, name: str, func: PrimFunc)
     ]
     symbol = name if is_entry else native_name(name).strip('"')
     text = FunctionText(
-        module, symbol, parameters, linkage="" if is_entry else "internal ", attributes="nounwind uwtable"
+        module,
+        symbol,
+        parameters,
+        linkage="" if is_entry else "internal ",
+        attributes="nounwind uwtable",
     )
     emitter = StatementEmitter(unit, text, HANDLERS, parallel=emit_parallel)
     emitter.places = ARGUMENTS in func.attrs  # a host function: its spans name layers

@@ -113,7 +113,9 @@ def _get_float(emitter: ExpressionEmitter, call: Call) -> str:
     kind = text.define(f"load i32, ptr {slot}")
     is_float = text.define(f"icmp eq i32 {kind}, {objects.FLOAT}")
     integer = text.define(f"sitofp i64 {_payload(emitter, slot, 'i64')} to double")
-    return text.define(f"select i1 {is_float}, double {_payload(emitter, slot, 'double')}, double {integer}")
+    return text.define(
+        f"select i1 {is_float}, double {_payload(emitter, slot, 'double')}, double {integer}"
+    )
 
 
 def _store_any(emitter: ExpressionEmitter, place: str, value: Expr) -> None:
@@ -128,7 +130,10 @@ def _store_any(emitter: ExpressionEmitter, place: str, value: Expr) -> None:
     elif kind.is_integral:
         tag, payload = objects.INT, f"i64 {emitter.index(value)}"
     elif kind.is_float:
-        tag, payload = objects.FLOAT, f"double {emitter.convert(emitter.emit(value), kind, FLOAT64)}"
+        tag, payload = (
+            objects.FLOAT,
+            f"double {emitter.convert(emitter.emit(value), kind, FLOAT64)}",
+        )
     elif isinstance(value, StringImm):
         tag, payload = objects.RAW_STRING, f"ptr {emitter.emit(value)}"
     elif isinstance(value, IntImm) and value.value == 0:
@@ -165,7 +170,8 @@ def call_packed(emitter: ExpressionEmitter, callee: Expr | str, args: tuple[Expr
     else:
         raise UnsupportedError("a packed call of neither a name nor a slot of an any-list")
     status = text.define(
-        f"call i32 {text.module.helper(helper)}(ptr {target}, ptr {array}, i32 {len(args)}, ptr {result})"
+        f"call i32 {text.module.helper(helper)}"
+        f"(ptr {target}, ptr {array}, i32 {len(args)}, ptr {result})"
     )
     text.fail_unless_zero(status)
     emitter.forget_reads()
@@ -177,7 +183,8 @@ def _call_packed(emitter: ExpressionEmitter, call: Call) -> str:
     result = call_packed(emitter, call.args[0], call.args[1:])
     if kind.is_handle or not kind.is_scalar:
         raise UnsupportedError(
-            f"a packed call whose result is used as {kind}", remedy="keep it with anylist_setitem_call_packed"
+            f"a packed call whose result is used as {kind}",
+            remedy="keep it with anylist_setitem_call_packed",
         )
     value = ""
     if kind.is_float:
@@ -290,7 +297,9 @@ def tensor_pointer(emitter: ExpressionEmitter, expr: Expr) -> str:
         if expr in region.tensors:
             return region.tensors[expr]
     slot = emitter.emit(expr)
-    found = emitter.text.define(f"call ptr {emitter.text.module.helper('transect.tensor.of')}(ptr {slot})")
+    found = emitter.text.define(
+        f"call ptr {emitter.text.module.helper('transect.tensor.of')}(ptr {slot})"
+    )
     emitter.regions[-1].tensors[expr] = found
     return found
 
@@ -307,7 +316,9 @@ def _tensor_ndim(emitter: ExpressionEmitter, call: Call) -> str:
 
 def _tensor_shape(emitter: ExpressionEmitter, call: Call) -> str:
     shape = _tensor_field(emitter, call, 24, "ptr")
-    place = emitter.text.define(f"getelementptr i64, ptr {shape}, i64 {emitter.index(call.args[1])}")
+    place = emitter.text.define(
+        f"getelementptr i64, ptr {shape}, i64 {emitter.index(call.args[1])}"
+    )
     return emitter.text.define(f"load i64, ptr {place}")
 
 
@@ -340,8 +351,18 @@ def _shape_get(emitter: ExpressionEmitter, call: Call) -> str:
 
 # --- as TVM spells some of it ---
 
-_TENSOR_FIELDS = {1: (0, "ptr"), 2: (24, "ptr"), 3: (32, "ptr"), 4: (16, "i32"), 5: (20, "i8"), 6: (21, "i8"),
-                  7: (22, "i16"), 8: (40, "i64"), 9: (12, "i32"), 10: (8, "i32")}  # fmt: skip
+_TENSOR_FIELDS = {
+    1: (0, "ptr"),
+    2: (24, "ptr"),
+    3: (32, "ptr"),
+    4: (16, "i32"),
+    5: (20, "i8"),
+    6: (21, "i8"),
+    7: (22, "i16"),
+    8: (40, "i64"),
+    9: (12, "i32"),
+    10: (8, "i32"),
+}
 """TVMStructFieldKind of a DLTensor -> offset and type (tvm/tir/builtin.h)."""
 
 
@@ -353,7 +374,9 @@ def _struct_get(emitter: ExpressionEmitter, call: Call) -> str:
         raise UnsupportedError(f"tvm_struct_get of field kind {as_int(kind)}")
     tensor = tensor_pointer(emitter, base)
     if as_int(index) != 0:
-        tensor = emitter.text.define(f"getelementptr [48 x i8], ptr {tensor}, i64 {emitter.index(index)}")
+        tensor = emitter.text.define(
+            f"getelementptr [48 x i8], ptr {tensor}, i64 {emitter.index(index)}"
+        )
     place = emitter.text.define(f"getelementptr i8, ptr {tensor}, i64 {field[0]}")
     value = emitter.text.define(f"load {field[1]}, ptr {place}")
     target = register_type(call.dtype)

@@ -28,16 +28,22 @@ def overload(dtype: DType) -> str:
     return element if dtype.lanes == 1 else f"v{dtype.lanes}{element}"
 
 
-def call_overloaded(emitter: ExpressionEmitter, name: str, operands: list[str], dtype: DType, extra: str = "") -> str:
+def call_overloaded(
+    emitter: ExpressionEmitter, name: str, operands: list[str], dtype: DType, extra: str = ""
+) -> str:
     """Call llvm.<name>.<suffix> on operands of `dtype`; `extra` is appended to the arguments."""
     kind = register_type(dtype)
     parameters = [kind] * len(operands) + ([extra.split()[0]] if extra else [])
     identifier = emitter.text.module.declare(f"llvm.{name}.{overload(dtype)}", kind, parameters)
-    arguments = ", ".join([*(f"{kind} {operand}" for operand in operands), *([extra] if extra else [])])
+    arguments = ", ".join(
+        [*(f"{kind} {operand}" for operand in operands), *([extra] if extra else [])]
+    )
     return emitter.text.define(f"call {kind} {identifier}({arguments})")
 
 
-def on_float32(emitter: ExpressionEmitter, call: Call, compute: Callable[[list[str], DType], str]) -> str:
+def on_float32(
+    emitter: ExpressionEmitter, call: Call, compute: Callable[[list[str], DType], str]
+) -> str:
     """`compute(operands, dtype)`, through float32 for the narrow formats."""
     dtype = call.dtype
     operands = [emitter.emit(arg) for arg in call.args]
@@ -114,11 +120,13 @@ def _bitwise(operation: str) -> Handler:
 
 def _bitwise_not(emitter: ExpressionEmitter, call: Call) -> str:
     ones = splat(element_type(call.dtype), "true" if call.dtype.is_bool else "-1", call.dtype.lanes)
-    return emitter.text.define(f"xor {register_type(call.dtype)} {emitter.emit(call.args[0])}, {ones}")
+    return emitter.text.define(
+        f"xor {register_type(call.dtype)} {emitter.emit(call.args[0])}, {ones}"
+    )
 
 
 def _shift(emitter: ExpressionEmitter, call: Call) -> str:
-    """A shift by the width or more gives what shifting bit by bit would: 0, or copies of the sign."""
+    """A shift by the width or more gives what shifting bit by bit would: 0, or the sign."""
     kind = call.dtype
     left = "left" in getattr(call.op, "name", "")
     lanes, flag, element = register_type(kind), vector_of("i1", kind.lanes), element_type(kind)
@@ -127,7 +135,9 @@ def _shift(emitter: ExpressionEmitter, call: Call) -> str:
     amount = as_int(call.args[1])
     if amount is not None and 0 <= amount < kind.bits:
         return emitter.text.define(f"{operation} {lanes} {a}, {b}")
-    fits = emitter.text.define(f"icmp ult {lanes} {b}, {splat(element, str(kind.bits), kind.lanes)}")
+    fits = emitter.text.define(
+        f"icmp ult {lanes} {b}, {splat(element, str(kind.bits), kind.lanes)}"
+    )
     top = splat(element, str(kind.bits - 1), kind.lanes)
     safe = emitter.text.define(f"select {flag} {fits}, {lanes} {b}, {lanes} {top}")
     shifted = emitter.text.define(f"{operation} {lanes} {a}, {safe}")
@@ -177,9 +187,19 @@ def _return(emitter: ExpressionEmitter, call: Call) -> str:
 def _undefined(emitter: ExpressionEmitter, call: Call) -> str:
     # Any value will do: zero, so that a mistake shows the same way every time.
     kind = register_type(call.dtype)
-    return emitter.text.define(f"freeze {kind} zeroinitializer") if call.dtype.lanes > 1 else (
-        "null" if kind == "ptr" else "0.0" if kind in ("float", "double") else "false" if kind == "i1" else "0"
-    )  # fmt: skip
+    return (
+        emitter.text.define(f"freeze {kind} zeroinitializer")
+        if call.dtype.lanes > 1
+        else (
+            "null"
+            if kind == "ptr"
+            else "0.0"
+            if kind in ("float", "double")
+            else "false"
+            if kind == "i1"
+            else "0"
+        )
+    )
 
 
 def _reinterpret(emitter: ExpressionEmitter, call: Call) -> str:
@@ -200,8 +220,9 @@ def _lane_mask(emitter: ExpressionEmitter, call: Call) -> str:
     kind, index = register_type(call.dtype), call.args[0].dtype
     name = emitter.text.module.declare(
         f"llvm.get.active.lane.mask.v{call.dtype.lanes}i1.{element_type(index)}",
-        kind, [element_type(index)] * 2,
-    )  # fmt: skip
+        kind,
+        [element_type(index)] * 2,
+    )
     return emitter.text.define(
         f"call {kind} {name}({emitter.typed(call.args[0])}, {emitter.typed(call.args[1])})"
     )
@@ -227,9 +248,13 @@ def _multiply_shift(emitter: ExpressionEmitter, call: Call) -> str:
     if shift > 0:
         half = splat("i64", str(1 << (shift - 1)), kind.lanes)
         product = emitter.text.define(f"add {lanes} {product}, {half}")
-        product = emitter.text.define(f"ashr {lanes} {product}, {splat('i64', str(shift), kind.lanes)}")
+        product = emitter.text.define(
+            f"ashr {lanes} {product}, {splat('i64', str(shift), kind.lanes)}"
+        )
     elif shift < 0:
-        product = emitter.text.define(f"shl {lanes} {product}, {splat('i64', str(-shift), kind.lanes)}")
+        product = emitter.text.define(
+            f"shl {lanes} {product}, {splat('i64', str(-shift), kind.lanes)}"
+        )
     return emitter.convert(product, wide, kind)
 
 
@@ -250,14 +275,17 @@ def _is_null(emitter: ExpressionEmitter, call: Call) -> str:
 def _access_pointer(emitter: ExpressionEmitter, call: Call) -> str:
     kind, data, offset = call.args[0].dtype, call.args[1], call.args[2]
     return emitter.text.define(
-        f"getelementptr {memory_type(kind)}, ptr {emitter.pointer(data)}, i64 {emitter.index(offset)}"
+        f"getelementptr {memory_type(kind)}, ptr {emitter.pointer(data)}, "
+        f"i64 {emitter.index(offset)}"
     )
 
 
 def _prefetch(emitter: ExpressionEmitter, call: Call) -> str:
     target = call.args[0]
     if isinstance(target, BufferLoad):
-        address = emitter.element_address(target.buffer.data, target.buffer.dtype, target.indices[0])
+        address = emitter.element_address(
+            target.buffer.data, target.buffer.dtype, target.indices[0]
+        )
     else:
         address = emitter.emit(target)
     name = emitter.text.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
@@ -267,9 +295,12 @@ def _prefetch(emitter: ExpressionEmitter, call: Call) -> str:
 
 def _memory_copy(emitter: ExpressionEmitter, call: Call) -> str:
     to, source, size = call.args
-    name = emitter.text.module.declare("llvm.memmove.p0.p0.i64", "void", ["ptr", "ptr", "i64", "i1"])
+    name = emitter.text.module.declare(
+        "llvm.memmove.p0.p0.i64", "void", ["ptr", "ptr", "i64", "i1"]
+    )
     emitter.text.emit(
-        f"call void {name}(ptr {emitter.emit(to)}, ptr {emitter.emit(source)}, i64 {emitter.index(size)}, i1 false)"
+        f"call void {name}(ptr {emitter.emit(to)}, ptr {emitter.emit(source)}, "
+        f"i64 {emitter.index(size)}, i1 false)"
     )
     return ""
 
@@ -277,7 +308,7 @@ def _memory_copy(emitter: ExpressionEmitter, call: Call) -> str:
 # --- calls ---
 
 
-def _callee_and_arguments(emitter: ExpressionEmitter, call: Call) -> tuple[str, tuple[Expr, ...]]:
+def _callee_and_arguments(call: Call) -> tuple[str, tuple[Expr, ...]]:
     name = call.args[0]
     if not isinstance(name, StringImm):
         raise UnsupportedError("a call whose first argument is not the name of the callee")
@@ -285,7 +316,7 @@ def _callee_and_arguments(emitter: ExpressionEmitter, call: Call) -> tuple[str, 
 
 
 def _extern(emitter: ExpressionEmitter, call: Call) -> str:
-    name, args = _callee_and_arguments(emitter, call)
+    name, args = _callee_and_arguments(call)
     result = register_type(call.dtype)
     types = [register_type(arg.dtype) for arg in args]
     identifier = emitter.text.module.declare(name, result, types)
@@ -297,10 +328,11 @@ def _extern(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _llvm(emitter: ExpressionEmitter, call: Call) -> str:
-    name, args = _callee_and_arguments(emitter, call)
+    name, _ = _callee_and_arguments(call)
     if not name.startswith("llvm."):
-        raise UnsupportedError(f"call_llvm_intrin of {name!r}", remedy='give the full name, "llvm.…"')
-    # TVM's form has the number of signature arguments first.
+        raise UnsupportedError(
+            f"call_llvm_intrin of {name!r}", remedy='give the full name, "llvm.…"'
+        )
     return _extern(emitter, call)
 
 

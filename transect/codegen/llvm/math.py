@@ -40,8 +40,12 @@ def by_lane(emitter: ExpressionEmitter, symbol: str, operands: list[str], dtype:
     for lane in range(dtype.lanes):
         parts = operands
         if dtype.lanes > 1:
-            parts = [text.define(f"extractelement {kind} {operand}, i64 {lane}") for operand in operands]
-        value = text.define(f"call {element} {identifier}({', '.join(f'{element} {part}' for part in parts)})")
+            parts = [
+                text.define(f"extractelement {kind} {operand}, i64 {lane}") for operand in operands
+            ]
+        value = text.define(
+            f"call {element} {identifier}({', '.join(f'{element} {part}' for part in parts)})"
+        )
         if dtype.lanes == 1:
             return value
         result = text.define(f"insertelement {kind} {result}, {element} {value}, i64 {lane}")
@@ -97,7 +101,9 @@ def _trigonometric(name: str) -> Handler:
 def _library(symbol: str) -> Handler:
     def handle(emitter: ExpressionEmitter, call: Call) -> str:
         _require_float(symbol, call)
-        return on_float32(emitter, call, lambda operands, dtype: by_lane(emitter, symbol, operands, dtype))
+        return on_float32(
+            emitter, call, lambda operands, dtype: by_lane(emitter, symbol, operands, dtype)
+        )
 
     return handle
 
@@ -129,7 +135,8 @@ def _power(emitter: ExpressionEmitter, call: Call) -> str:
         lanes = dtype.lanes
         wide = FLOAT64.with_lanes(lanes)
         identifier = emitter.text.module.define_helper(
-            f"transect.pow.{Shape(32, lanes).suffix}", lambda: _power_text(emitter.text.module, lanes)
+            f"transect.pow.{Shape(32, lanes).suffix}",
+            lambda: _power_text(emitter.text.module, lanes),
         )
         kind = register_type(wide)
         x, y = (emitter.convert(operand, dtype, wide) for operand in operands)
@@ -217,12 +224,16 @@ done:
 def _remainder(emitter: ExpressionEmitter, call: Call) -> str:
     """fmod: the remainder of the truncating division, exact."""
     _require_float("fmod", call)
-    return on_float32(emitter, call, lambda operands, dtype: by_lane(emitter, "fmod", operands, dtype))
+    return on_float32(
+        emitter, call, lambda operands, dtype: by_lane(emitter, "fmod", operands, dtype)
+    )
 
 
 def _require_float(name: str, call: Call) -> None:
     if not call.dtype.is_float:
-        raise UnsupportedError(f"{name} of {call.dtype}", remedy="cast the argument to a float dtype")
+        raise UnsupportedError(
+            f"{name} of {call.dtype}", remedy="cast the argument to a float dtype"
+        )
 
 
 HANDLERS: dict[str, Handler] = {

@@ -31,7 +31,11 @@ def quoted(name: str) -> str:
 
 def byte_string(data: bytes) -> str:
     """`data` as an LLVM constant string."""
-    return 'c"' + "".join(chr(b) if 32 <= b < 127 and b not in (34, 92) else f"\\{b:02X}" for b in data) + '"'
+    return (
+        'c"'
+        + "".join(chr(b) if 32 <= b < 127 and b not in (34, 92) else f"\\{b:02X}" for b in data)
+        + '"'
+    )
 
 
 class ModuleText:
@@ -41,7 +45,9 @@ class ModuleText:
     futex_number: of the system call on the target machine.
     """
 
-    def __init__(self, helpers: dict[str, Callable[[ModuleText], str]], futex_number: int = 202) -> None:
+    def __init__(
+        self, helpers: dict[str, Callable[[ModuleText], str]], futex_number: int = 202
+    ) -> None:
         self.helpers = helpers
         self.futex_number = futex_number
         self.declarations: dict[str, str] = {}
@@ -55,12 +61,16 @@ class ModuleText:
         self._packed: dict[str, str] = {}
         self._data: dict[int, tuple[np.ndarray, str, bool]] = {}
 
-    def declare(self, name: str, result: str, parameters: Iterable[str], attributes: str = "") -> str:
+    def declare(
+        self, name: str, result: str, parameters: Iterable[str], attributes: str = ""
+    ) -> str:
         """Declare an external function once; gives its identifier. Types that differ between uses
         are fine: every call states its own."""
         identifier = f"@{quoted(name)}"
         if name not in self.declarations:
-            self.declarations[name] = f"declare {result} {identifier}({', '.join(parameters)}) {attributes}".rstrip()
+            self.declarations[name] = (
+                f"declare {result} {identifier}({', '.join(parameters)}) {attributes}".rstrip()
+            )
             if not name.startswith("llvm."):
                 self.externs.add(name)
         return identifier
@@ -92,7 +102,9 @@ class ModuleText:
         if data not in self._strings:
             name = f"@.str.{len(self._strings)}"
             value = byte_string(data + b"\0")
-            self.globals.append(f"{name} = private unnamed_addr constant [{len(data) + 1} x i8] {value}, align 1")
+            self.globals.append(
+                f"{name} = private unnamed_addr constant [{len(data) + 1} x i8] {value}, align 1"
+            )
             self._strings[data] = name
         return self._strings[data]
 
@@ -102,7 +114,8 @@ class ModuleText:
             record = f"@.packed.{len(self._packed)}"
             text = self.string(name)
             self.globals.append(
-                f"{record} = internal global {{ptr, ptr, i64}} {{ptr null, ptr {text}, i64 {len(name.encode())}}}"
+                f"{record} = internal global {{ptr, ptr, i64}} "
+                f"{{ptr null, ptr {text}, i64 {len(name.encode())}}}"
             )
             self._packed[name] = record
         return self._packed[name]
@@ -124,7 +137,9 @@ class ModuleText:
             name = f"@.data.{len(self._data)}"
             value = byte_string(contiguous.tobytes() or b"\0")
             size = max(1, contiguous.nbytes)
-            self.globals.append(f"{name} = private unnamed_addr constant [{size} x i8] {value}, align 64")
+            self.globals.append(
+                f"{name} = private unnamed_addr constant [{size} x i8] {value}, align 64"
+            )
         else:
             name = f"getelementptr inbounds (ptr, ptr @{CONSTANT_TABLE}, i64 {len(self.constants)})"
             self.constants.append(contiguous)
@@ -134,6 +149,16 @@ class ModuleText:
     def __str__(self) -> str:
         table = []
         if self.constants:
-            table = [f"@{CONSTANT_TABLE} = global [{len(self.constants)} x ptr] zeroinitializer, align 64"]
-        weights = ['!0 = !{!"branch_weights", i32 4000, i32 1}', '!1 = !{!"branch_weights", i32 1, i32 4000}']
-        return "\n".join([*table, *self.globals, *self.declarations.values(), *self.functions, *weights, ""])
+            table = [
+                (
+                    f"@{CONSTANT_TABLE} = global [{len(self.constants)} x ptr] zeroinitializer, "
+                    "align 64"
+                )
+            ]
+        weights = [
+            '!0 = !{!"branch_weights", i32 4000, i32 1}',
+            '!1 = !{!"branch_weights", i32 1, i32 4000}',
+        ]
+        return "\n".join(
+            [*table, *self.globals, *self.declarations.values(), *self.functions, *weights, ""]
+        )

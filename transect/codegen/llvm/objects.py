@@ -17,7 +17,16 @@ FUNCTION, SHAPE, TENSOR = 68, 69, 70
 FIRST_OBJECT = 64
 """Type indices from here on are reference-counted objects."""
 
-_CODES = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6, "float8_e4m3fn": 10, "float8_e5m2": 12, "handle": 3}
+_CODES = {
+    "int": 0,
+    "uint": 1,
+    "float": 2,
+    "bfloat": 4,
+    "bool": 6,
+    "float8_e4m3fn": 10,
+    "float8_e5m2": 12,
+    "handle": 3,
+}
 
 
 def dlpack_dtype(dtype: DType) -> int:
@@ -98,7 +107,8 @@ def packed_call(module: ModuleText) -> str:
     module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
     module.declare("snprintf", "i32", ["ptr", "i64", "ptr", "..."])
     unknown = module.string("no function is registered as '%s'")
-    return f"""define internal i32 @transect.packed.call(ptr %record, ptr %arguments, i32 %count, ptr %result) {{
+    return f"""define internal i32 @transect.packed.call(
+  ptr %record, ptr %arguments, i32 %count, ptr %result) {{
 entry:
   %out = alloca ptr, align 8
   %message = alloca [256 x i8], align 1
@@ -173,7 +183,8 @@ def closure_call(module: ModuleText) -> str:
     module.declare("TVMFFIFunctionCall", "i32", ["ptr", "ptr", "i32", "ptr"])
     module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
     message = module.string("a value that is not a function is called")
-    return f"""define internal i32 @transect.closure.call(ptr %slot, ptr %arguments, i32 %count, ptr %result) {{
+    return f"""define internal i32 @transect.closure.call(
+  ptr %slot, ptr %arguments, i32 %count, ptr %result) {{
 entry:
   store i128 0, ptr %result, align 8
   %type = load i32, ptr %slot
@@ -197,7 +208,9 @@ def tensor_of(module: ModuleText) -> str:
         "@transect.no_tensor = internal constant {ptr, i32, i32, i32, i32, ptr, ptr, i64} "
         "{ptr null, i32 0, i32 0, i32 -1, i32 0, ptr @transect.no_shape, ptr null, i64 0}, align 8"
     )
-    module.globals.append("@transect.no_shape = internal constant [64 x i64] zeroinitializer, align 8")
+    module.globals.append(
+        "@transect.no_shape = internal constant [64 x i64] zeroinitializer, align 8"
+    )
     return f"""define internal ptr @transect.tensor.of(ptr %slot) {{
 entry:
   %type = load i32, ptr %slot
@@ -277,7 +290,8 @@ def tensor_alloc(module: ModuleText) -> str:
     module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
     too_large = module.string("a tensor's size is negative or overflows")
     no_memory = module.string("out of memory for a tensor")
-    return f"""define internal i32 @transect.tensor.alloc(ptr %slot, i32 %dtype, i64 %element, i32 %ndim, ptr %dims) {{
+    return f"""define internal i32 @transect.tensor.alloc(
+  ptr %slot, i32 %dtype, i64 %element, i32 %ndim, ptr %dims) {{
 entry:
   %out = alloca ptr, align 8
   %n = zext i32 %ndim to i64

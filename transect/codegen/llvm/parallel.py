@@ -79,7 +79,11 @@ def emit_parallel(parent: StatementEmitter, loop: For) -> None:
             child.handles[var] = parent.handles[var]
     kind = loop.var.dtype
     child.loop(
-        loop.var, child.convert("%begin", INT64, kind), child.convert("%end", INT64, kind), loop.body, never_empty=True
+        loop.var,
+        child.convert("%begin", INT64, kind),
+        child.convert("%end", INT64, kind),
+        loop.body,
+        never_empty=True,
     )
     text.module.functions.append(inner.finish())
 
@@ -103,7 +107,9 @@ def emit_parallel(parent: StatementEmitter, loop: For) -> None:
     text.begin(bad)
     setter = text.module.declare("TVMFFIErrorSetRaised", "void", ["ptr"])
     text.emit(f"call void {setter}(ptr {error})")
-    text.define(f"call i32 {text.module.declare('TVMFFIObjectDecRef', 'i32', ['ptr'])}(ptr {error})")
+    text.define(
+        f"call i32 {text.module.declare('TVMFFIObjectDecRef', 'i32', ['ptr'])}(ptr {error})"
+    )
     text.fail()
     text.begin(good)
     parent.forget_reads()

@@ -36,7 +36,8 @@ def workspace_take(module: ModuleText) -> str:
     module.declare("llvm.ctlz.i64", "i64", ["i64", "i1"])
     too_large = module.string("a workspace's size is negative or overflows")
     no_memory = module.string("out of memory for a workspace")
-    return f"""define internal i32 @transect.workspace.take(ptr %slot, i64 %element, i64 %count, ptr %dims) {{
+    return f"""define internal i32 @transect.workspace.take(
+  ptr %slot, i64 %element, i64 %count, ptr %dims) {{
 entry:
   br label %head
 head:
@@ -188,7 +189,7 @@ done:
 
 
 def part(module: ModuleText) -> str:
-    """part(job, index, parts): the index-th of `parts` contiguous ranges of the job's iterations."""
+    """part(job, index, parts): the index-th of `parts` contiguous ranges of the iterations."""
     module.helper("transect.chunk")
     return """define internal void @transect.part(ptr %job, i64 %index, i64 %parts) {
   %body = load ptr, ptr %job
@@ -306,7 +307,8 @@ def parallel(module: ModuleText) -> str:
   call void @transect.part(ptr %job, i64 %index, i64 %parts)
   ret void
 }
-define internal void @transect.parallel(ptr %body, ptr %context, i64 %first, i64 %count, i64 %grain) {
+define internal void @transect.parallel(
+  ptr %body, ptr %context, i64 %first, i64 %count, i64 %grain) {
 entry:
   %job = alloca {ptr, ptr, i64, i64}, align 8
   %known = load atomic i64, ptr @transect.threads acquire, align 8
@@ -376,12 +378,14 @@ def pool_run(module: ModuleText) -> str:
 @transect.pool.parts = internal global i64 0
 define internal void @transect.futex.wait(ptr %word, i32 %value) {{
   %number = load i64, ptr {futex}
-  %r = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 128, i32 %value, ptr null, ptr null, i32 0)
+  %r = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 128,
+    i32 %value, ptr null, ptr null, i32 0)
   ret void
 }}
 define internal void @transect.futex.wake(ptr %word) {{
   %number = load i64, ptr {futex}
-  %r = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  %r = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 129,
+    i32 2147483647, ptr null, ptr null, i32 0)
   ret void
 }}
 define internal void @transect.pool.until(ptr %word, i32 %value, i1 %want) {{

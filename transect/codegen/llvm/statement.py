@@ -1,4 +1,4 @@
-"""Statements -> blocks of instructions: stores, bindings, control flow, loops, allocations, asserts.
+"""Statements -> instructions: stores, bindings, control flow, loops, allocations, asserts.
 
 Parallel loops are handed to `parallel`; what a function needs around its body is in `function`.
 """
@@ -17,9 +17,21 @@ from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
 from transect.support.errors import TransectError, UnsupportedError
 from transect.support.span import Origin, Span
 from transect.tir.stmt import (
-    Allocate, AllocateConst, AssertStmt, AttrStmt, Bind, BlockRealize, BufferStore, DeclBuffer, Evaluate, For,
-    IfThenElse, SeqStmt, Stmt, While,
-)  # fmt: skip
+    Allocate,
+    AllocateConst,
+    AssertStmt,
+    AttrStmt,
+    Bind,
+    BlockRealize,
+    BufferStore,
+    DeclBuffer,
+    Evaluate,
+    For,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+    While,
+)
 
 STACK_LIMIT = 16 << 10
 """Bytes up to which one static allocation lives in the stack frame; threads have small stacks."""
@@ -54,7 +66,9 @@ class StatementEmitter(ExpressionEmitter):
         """Emit `stmt`."""
         emit = _EMIT.get(type(stmt))
         if emit is None:
-            raise UnsupportedError(f"{type(stmt).__name__} in code generation", remedy="run the lowering passes")
+            raise UnsupportedError(
+                f"{type(stmt).__name__} in code generation", remedy="run the lowering passes"
+            )
         outer = self.text.place
         if self.places and stmt.span:
             self.text.place = traceback_line(stmt.span[0])
@@ -64,10 +78,10 @@ class StatementEmitter(ExpressionEmitter):
             raise error.at(stmt.span) from None
         self.text.place = outer
 
-    def _evaluate(self, stmt: Evaluate) -> None:
+    def emit_evaluate(self, stmt: Evaluate) -> None:
         self.emit(stmt.value)
 
-    def _seq(self, stmt: SeqStmt) -> None:
+    def emit_seq(self, stmt: SeqStmt) -> None:
         released: list[str] = []
         for item in stmt.stmts:
             if isinstance(item, Allocate):
@@ -77,9 +91,11 @@ class StatementEmitter(ExpressionEmitter):
             else:
                 self.run(item)
         for slot in reversed(released):
-            self.text.emit(f"call void {self.text.module.helper('transect.workspace.release')}(ptr {slot})")
+            self.text.emit(
+                f"call void {self.text.module.helper('transect.workspace.release')}(ptr {slot})"
+            )
 
-    def _bind(self, stmt: Bind) -> None:
+    def emit_bind(self, stmt: Bind) -> None:
         value = self.emit(stmt.value)
         self.variables[stmt.var] = value
         if isinstance(stmt.value, Call) and stmt.var.dtype.is_handle:
@@ -87,21 +103,25 @@ class StatementEmitter(ExpressionEmitter):
         elif isinstance(stmt.value, Var) and stmt.value in self.handles:
             self.handles[stmt.var] = self.handles[stmt.value]
 
-    def _declare(self, stmt: DeclBuffer) -> None:
+    def emit_declare(self, stmt: DeclBuffer) -> None:
         pass
 
     # --- stores ---
 
-    def _store(self, stmt: BufferStore) -> None:
+    def emit_store(self, stmt: BufferStore) -> None:
         if len(stmt.indices) != 1:
-            raise UnsupportedError(f"a store to {stmt.buffer.name} that is not flat", remedy="run FlattenBuffer")
+            raise UnsupportedError(
+                f"a store to {stmt.buffer.name} that is not flat", remedy="run FlattenBuffer"
+            )
         index, kind = stmt.indices[0], stmt.buffer.dtype
         value = self.to_memory(self.emit(stmt.value), stmt.value.dtype)
         if index.dtype.is_scalar:
             if stmt.predicate is not None:
                 raise UnsupportedError("a predicate on a scalar store", remedy="use an if")
             address = self.element_address(stmt.buffer.data, kind, index)
-            self.text.emit(f"store {memory_type(kind)} {value}, ptr {address}, align {alignment(kind)}")
+            self.text.emit(
+                f"store {memory_type(kind)} {value}, ptr {address}, align {alignment(kind)}"
+            )
         elif isinstance(index, Ramp) and as_int(index.stride) == 1 and kind.is_scalar:
             address = self.element_address(stmt.buffer.data, kind, index.base)
             memory = memory_type(stmt.value.dtype)
@@ -111,8 +131,9 @@ class StatementEmitter(ExpressionEmitter):
                 lanes = index.lanes
                 name = self.text.module.declare(
                     f"llvm.masked.store.v{lanes}{_suffix(memory_type(kind))}.p0",
-                    "void", [memory, "ptr", "i32", f"<{lanes} x i1>"],
-                )  # fmt: skip
+                    "void",
+                    [memory, "ptr", "i32", f"<{lanes} x i1>"],
+                )
                 self.text.emit(
                     f"call void {name}({memory} {value}, ptr {address}, i32 {alignment(kind)}, "
                     f"{self.typed(stmt.predicate)})"
@@ -129,10 +150,12 @@ class StatementEmitter(ExpressionEmitter):
         mask = "splat (i1 true)" if stmt.predicate is None else self.emit(stmt.predicate)
         name = self.text.module.declare(
             f"llvm.masked.scatter.v{lanes}{_suffix(memory_type(kind))}.v{lanes}p0",
-            "void", [memory, f"<{lanes} x ptr>", "i32", f"<{lanes} x i1>"],
-        )  # fmt: skip
+            "void",
+            [memory, f"<{lanes} x ptr>", "i32", f"<{lanes} x i1>"],
+        )
         self.text.emit(
-            f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, i32 {alignment(kind)}, "
+            f"call void {name}({memory} {value}, <{lanes} x ptr> {pointers}, "
+            f"i32 {alignment(kind)}, "
             f"<{lanes} x i1> {mask})"
         )
 
@@ -143,7 +166,7 @@ class StatementEmitter(ExpressionEmitter):
         self.run(stmt)
         self.leave()
 
-    def _if(self, stmt: IfThenElse) -> None:
+    def emit_if(self, stmt: IfThenElse) -> None:
         text = self.text
         condition = self.emit(stmt.condition)
         then, done = text.label("then"), text.label("endif")
@@ -158,7 +181,7 @@ class StatementEmitter(ExpressionEmitter):
             self._nested(stmt.else_case)
         text.begin(done)
 
-    def _while(self, stmt: While) -> None:
+    def emit_while(self, stmt: While) -> None:
         text = self.text
         head, body, done = text.label("while"), text.label("do"), text.label("done")
         self.forget_reads()
@@ -174,15 +197,18 @@ class StatementEmitter(ExpressionEmitter):
         self.forget_reads()
         text.begin(done)
 
-    def _for(self, stmt: For) -> None:
+    def emit_for(self, stmt: For) -> None:
         if stmt.kind == "parallel":
             self.parallel(self, stmt)
         elif stmt.kind == "thread_binding":
             raise UnsupportedError(
-                f"a loop bound to {stmt.thread} on the CPU", remedy='schedule it with "parallel" instead'
+                f"a loop bound to {stmt.thread} on the CPU",
+                remedy='schedule it with "parallel" instead',
             )
         elif stmt.kind != "serial":
-            raise UnsupportedError(f"a {stmt.kind} loop in code generation", remedy="run the lowering passes")
+            raise UnsupportedError(
+                f"a {stmt.kind} loop in code generation", remedy="run the lowering passes"
+            )
         else:
             kind = stmt.var.dtype
             first = self.emit(stmt.min)
@@ -193,7 +219,9 @@ class StatementEmitter(ExpressionEmitter):
         """a + b of loop bounds."""
         return b if a == "0" else self.text.define(f"add nsw {register_type(dtype)} {a}, {b}")
 
-    def loop(self, var: Var, first: str, end: str, body: Stmt, *, never_empty: bool = False) -> None:
+    def loop(
+        self, var: Var, first: str, end: str, body: Stmt, *, never_empty: bool = False
+    ) -> None:
         """for var in [first, end): body, the test at the bottom."""
         text, kind = self.text, register_type(var.dtype)
         order = "ult" if var.dtype.is_uint else "slt"
@@ -218,12 +246,12 @@ class StatementEmitter(ExpressionEmitter):
         self.forget_reads()
         text.begin(done)
 
-    def _attribute(self, stmt: AttrStmt) -> None:
+    def emit_attribute(self, stmt: AttrStmt) -> None:
         self.run(stmt.body)
 
     # --- memory ---
 
-    def _lonely_allocate(self, stmt: Allocate) -> None:
+    def emit_lonely_allocate(self, stmt: Allocate) -> None:
         self._allocate(stmt)
 
     def _allocate(self, stmt: Allocate) -> str:
@@ -249,7 +277,9 @@ class StatementEmitter(ExpressionEmitter):
         text, module = self.text, self.text.module
         slot = text.allocate("ptr")
         text.entry.append(f"  store ptr null, ptr {slot}")
-        text.at_exit.append(f"  call void {module.helper('transect.workspace.release')}(ptr {slot})")
+        text.at_exit.append(
+            f"  call void {module.helper('transect.workspace.release')}(ptr {slot})"
+        )
         dims = [self.index(extent) for extent in stmt.extents]
         sizes = text.allocate(f"[{max(1, len(dims))} x i64]")
         for number, dim in enumerate(dims):
@@ -264,13 +294,13 @@ class StatementEmitter(ExpressionEmitter):
         self.variables[stmt.var] = text.define(f"load ptr, ptr {slot}")
         return slot
 
-    def _constant(self, stmt: AllocateConst) -> None:
+    def emit_constant(self, stmt: AllocateConst) -> None:
         name, direct = self.text.module.data(stmt.data)
         self.variables[stmt.var] = name if direct else self.text.define(f"load ptr, ptr {name}")
 
     # --- failing ---
 
-    def _assert(self, stmt: AssertStmt) -> None:
+    def emit_assert(self, stmt: AssertStmt) -> None:
         text = self.text
         condition = self.emit(stmt.condition)
         if condition == "true":
@@ -332,22 +362,24 @@ def _suffix(element: str) -> str:
 
 
 def _refuse_block(emitter: StatementEmitter, stmt: BlockRealize) -> None:
-    raise UnsupportedError(f"block {stmt.block.name!r} in code generation", remedy="run LowerOpaqueBlock")
+    raise UnsupportedError(
+        f"block {stmt.block.name!r} in code generation", remedy="run LowerOpaqueBlock"
+    )
 
 
 _EMIT: dict[type[Stmt], Callable[[StatementEmitter, Any], None]] = {
-    Evaluate: StatementEmitter._evaluate,  # pyright: ignore[reportPrivateUsage]
-    SeqStmt: StatementEmitter._seq,  # pyright: ignore[reportPrivateUsage]
-    Bind: StatementEmitter._bind,  # pyright: ignore[reportPrivateUsage]
-    DeclBuffer: StatementEmitter._declare,  # pyright: ignore[reportPrivateUsage]
-    BufferStore: StatementEmitter._store,  # pyright: ignore[reportPrivateUsage]
-    IfThenElse: StatementEmitter._if,  # pyright: ignore[reportPrivateUsage]
-    While: StatementEmitter._while,  # pyright: ignore[reportPrivateUsage]
-    For: StatementEmitter._for,  # pyright: ignore[reportPrivateUsage]
-    AttrStmt: StatementEmitter._attribute,  # pyright: ignore[reportPrivateUsage]
-    Allocate: StatementEmitter._lonely_allocate,  # pyright: ignore[reportPrivateUsage]
-    AllocateConst: StatementEmitter._constant,  # pyright: ignore[reportPrivateUsage]
-    AssertStmt: StatementEmitter._assert,  # pyright: ignore[reportPrivateUsage]
+    Evaluate: StatementEmitter.emit_evaluate,
+    SeqStmt: StatementEmitter.emit_seq,
+    Bind: StatementEmitter.emit_bind,
+    DeclBuffer: StatementEmitter.emit_declare,
+    BufferStore: StatementEmitter.emit_store,
+    IfThenElse: StatementEmitter.emit_if,
+    While: StatementEmitter.emit_while,
+    For: StatementEmitter.emit_for,
+    AttrStmt: StatementEmitter.emit_attribute,
+    Allocate: StatementEmitter.emit_lonely_allocate,
+    AllocateConst: StatementEmitter.emit_constant,
+    AssertStmt: StatementEmitter.emit_assert,
     BlockRealize: _refuse_block,
 }
 

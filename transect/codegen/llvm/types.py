@@ -42,7 +42,8 @@ def register_type(dtype: DType) -> str:
     """The LLVM type of a value. Raises UnsupportedError for scalable vectors."""
     if dtype.scalable:
         raise UnsupportedError(
-            f"scalable vectors ({dtype}) on this target", remedy="vectorize with a fixed number of lanes"
+            f"scalable vectors ({dtype}) on this target",
+            remedy="vectorize with a fixed number of lanes",
         )
     return vector_of(element_type(dtype), dtype.lanes)
 

@@ -48,5 +48,3 @@ class _Convert(Substitution):
             body=self.visit(stmt.body),
             annotations=self.annotations(stmt.annotations),
         )
-
-

@@ -28,8 +28,8 @@ class FlattenBuffer(FunctionPass):
 
     Requires a function without blocks. Leaves accesses with one index each, counted in elements
     from the buffer's pointer (strides and offset included), and allocations of constant size
-    one-dimensional. The function's buffer_map stays as it was: it describes the arguments; the body declares flat
-    buffers over the same pointers. Buffers with axis separators stay as they are.
+    one-dimensional. The function's buffer_map stays as it was: it describes the arguments; the
+    body declares flat buffers over the same pointers. Buffers with axis separators stay.
     """
 
     def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
@@ -38,7 +38,9 @@ class FlattenBuffer(FunctionPass):
         body = flatten.visit(func.body)
         if body is func.body:
             return func
-        params = [DeclBuffer(flatten.flat(buffer)) for buffer in func.buffers if buffer in flatten.known]
+        params = [
+            DeclBuffer(flatten.flat(buffer)) for buffer in func.buffers if buffer in flatten.known
+        ]
         return replace(func, body=seq(*params, body))
 
 
@@ -99,7 +101,9 @@ class _Flatten(StmtRewriter):
 
     def _replace(self, item: Term) -> Term:
         if isinstance(item, BufferLoad) and not item.buffer.axis_separators:
-            return BufferLoad(self.flat(item.buffer), (offset(item.buffer, item.indices),), item.predicate)
+            return BufferLoad(
+                self.flat(item.buffer), (offset(item.buffer, item.indices),), item.predicate
+            )
         return item
 
     def expr(self, value: TermT) -> TermT:
@@ -109,7 +113,9 @@ class _Flatten(StmtRewriter):
         new = super().visit_store(stmt)
         if not isinstance(new, BufferStore) or stmt.buffer.axis_separators:
             return new
-        return replace(new, buffer=self.flat(stmt.buffer), indices=(offset(stmt.buffer, new.indices),))
+        return replace(
+            new, buffer=self.flat(stmt.buffer), indices=(offset(stmt.buffer, new.indices),)
+        )
 
     def visit_decl_buffer(self, stmt: DeclBuffer) -> Stmt:
         return stmt if stmt.buffer.axis_separators else replace(stmt, buffer=self.flat(stmt.buffer))

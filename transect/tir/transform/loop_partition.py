@@ -97,7 +97,12 @@ def _full_tile(loop: For) -> dict[Expr, Expr]:
         elif isinstance(stmt, IfThenElse):
             for part in conjuncts(stmt.condition):
                 used = set(free_vars([part]))
-                if loop.var in used and used & inner.keys() and not used & hidden and part not in found:
+                if (
+                    loop.var in used
+                    and used & inner.keys()
+                    and not used & hidden
+                    and part not in found
+                ):
                     worst = for_all(part, {var: inner[var] for var in used if var in inner})
                     if worst is not None:
                         found[part] = worst
@@ -129,4 +134,3 @@ def for_all(condition: Expr, extents: dict[Var, int]) -> Expr | None:
         worst = as_expr(0 if slope >= 0 else extent - 1, var.dtype)
         result = substitute(result, {var: worst})
     return analyzer.simplify(result)
-

@@ -48,7 +48,7 @@ class _LowerInit(StmtRewriter):
         at_start = [
             equal(item.var, item.dom.min)
             for item in stmt.iter_vars
-            if item.kind == "reduce" and not (as_int(item.dom.extent) == 1)
+            if item.kind == "reduce" and as_int(item.dom.extent) != 1
         ]
         init = IfThenElse(logical_and(*at_start), stmt.init) if at_start else stmt.init
         return replace(stmt, init=None, body=seq(init, stmt.body))

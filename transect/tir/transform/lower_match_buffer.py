@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
-from transect.ir.expr import Expr, Var, as_expr
+from transect.ir.expr import Expr, Range, Var, as_expr
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
@@ -15,6 +16,8 @@ from transect.tir.stmt import Block, BufferStore, MatchBufferRegion, Stmt
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.visit import Substitution, map_items, own_terms, walk_stmts
 from transect.transform import Context
+
+TermT = TypeVar("TermT", bound=Term)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,9 @@ class _Lower(Substitution):
         source = self.expr(match.source)
         buffer, whole = match.buffer, source.buffer
         if len(buffer.shape) > len(whole.shape):
-            raise VerifyError(f"{buffer.name} has more dimensions than {whole.name}, whose region it names")
+            raise VerifyError(
+                f"{buffer.name} has more dimensions than {whole.name}, whose region it names"
+            )
         strides = strides_of(whole)
         offset: Expr = whole.elem_offset
         for item, stride in zip(source.ranges, strides, strict=True):
@@ -96,7 +101,7 @@ class _Lower(Substitution):
                 elem_offset=offset,
             )
 
-    def expr(self, value: Term) -> Term:  # type: ignore[override]
+    def expr(self, value: TermT) -> TermT:
         return rewrite(value, self._replace, self.memo)
 
     def _replace(self, item: Term) -> Term:
@@ -107,7 +112,7 @@ class _Lower(Substitution):
             source = self.sources[item.buffer]
             tail = len(source.ranges) - len(item.ranges)
             shifted = tuple(
-                replace_range(outer, inner)
+                _shifted(outer, inner)
                 for outer, inner in zip(source.ranges[tail:], item.ranges, strict=True)
             )
             return BufferRegion(source.buffer, (*source.ranges[:tail], *shifted))
@@ -116,7 +121,9 @@ class _Lower(Substitution):
     def _shift(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Buffer, tuple[Expr, ...]]:
         source = self.sources[buffer]
         tail = len(source.ranges) - len(indices)
-        shifted = (outer.min + index for outer, index in zip(source.ranges[tail:], indices, strict=True))
+        shifted = (
+            outer.min + index for outer, index in zip(source.ranges[tail:], indices, strict=True)
+        )
         return source.buffer, (*(outer.min for outer in source.ranges[:tail]), *shifted)
 
     def visit_store(self, stmt: BufferStore) -> Stmt:
@@ -127,13 +134,11 @@ class _Lower(Substitution):
         return new
 
 
-def replace_range(outer: Term, inner: Term) -> Term:
+def _shifted(outer: Range, inner: Range) -> Range:
     """`inner`, relative to `outer`, in absolute terms."""
-    return type(inner)(outer.min + inner.min, inner.extent)  # type: ignore[attr-defined, call-arg]
+    return Range(outer.min + inner.min, inner.extent)
 
 
 def _uses_pointer(body: Stmt, buffer: Buffer) -> bool:
     """Whether the buffer is reached in another way than by element."""
-    return any(
-        item is buffer.data for stmt in walk_stmts(body) for item in walk(*own_terms(stmt))
-    )
+    return any(item is buffer.data for stmt in walk_stmts(body) for item in walk(*own_terms(stmt)))

@@ -60,10 +60,11 @@ def allocation(buffer: Buffer) -> Allocate:
     """The memory of a buffer: its elements, or what its strides span."""
     extents: tuple[Expr, ...] = buffer.shape
     if buffer.strides:
-        spans = [extent * stride for extent, stride in zip(buffer.shape, buffer.strides, strict=True)]
+        spans = [
+            extent * stride for extent, stride in zip(buffer.shape, buffer.strides, strict=True)
+        ]
         known = [as_int(span) for span in spans]
         fixed = [span for span in known if span is not None]
         extents = (IntImm(max(fixed)),) if len(fixed) == len(known) and fixed else (spans[0],)
     annotations = {"alignment": buffer.alignment} if buffer.alignment != 64 else {}
     return Allocate(buffer.data, buffer.dtype, extents or (IntImm(1),), annotations, buffer.span)
-

@@ -7,9 +7,21 @@ from dataclasses import dataclass
 
 from transect.ir.dtype import HANDLE, INT32, INT64, VOID, DType
 from transect.ir.expr import (
-    Call, Expr, GlobalVar, IntImm, Intrinsic, Pointer, Var, as_expr, as_int, cast, equal, logical_and, logical_not,
-    logical_or, not_equal,
-)  # fmt: skip
+    Call,
+    Expr,
+    GlobalVar,
+    IntImm,
+    Pointer,
+    Var,
+    as_expr,
+    as_int,
+    cast,
+    equal,
+    logical_and,
+    logical_not,
+    logical_or,
+    not_equal,
+)
 from transect.ir.function import IRModule
 from transect.ir.traverse import free_vars
 from transect.support.errors import VerifyError
@@ -26,7 +38,15 @@ PREFIX = "__tvm_ffi_"
 """What the names of entries begin with, as tvm-ffi expects."""
 
 _INT, _BOOL, _FLOAT, _DLTENSOR, _TENSOR = 1, 2, 3, 7, 70
-_FIELD_DATA, _FIELD_STRIDES, _FIELD_CODE, _FIELD_BITS, _FIELD_LANES, _FIELD_OFFSET, _FIELD_DEVICE = 1, 3, 5, 6, 7, 8, 10
+(
+    _FIELD_DATA,
+    _FIELD_STRIDES,
+    _FIELD_CODE,
+    _FIELD_BITS,
+    _FIELD_LANES,
+    _FIELD_OFFSET,
+    _FIELD_DEVICE,
+) = 1, 3, 5, 6, 7, 8, 10
 _CPU, _CPU_PINNED = 1, 3
 
 
@@ -52,14 +72,16 @@ class MakePackedAPI(Pass):
                 continue
             symbol = func.attrs.get("global_symbol")
             if symbol is not None and f"{PREFIX}{symbol}" not in module:
-                module = module.with_function(f"{PREFIX}{symbol}", _Entry(name, str(symbol), func).build())
+                module = module.with_function(
+                    f"{PREFIX}{symbol}", _Entry(name, str(symbol), func).build()
+                )
         return module
 
 
 def _intrinsic(name: str, *args: Expr | str | int, dtype: DType | None = None) -> Call:
     call = INTRINSICS[name]
     result = call(*args, dtype=dtype)
-    assert isinstance(result, Call) and isinstance(result.op, Intrinsic)
+    assert isinstance(result, Call)
     return result
 
 
@@ -85,9 +107,13 @@ class _Entry:
         taken = [param for param in func.params if role[param] != "result"]
         self.check(
             equal(self.count, as_expr(len(taken), INT32)),
-            f"expected {len(taken)} argument{'s' * (len(taken) != 1)}, got ", self.count, kind="TypeError",
-        )  # fmt: skip
-        values: dict[Var, Expr] = {param: self.result for param in func.params if role[param] == "result"}
+            f"expected {len(taken)} argument{'s' * (len(taken) != 1)}, got ",
+            self.count,
+            kind="TypeError",
+        )
+        values: dict[Var, Expr] = {
+            param: self.result for param in func.params if role[param] == "result"
+        }
         tensors: list[tuple[str, Var, Buffer]] = []
         for number, param in enumerate(taken):
             matched = func.buffer_map.get(param)
@@ -107,7 +133,9 @@ class _Entry:
         for what, handle, matched in tensors:
             self.layout(what, handle, matched)
         self.finish_checks()
-        for (what, handle, matched), param in zip(tensors, (p for p in taken if p in func.buffer_map), strict=True):
+        for (what, handle, matched), param in zip(
+            tensors, (p for p in taken if p in func.buffer_map), strict=True
+        ):
             values[param] = self.data(what, handle, matched)
         extra = symbolic_vars(func)
         arguments = (*(values[param] for param in func.params), *extra)
@@ -139,7 +167,11 @@ class _Entry:
         """Check and bind a scalar parameter."""
         dtype = param.dtype
         if dtype.is_float:
-            self.check(self.type_is(number, _FLOAT, _INT, _BOOL), f"{what} must be a number", kind="TypeError")
+            self.check(
+                self.type_is(number, _FLOAT, _INT, _BOOL),
+                f"{what} must be a number",
+                kind="TypeError",
+            )
             self.bind(param, cast(_intrinsic("anylist_get_float", self.args, number), dtype))
         else:
             kinds = (_BOOL, _INT) if dtype.is_bool else (_INT, _BOOL)
@@ -147,31 +179,55 @@ class _Entry:
             self.check(self.type_is(number, *kinds), f"{what} must be {noun}", kind="TypeError")
             value = _intrinsic("anylist_get_int", self.args, number)
             if dtype.bits < 64 and not dtype.is_bool:
-                low, high = as_expr(int(dtype.min_value), INT64), as_expr(int(dtype.max_value), INT64)
-                self.check(logical_and(value >= low, value <= high), f"{what} is ", value, f", which {dtype} cannot hold")
-            self.bind(param, not_equal(value, as_expr(0, INT64)) if dtype.is_bool else cast(value, dtype))
+                low, high = (
+                    as_expr(int(dtype.min_value), INT64),
+                    as_expr(int(dtype.max_value), INT64),
+                )
+                self.check(
+                    logical_and(value >= low, value <= high),
+                    f"{what} is ",
+                    value,
+                    f", which {dtype} cannot hold",
+                )
+            self.bind(
+                param, not_equal(value, as_expr(0, INT64)) if dtype.is_bool else cast(value, dtype)
+            )
         self.source[param] = what
 
     def handle(self, number: int) -> Expr:
         """An opaque pointer argument."""
-        return _intrinsic("reinterpret", _intrinsic("anylist_get_int", self.args, number), dtype=HANDLE)
+        return _intrinsic(
+            "reinterpret", _intrinsic("anylist_get_int", self.args, number), dtype=HANDLE
+        )
 
     # --- tensors ---
 
     def tensor(self, what: str, number: int, matched: Buffer) -> Var:
         """Check that an argument is a tensor of the right rank, dtype and device."""
-        self.check(self.type_is(number, _TENSOR, _DLTENSOR), f"{what} must be a tensor", kind="TypeError")
-        handle = self.bind(Var(f"{matched.name}_handle", HANDLE), _intrinsic("anylist_getitem", self.args, number))
+        self.check(
+            self.type_is(number, _TENSOR, _DLTENSOR), f"{what} must be a tensor", kind="TypeError"
+        )
+        handle = self.bind(
+            Var(f"{matched.name}_handle", HANDLE), _intrinsic("anylist_getitem", self.args, number)
+        )
         ndim = _intrinsic("tensor_ndim", handle)
         self.check(
-            equal(ndim, as_expr(matched.ndim, INT32)), f"{what} must have {matched.ndim} dimensions, got ", ndim
+            equal(ndim, as_expr(matched.ndim, INT32)),
+            f"{what} must have {matched.ndim} dimensions, got ",
+            ndim,
         )
         got = [self.field(handle, kind) for kind in (_FIELD_CODE, _FIELD_BITS, _FIELD_LANES)]
         self.check(
             _intrinsic("tensor_dtype_is", handle, str(matched.dtype)),
-            f"{what} must be {matched.dtype}, got DLPack type code ", got[0], ", ", got[1], " bits, ", got[2],
-            " lanes", kind="TypeError",
-        )  # fmt: skip
+            f"{what} must be {matched.dtype}, got DLPack type code ",
+            got[0],
+            ", ",
+            got[1],
+            " bits, ",
+            got[2],
+            " lanes",
+            kind="TypeError",
+        )
         expected = int(self.func.attrs.get("device_type", _CPU))
         device = self.field(handle, _FIELD_DEVICE)
         right = equal(device, as_expr(expected, INT32))
@@ -199,12 +255,19 @@ class _Entry:
             self.source[expected] = what
         elif isinstance(expected, Var):
             self.check(
-                equal(value, cast(expected, INT64)), f"{place} is ", value, f", but '{expected.name}' is ",
-                cast(expected, INT64), f" (from {self.source[expected]})",
-            )  # fmt: skip
+                equal(value, cast(expected, INT64)),
+                f"{place} is ",
+                value,
+                f", but '{expected.name}' is ",
+                cast(expected, INT64),
+                f" (from {self.source[expected]})",
+            )
         elif as_int(expected) is not None:
             self.check(
-                equal(value, cast(expected, INT64)), f"{place} is ", value, f", expected {as_int(expected)}"
+                equal(value, cast(expected, INT64)),
+                f"{place} is ",
+                value,
+                f", expected {as_int(expected)}",
             )
         else:
             self.late.append((place, value, cast(expected, INT64)))
@@ -215,7 +278,8 @@ class _Entry:
             self.check(_intrinsic("tensor_is_compact", handle), f"{what} must be contiguous")
         else:
             pointer = self.bind(
-                Var(f"{matched.name}_strides", HANDLE, Pointer(INT64)), self.field(handle, _FIELD_STRIDES, HANDLE)
+                Var(f"{matched.name}_strides", HANDLE, Pointer(INT64)),
+                self.field(handle, _FIELD_STRIDES, HANDLE),
             )
             view = buffer(f"{matched.name}_strides", (len(matched.strides),), INT64, data=pointer)
             self.stmts.append(DeclBuffer(view))
@@ -225,7 +289,9 @@ class _Entry:
                 absent = _intrinsic("isnullptr", pointer)
                 given.append(_intrinsic("if_then_else", absent, compact, view[axis], dtype=INT64))
                 compact = compact * _intrinsic("tensor_shape", handle, axis)
-            for axis, (value, stride) in enumerate(zip(reversed(given), matched.strides, strict=True)):
+            for axis, (value, stride) in enumerate(
+                zip(reversed(given), matched.strides, strict=True)
+            ):
                 self.unify(f"{what}: stride {axis}", what, value, stride)
         if as_int(matched.elem_offset) != 0:
             offset = self.field(handle, _FIELD_OFFSET, INT64) // matched.dtype.bytes
@@ -238,7 +304,14 @@ class _Entry:
             missing = [var.name for var in free_vars([expected]) if var not in known]
             if missing:
                 self.unbound(missing)
-            self.check(equal(value, expected), f"{place} is ", value, ", expected ", expected, " by the signature")
+            self.check(
+                equal(value, expected),
+                f"{place} is ",
+                value,
+                ", expected ",
+                expected,
+                " by the signature",
+            )
         missing = [var.name for var in symbolic_vars(self.func) if var not in known]
         if missing:
             self.unbound(missing)
@@ -261,10 +334,9 @@ class _Entry:
         for axis in range(matched.ndim):
             elements = elements * _intrinsic("tensor_shape", handle, axis)
         self.check(
-            logical_or(equal(elements, as_expr(0, INT64)), logical_not(_intrinsic("isnullptr", pointer))),
+            logical_or(
+                equal(elements, as_expr(0, INT64)), logical_not(_intrinsic("isnullptr", pointer))
+            ),
             f"{what} has no data",
         )
         return pointer
-
-
-

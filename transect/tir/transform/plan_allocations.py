@@ -1,4 +1,4 @@
-"""PlanAllocations: temporary buffers move to where they are used and shrink to what is used there."""
+"""PlanAllocations: temporary buffers move to where they are used and shrink to what is used."""
 
 from __future__ import annotations
 
@@ -15,7 +15,16 @@ from transect.tir.access import Access, Interval, accesses
 from transect.tir.affine import affine, difference
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
-from transect.tir.stmt import Block, BlockRealize, BufferStore, For, IfThenElse, SeqStmt, Stmt, While
+from transect.tir.stmt import (
+    Block,
+    BlockRealize,
+    BufferStore,
+    For,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+    While,
+)
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, child_stmts, own_terms, walk_stmts
@@ -80,7 +89,9 @@ def _touches(stmt: Stmt, buffer: Buffer) -> bool:
 def _touches_itself(stmt: Stmt, buffer: Buffer) -> bool:
     if isinstance(stmt, BufferStore) and stmt.buffer is buffer:
         return True
-    return any(isinstance(item, BufferLoad) and item.buffer is buffer for item in walk(*own_terms(stmt)))
+    return any(
+        isinstance(item, BufferLoad) and item.buffer is buffer for item in walk(*own_terms(stmt))
+    )
 
 
 def _place(body: Stmt, buffer: Buffer) -> Stmt | None:
@@ -139,7 +150,9 @@ def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box]) -> bool:
 def _certain_writes(stmt: Stmt, buffer: Buffer) -> list[Access]:
     """The writes of `stmt` that no condition can skip, but for those that only keep accesses
     within the buffer."""
-    stores = [item for item in walk_stmts(stmt) if isinstance(item, BufferStore) and item.buffer is buffer]
+    stores = [
+        item for item in walk_stmts(stmt) if isinstance(item, BufferStore) and item.buffer is buffer
+    ]
     conditions = [condition for item in walk_stmts(stmt) for condition in _conditions(item)]
     if any(isinstance(item, While) for item in walk_stmts(stmt)):
         return []
@@ -197,7 +210,9 @@ def _box(found: list[Access], buffer: Buffer) -> list[tuple[Expr, int] | None]:
             hull = (hull[0] if low >= 0 else other[0], hull[1] if high <= 0 else other[1])
         size = None
         if hull is not None:
-            size = as_int(analyzer.simplify((affine(hull[1]) - affine(hull[0])).plus(1).to_expr(extent.dtype)))
+            size = as_int(
+                analyzer.simplify((affine(hull[1]) - affine(hull[0])).plus(1).to_expr(extent.dtype))
+            )
         whole = as_int(extent)
         if hull is None or size is None or size <= 0 or (whole is not None and whole <= size):
             result.append(None)
@@ -227,7 +242,9 @@ class _Move(StmtRewriter):
         self.inside = True
         body = super().visit(stmt)
         self.inside = False
-        block = Block(f"{self.old.name}_scope", (), (), (), body, alloc_buffers=(self.new,), span=stmt.span)
+        block = Block(
+            f"{self.old.name}_scope", (), (), (), body, alloc_buffers=(self.new,), span=stmt.span
+        )
         return BlockRealize((), true(), block, stmt.span)
 
     def _shift(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
@@ -249,4 +266,3 @@ class _Move(StmtRewriter):
         if isinstance(new, BufferStore) and stmt.buffer is self.old:
             return replace(new, buffer=self.new, indices=self._shift(new.indices))
         return new
-

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from transect.arith import Analyzer
-from transect.ir.expr import Div, Expr, FloorDiv, FloorMod, IntImm, Mod, Range, Var, as_int, logical_not
+from transect.ir.expr import (
+    Div,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    IntImm,
+    Mod,
+    Range,
+    Var,
+    as_int,
+    logical_not,
+)
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
@@ -51,7 +62,11 @@ class _Simplify(StmtRewriter):
     def expr(self, value: TermT) -> TermT:
         if isinstance(value, IntImm | Var):
             return value
-        return rewrite(value, self._replace, self.memo) if not isinstance(value, BufferRegion) else value
+        return (
+            rewrite(value, self._replace, self.memo)
+            if not isinstance(value, BufferRegion)
+            else value
+        )
 
     def _replace(self, item: Term) -> Term:
         if isinstance(item, BufferLoad):
@@ -100,7 +115,11 @@ class _Simplify(StmtRewriter):
 
     def visit_for(self, stmt: For) -> Stmt:
         low, extent = self._index(stmt.min), self._index(stmt.extent)
-        if as_int(extent) is not None and (as_int(extent) or 0) <= 0 and stmt.kind != "thread_binding":
+        if (
+            as_int(extent) is not None
+            and (as_int(extent) or 0) <= 0
+            and stmt.kind != "thread_binding"
+        ):
             return SeqStmt((), stmt.span)
         self.analyzer.bind(stmt.var, Range(low, extent))
         self.memo.clear()
@@ -133,7 +152,9 @@ class _Simplify(StmtRewriter):
         new = super().visit_assert(stmt)
         assert isinstance(new, AssertStmt)
         condition = self._index(new.condition)
-        return SeqStmt((), stmt.span) if as_int(condition) == 1 else replace(new, condition=condition)
+        return (
+            SeqStmt((), stmt.span) if as_int(condition) == 1 else replace(new, condition=condition)
+        )
 
     def visit_seq(self, stmt: SeqStmt) -> Stmt:
         stmts: list[Stmt] = []
@@ -141,7 +162,9 @@ class _Simplify(StmtRewriter):
             new = self.visit(item)
             if not _is_empty(new):
                 stmts.append(new)
-        if len(stmts) == len(stmt.stmts) and all(a is b for a, b in zip(stmts, stmt.stmts, strict=True)):
+        if len(stmts) == len(stmt.stmts) and all(
+            a is b for a, b in zip(stmts, stmt.stmts, strict=True)
+        ):
             return stmt
         return SeqStmt(tuple(stmts), stmt.span)
 

@@ -50,6 +50,7 @@ class _Unroll(StmtRewriter):
                 remedy="unroll fewer iterations",
             )  # fmt: skip
         copies = [
-            fresh_copy(new.body, {new.var: new.min + as_expr(number, new.var.dtype)}) for number in range(count)
+            fresh_copy(new.body, {new.var: new.min + as_expr(number, new.var.dtype)})
+            for number in range(count)
         ]
         return seq(*copies)

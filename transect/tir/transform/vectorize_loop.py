@@ -9,17 +9,54 @@ from typing import Any
 from transect.arith import Analyzer
 from transect.ir.dtype import DType
 from transect.ir.expr import (
-    EQ, GE, GT, LE, LT, NE, Add, And, Binary, Broadcast, Call, Cast, Div, Expr, FloorDiv, FloorMod,
-    Intrinsic, Max, Min, Mod, Mul, Not, Or, Ramp, Select, Sub, Var, as_expr, as_int, const, logical_and, logical_not,
+    EQ,
+    GE,
+    GT,
+    LE,
+    LT,
+    NE,
+    Add,
+    And,
+    Binary,
+    Broadcast,
+    Call,
+    Cast,
+    Div,
+    Expr,
+    FloorDiv,
+    FloorMod,
+    Intrinsic,
+    Max,
+    Min,
+    Mod,
+    Mul,
+    Not,
+    Or,
+    Ramp,
+    Select,
+    Sub,
+    Var,
+    as_expr,
+    as_int,
+    const,
+    logical_and,
+    logical_not,
     make,
 )  # fmt: skip
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import substitute, walk
+from transect.ir.traverse import walk
 from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import (
-    AttrStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt, seq,
+    AttrStmt,
+    Bind,
+    BufferStore,
+    For,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+    seq,
 )  # fmt: skip
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.loop_partition import for_all
@@ -80,7 +117,9 @@ class _Vectorize(StmtRewriter):
         body = substitute_stmt(stmt.body, {stmt.var: stmt.min + (outer * width + lane)})
         inner = For(lane, as_expr(0, kind), width, "vectorized", body, span=stmt.span)
         main = For(outer, as_expr(0, kind), whole, "serial", inner, span=stmt.span)
-        tail = replace(stmt, kind="serial", min=stmt.min + whole * width, extent=stmt.extent - whole * width)
+        tail = replace(
+            stmt, kind="serial", min=stmt.min + whole * width, extent=stmt.extent - whole * width
+        )
         return seq(self.visit(main), self.visit(fresh_copy(tail)))
 
 
@@ -174,7 +213,8 @@ class _LaneCode:
             if any(isinstance(item, Call) and item.effect == "write" for item in terms):
                 raise _NotAVectorError
             if isinstance(inner, BufferStore) and any(
-                isinstance(item, BufferLoad) and item.buffer.data is inner.buffer.data for item in terms
+                isinstance(item, BufferLoad) and item.buffer.data is inner.buffer.data
+                for item in terms
             ):
                 raise _NotAVectorError
         return stmt
@@ -229,7 +269,11 @@ class _LaneCode:
         return inner.stmt(stmt)
 
     def loop(self, stmt: For) -> Stmt:
-        if self.varies(stmt.min) or self.varies(stmt.extent) or stmt.kind not in ("serial", "unrolled"):
+        if (
+            self.varies(stmt.min)
+            or self.varies(stmt.extent)
+            or stmt.kind not in ("serial", "unrolled")
+        ):
             raise _NotAVectorError
         return replace(stmt, body=self.stmt(stmt.body))
 
@@ -277,12 +321,19 @@ class _LaneCode:
         condition = self.expr(value.condition)
         # One condition per lane; a scalar condition selects whole vectors.
         return Select(
-            condition, self.wide(self.expr(value.true_value)), self.wide(self.expr(value.false_value))
+            condition,
+            self.wide(self.expr(value.true_value)),
+            self.wide(self.expr(value.false_value)),
         )
 
     def cast(self, value: Cast) -> Expr:
         inner = self.expr(value.value)
-        if isinstance(inner, Ramp) and value.to.is_int and value.to.bits >= inner.dtype.bits and inner.dtype.is_int:
+        if (
+            isinstance(inner, Ramp)
+            and value.to.is_int
+            and value.to.bits >= inner.dtype.bits
+            and inner.dtype.is_int
+        ):
             return Ramp(Cast(value.to, inner.base), Cast(value.to, inner.stride), self.lanes)
         return Cast(value.to.with_lanes(self.lanes), inner)
 
@@ -336,7 +387,9 @@ def _ramp(kind: type[Binary], a: Expr, b: Expr) -> Expr | None:
         if kind is Add:
             return Ramp(make(kind, a, b.base), b.stride, b.lanes)
         if kind is Sub:
-            return Ramp(make(kind, a, b.base), make(Sub, const(0, b.stride.dtype), b.stride), b.lanes)
+            return Ramp(
+                make(kind, a, b.base), make(Sub, const(0, b.stride.dtype), b.stride), b.lanes
+            )
         if kind is Mul:
             return Ramp(make(kind, a, b.base), make(kind, a, b.stride), b.lanes)
     return None
@@ -345,7 +398,13 @@ def _ramp(kind: type[Binary], a: Expr, b: Expr) -> Expr | None:
 def _ramp_division(kind: type[Binary], a: Ramp, b: Expr) -> Expr | None:
     """(c * q + r + [0 … lanes)) divided by q, where the lanes do not cross a multiple of q."""
     divisor, stride = as_int(b), as_int(a.stride)
-    if kind not in (FloorDiv, FloorMod) or divisor is None or stride is None or divisor <= 0 or stride < 0:
+    if (
+        kind not in (FloorDiv, FloorMod)
+        or divisor is None
+        or stride is None
+        or divisor <= 0
+        or stride < 0
+    ):
         return None
     rest = Analyzer().simplify(a.base % divisor)
     first = as_int(rest)
@@ -359,7 +418,9 @@ def _ramp_division(kind: type[Binary], a: Ramp, b: Expr) -> Expr | None:
     return Ramp(make(FloorMod, a.base, b), a.stride, a.lanes)
 
 
-_SCALAR_ONLY = frozenset({"tvm_access_ptr", "address_of", "reinterpret", "ldexp", "q_multiply_shift_per_axis", "undef"})
+_SCALAR_ONLY = frozenset(
+    {"tvm_access_ptr", "address_of", "reinterpret", "ldexp", "q_multiply_shift_per_axis", "undef"}
+)
 
 _STATEMENTS: dict[type[Stmt], Callable[[_LaneCode, Any], Stmt]] = {
     SeqStmt: _LaneCode.seq,
@@ -372,7 +433,8 @@ _STATEMENTS: dict[type[Stmt], Callable[[_LaneCode, Any], Stmt]] = {
 
 _EXPRESSIONS: dict[type[Expr], Callable[[_LaneCode, Any], Expr]] = {
     **dict.fromkeys(
-        (Add, Sub, Mul, Div, Mod, FloorDiv, FloorMod, Min, Max, EQ, NE, LT, LE, GT, GE, And, Or), _LaneCode.binary
+        (Add, Sub, Mul, Div, Mod, FloorDiv, FloorMod, Min, Max, EQ, NE, LT, LE, GT, GE, And, Or),
+        _LaneCode.binary,
     ),
     Not: _LaneCode.negation,
     Select: _LaneCode.select,
