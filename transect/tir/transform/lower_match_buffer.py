@@ -81,7 +81,8 @@ class _Lower(Substitution):
             offset = offset + item.min * stride
         tail = len(whole.shape) - len(buffer.shape)
         for field, value in (
-            *zip(buffer.strides, strides[tail:], strict=True),
+            # A matched buffer without strides takes those of its source.
+            *(zip(buffer.strides, strides[tail:], strict=True) if buffer.strides else ()),
             (buffer.elem_offset, offset),
         ):
             if isinstance(field, Var) and field not in self.values:

@@ -1,0 +1,405 @@
+"""One pass at a time: before, expected, structurally equal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from transect.ir.function import BaseFunc, IRModule
+from transect.ir.node import node
+from transect.ir.structural import structural_mismatch
+from transect.script import tir as T
+from transect.support.errors import UnsupportedError
+from transect.support.span import Spans
+from transect.target import Target
+from transect.tir.function import PrimFunc
+from transect.tir.transform import (
+    ConvertBlocksToOpaque,
+    FlattenBuffer,
+    LoopPartition,
+    LowerInit,
+    LowerMatchBuffer,
+    LowerOpaqueBlock,
+    LowerSignature,
+    PlanAllocations,
+    Simplify,
+    UnrollLoop,
+    VectorizeLoop,
+)
+from transect.transform import Context, Pass
+
+SIMD = Target("x86", "generic", vector_bits=128)
+
+
+def run(func: PrimFunc, *passes: Pass) -> PrimFunc:
+    """The function after the passes."""
+    module = IRModule.of(main=func)
+    for step in passes:
+        module = step(module, Context(target=SIMD))
+    result = module["main"]
+    assert isinstance(result, PrimFunc)
+    return result
+
+
+def expect(before: PrimFunc, expected: PrimFunc, *passes: Pass) -> None:
+    """`before` becomes `expected`."""
+    after = run(before, *passes)
+    mismatch = structural_mismatch(
+        after.with_attrs(global_symbol=None), expected.with_attrs(global_symbol=None)
+    )
+    assert mismatch is None, f"{mismatch}\n{after!r}"
+
+
+def test_init_runs_before_the_outermost_reduction_loop() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n",), "float32")):
+        for i, k in T.grid(n, m):
+            with T.block("sum"):
+                vi, vk = T.axis.remap("SR", [i, k])
+                T.reads(x[vi, vk])
+                T.writes(y[vi])
+                with T.init():
+                    y[vi] = T.float32(0)
+                y[vi] = y[vi] + x[vi, vk]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n",), "float32")):
+        for i in range(n):
+            with T.block("sum_init"):
+                vi = T.axis.spatial(n, i)
+                T.reads()
+                T.writes(y[vi])
+                y[vi] = T.float32(0)
+            for k in range(m):
+                with T.block("sum"):
+                    vi, vk = T.axis.remap("SR", [i, k])
+                    T.reads(x[vi, vk])
+                    T.writes(y[vi])
+                    y[vi] = y[vi] + x[vi, vk]
+
+    expect(before, expected, LowerInit())
+
+
+def test_init_stays_inside_where_a_loop_is_of_both_kinds() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((16,), "float32"), y: T.Buffer((4,), "float32")):
+        for f in range(16):
+            with T.block("sum"):
+                vi = T.axis.spatial(4, f // 4)
+                vk = T.axis.reduce(4, f % 4)
+                T.reads(x[vi * 4 + vk])
+                T.writes(y[vi])
+                with T.init():
+                    y[vi] = T.float32(0)
+                y[vi] = y[vi] + x[vi * 4 + vk]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((16,), "float32"), y: T.Buffer((4,), "float32")):
+        for f in range(16):
+            with T.block("sum"):
+                vi = T.axis.spatial(4, f // 4)
+                vk = T.axis.reduce(4, f % 4)
+                T.reads(x[vi * 4 + vk])
+                T.writes(y[vi])
+                if vk == 0:
+                    y[vi] = T.float32(0)
+                y[vi] = y[vi] + x[vi * 4 + vk]
+
+    expect(before, expected, LowerInit())
+
+
+def test_init_keeps_the_guard_of_its_own_loops() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n",), "float32")):
+        for i0, k0, i1, k1 in T.grid((n + 3) // 4, (m + 7) // 8, 4, 8):
+            with T.block("sum"):
+                vi = T.axis.spatial(n, i0 * 4 + i1)
+                vk = T.axis.reduce(m, k0 * 8 + k1)
+                T.where(i0 * 4 + i1 < n and k0 * 8 + k1 < m)
+                T.reads(x[vi, vk])
+                T.writes(y[vi])
+                with T.init():
+                    y[vi] = T.float32(0)
+                y[vi] = y[vi] + x[vi, vk]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n",), "float32")):
+        for i0 in range((n + 3) // 4):
+            for i1 in range(4):
+                with T.block("sum_init"):
+                    vi = T.axis.spatial(n, i0 * 4 + i1)
+                    T.where(i0 * 4 + i1 < n)
+                    T.reads()
+                    T.writes(y[vi])
+                    y[vi] = T.float32(0)
+            for k0, i1, k1 in T.grid((m + 7) // 8, 4, 8):
+                with T.block("sum"):
+                    vi = T.axis.spatial(n, i0 * 4 + i1)
+                    vk = T.axis.reduce(m, k0 * 8 + k1)
+                    T.where(i0 * 4 + i1 < n and k0 * 8 + k1 < m)
+                    T.reads(x[vi, vk])
+                    T.writes(y[vi])
+                    y[vi] = y[vi] + x[vi, vk]
+
+    expect(before, expected, LowerInit())
+
+
+BLOCKS = (
+    LowerInit(),
+    ConvertBlocksToOpaque(),
+    LowerMatchBuffer(),
+    PlanAllocations(),
+    LowerOpaqueBlock(),
+)
+
+
+def test_a_temporary_shrinks_to_what_one_iteration_uses() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", 8), "float32"), y: T.Buffer(("n", 8), "float32")):
+        t = T.alloc_buffer((n, 8), "float32")
+        for i in range(n):
+            for j in range(8):
+                with T.block("t"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    t[vi, vj] = x[vi, vj] + T.float32(1)
+            for j in range(8):
+                with T.block("y"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    y[vi, vj] = t[vi, 7 - vj]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n", 8), "float32"), y: T.Buffer(("n", 8), "float32")):
+        for i in range(n):
+            with T.scope():
+                t_data = T.allocate([1, 8], "float32", "global")
+                t = T.decl_buffer((1, 8), "float32", data=t_data)
+                for j in range(8):
+                    t[0, j] = x[i, j] + T.float32(1)
+                for j in range(8):
+                    y[i, j] = t[0, 7 - j]
+
+    expect(before, expected, *BLOCKS)
+
+
+def test_a_temporary_that_carries_values_stays_outside() -> None:
+    """A running sum: what iteration i reads was written by iteration i - 1."""
+
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+        t = T.alloc_buffer((1,), "float32")
+        for i in range(8):
+            if i == 0:
+                t[0] = T.float32(0)
+            t[0] = t[0] + x[i]
+            y[i] = t[0]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+        with T.scope():
+            t_data = T.allocate([1], "float32", "global")
+            t = T.decl_buffer((1,), "float32", data=t_data)
+            for i in range(8):
+                if i == 0:
+                    t[0] = T.float32(0)
+                t[0] = t[0] + x[i]
+                y[i] = t[0]
+
+    expect(before, expected, *BLOCKS)
+
+
+def test_a_matched_region_becomes_accesses_of_its_source() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((16, 16), "float32")):
+        for i, j in T.grid(4, 4):
+            with T.block("tile"):
+                vi, vj = T.axis.remap("SS", [i, j])
+                tile = T.match_buffer(x[vi * 4 : vi * 4 + 4, vj * 4 : vj * 4 + 4], (4, 4))
+                for a, b in T.grid(4, 4):
+                    tile[a, b] = tile[a, b] + T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((16, 16), "float32")):
+        for i, j in T.grid(4, 4):
+            for a, b in T.grid(4, 4):
+                x[i * 4 + a, j * 4 + b] = x[i * 4 + a, j * 4 + b] + T.float32(1)
+
+    expect(before, expected, *BLOCKS)
+
+
+def test_flat_offsets_use_strides_where_there_are_any() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer((4, 4), "float32", strides=(8, 1))):
+        for i in range(4):
+            y[i, 1] = x[i, 2]
+
+    @T.prim_func(private=True)
+    def expected(
+        x: T.Buffer(("n", "m"), "float32"), y: T.Buffer((4, 4), "float32", strides=(8, 1))
+    ):
+        x_flat = T.decl_buffer((n * m,), "float32", data=x.data)
+        y_flat = T.decl_buffer((16,), "float32", data=y.data)
+        for i in range(4):
+            y_flat[i * 8 + 1] = x_flat[i * m + 2]
+
+    expect(before, expected, FlattenBuffer())
+
+
+def test_simplify_decides_conditions_and_drops_empty_loops() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32")):
+        for i in range(n):
+            if i < n + 1:
+                x[i * 4 // 4 + 0] = T.float32(1)
+            if i < 0:
+                x[i] = T.float32(2)
+        for i in range(n):
+            if i >= n:
+                x[i] = T.float32(3)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n",), "float32")):
+        with T.scope():
+            for i in range(n):
+                with T.scope():
+                    x[i] = T.float32(1)
+
+    expect(before, expected, Simplify())
+
+
+def test_guards_of_full_tiles_are_tested_once() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32")):
+        for i0 in range((n + 3) // 4):
+            for i1 in range(4):
+                if i0 * 4 + i1 < n:
+                    x[i0 * 4 + i1] = T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n",), "float32")):
+        for i0 in range((n + 3) // 4):
+            if i0 * 4 + 3 < n:
+                for i1 in range(4):
+                    x[i0 * 4 + i1] = T.float32(1)
+            else:
+                for i1 in range(4):
+                    if i0 * 4 + i1 < n:
+                        x[i0 * 4 + i1] = T.float32(1)
+
+    expect(before, expected, LoopPartition())
+
+
+def test_a_vectorized_loop_becomes_a_vector_statement() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32"), s: T.float32):
+        for i in range(8):
+            for j in T.vectorized(8):
+                y[i * 8 + j] = x[i * 8 + j] * s + T.exp(x[63 - j])
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32"), s: T.float32):
+        for i in range(8):
+            y[T.Ramp(i * 8, 1, 8)] = x[T.Ramp(i * 8, 1, 8)] * T.Broadcast(s, 8) + T.exp(
+                x[T.Ramp(63, -1, 8)]
+            )
+
+    expect(before, expected, VectorizeLoop(), Simplify())
+
+
+def test_a_vectorized_loop_of_unknown_extent_has_a_serial_rest() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32")):
+        for i in T.vectorized(n):
+            x[i] = x[i] + T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n",), "float32")):
+        for i in range(n // 4):
+            x[T.Ramp(i * 4, 1, 4)] = x[T.Ramp(i * 4, 1, 4)] + T.Broadcast(T.float32(1), 4)
+        for i in range(n - n // 4 * 4):
+            x[n // 4 * 4 + i] = x[n // 4 * 4 + i] + T.float32(1)
+
+    after = repr(run(before, VectorizeLoop(), Simplify()))
+    wanted = repr(run(expected, Simplify()))
+    assert after.count("T.Ramp") == wanted.count("T.Ramp") == 2
+    assert "for i_vector in range(n // 4)" in after
+
+
+def test_a_sum_over_a_vectorized_loop_stays_serial() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((8,), "float32"), y: T.Buffer((1,), "float32")):
+        for i in T.vectorized(8):
+            y[0] = y[0] + x[i]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((8,), "float32"), y: T.Buffer((1,), "float32")):
+        for i in range(8):
+            y[0] = y[0] + x[i]
+
+    expect(before, expected, VectorizeLoop())
+
+
+def test_a_masked_read_reads_only_its_lanes() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((8,), "float32"), y: T.Buffer((16,), "float32")):
+        for i in T.vectorized(16):
+            y[i] = T.if_then_else(i < 8, x[i], T.float32(0))
+
+    text = repr(run(before, VectorizeLoop()))
+    assert "T.Select" in text
+    assert "predicate=" in text
+
+
+def test_unrolled_loops_become_copies() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((4,), "float32")):
+        for i in T.unroll(3):
+            x[i] = x[i + 1]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((4,), "float32")):
+        x[0] = x[1]
+        x[1] = x[2]
+        x[2] = x[3]
+
+    expect(before, expected, UnrollLoop(), Simplify())
+
+
+def test_unrolling_needs_a_known_and_reasonable_extent() -> None:
+    @T.prim_func(private=True)
+    def unknown(x: T.Buffer(("n",), "float32")):
+        for i in T.unroll(n):
+            x[i] = T.float32(0)
+
+    @T.prim_func(private=True)
+    def huge(x: T.Buffer((1000000,), "float32")):
+        for i in T.unroll(1000000):
+            x[i] = T.float32(0)
+
+    with pytest.raises(UnsupportedError, match="its extent is not a constant"):
+        run(unknown, UnrollLoop())
+    with pytest.raises(UnsupportedError, match="unrolling loop i gives 1000000 statements"):
+        run(huge, UnrollLoop())
+
+
+def test_parameters_become_pointers_then_scalars_then_dimensions() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", "m"), "float32"), k: T.int32, y: T.Buffer(("m", "d"), "float32")):
+        T.evaluate(0)
+
+    params = run(before, LowerSignature()).params
+    assert [var.name for var in params] == ["x", "k", "y", "n", "m", "d"]
+
+
+@node
+class Other(BaseFunc):
+    """A function of a kind that no pass knows."""
+
+    attrs: Mapping[str, Any]
+    span: Spans = ()
+
+
+def test_functions_of_other_kinds_are_left_alone() -> None:
+    module = IRModule({"other": Other({})}, {}, {})
+    assert FlattenBuffer()(module) is module
