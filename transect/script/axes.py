@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,7 +36,7 @@ def scalar_dtype(value: Any) -> DType:
 def as_items(value: Any) -> tuple[Any, ...]:
     """A shape, strides or indices as a tuple; one item stands for itself."""
     if isinstance(value, list | tuple):
-        return tuple(value)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+        return tuple(typing.cast("Sequence[Any]", value))
     return (value,)
 
 

@@ -22,9 +22,7 @@ INLINE_ELEMENTS = 16
 def constant_name(data: np.ndarray) -> str:
     """The name of an array: "float32_64x10_" and twelve hexadecimal digits of its contents."""
     contiguous = np.ascontiguousarray(data)
-    digest = hashlib.blake2b(
-        contiguous.view(np.uint8).reshape(-1) if data.size else b"", digest_size=6
-    )
+    digest = hashlib.blake2b(contiguous.tobytes(), digest_size=6)
     shape = "x".join(map(str, data.shape)) or "scalar"
     return f"{as_dtype(data.dtype)}_{shape}_{digest.hexdigest()}"
 

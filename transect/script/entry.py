@@ -28,7 +28,11 @@ def decorate(
 ) -> Any:
     """What `@T.prim_func` and `@R.function` do: parse now, or leave it to the class around."""
     if function is None:
-        return lambda actual: decorate(kind, actual, options, frame)
+
+        def later(actual: Callable[..., Any]) -> Any:
+            return decorate(kind, actual, options, frame)
+
+        return later
     if not hasattr(function, "__code__"):
         raise InputTypeError(
             f"cannot parse a {type(function).__name__}", remedy="decorate a Python function"

@@ -179,7 +179,7 @@ class TupleName(TypeSpec):
     def __call__(self, *items: Any) -> TupleSpec:
         """The type of a tuple."""
         if len(items) == 1 and isinstance(items[0], list | tuple):
-            return TupleSpec(tuple(items[0]))  # pyright: ignore[reportUnknownArgumentType]
+            return TupleSpec(as_items(items[0]))
         return TupleSpec(items)
 
     def __getitem__(self, items: Any) -> TupleSpec:

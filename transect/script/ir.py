@@ -11,6 +11,7 @@ import numpy as np
 from transect.ir import expr as ir
 from transect.ir.dtype import as_dtype
 from transect.ir.expr import ExprLike, GlobalVar
+from transect.ir.function import IRModule
 from transect.ir.types import VDevice
 from transect.script import directives as d
 from transect.script.axes import make_range
@@ -36,7 +37,11 @@ def ir_module(cls: type | None = None, **options: Any) -> Any:
     frame = inspect.currentframe()
     caller = frame.f_back if frame is not None else None
     if cls is None:
-        return lambda actual: decorate_module(actual, caller)
+
+        def later(actual: type) -> IRModule:
+            return decorate_module(actual, caller)
+
+        return later
     del options
     return decorate_module(cls, caller)
 
@@ -53,14 +58,11 @@ def module_global_infos(infos: Mapping[str, Sequence[Any]]) -> d.Attributes:
 
 def vdevice(target: Any, index: int = 0, scope: str = "global") -> VDevice:
     """A device of the module."""
-    name = (
-        target
-        if isinstance(target, str)
-        else str(dict(target).get("kind", ""))
-        if isinstance(target, Mapping)
-        else str(target)
-    )
-    return VDevice(name, index, scope)
+    name: Any = target
+    if isinstance(target, Mapping):
+        fields: Mapping[str, Any] = target
+        name = fields.get("kind", fields.get("name", ""))
+    return VDevice(str(name), index, scope)
 
 
 def Range(start: ExprLike, stop: ExprLike | None = None) -> ir.Range:

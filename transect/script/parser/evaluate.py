@@ -12,7 +12,6 @@ import inspect
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -29,12 +28,9 @@ from transect.ir.expr import (
     Range,
     Var,
     as_expr,
-    cast,
     equal,
     logical_not,
     make,
-    maximum,
-    minimum,
     not_equal,
     promote,
 )
@@ -42,7 +38,7 @@ from transect.ir.function import BaseFunc
 from transect.ir.traverse import free_vars, substitute
 from transect.ir.types import Type
 from transect.script.axes import as_items, make_range
-from transect.script.directives import ConstantReference, FreshVar, Loops, StoreDirective
+from transect.script.directives import ConstantReference, FreshVar
 from transect.script.intrinsics import call_intrinsic
 from transect.script.parser.diagnostics import (
     PYTHON_ERRORS,
@@ -51,28 +47,30 @@ from transect.script.parser.diagnostics import (
     script_error,
     suggest,
 )
+from transect.script.parser.methods import BUFFER_METHODS, twin
 from transect.script.parser.source import Source
-from transect.support.errors import InputTypeError, ScriptError, TransectError
+from transect.support.errors import ScriptError, TransectError
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.intrinsics import INTRINSICS
 
 POISON = object()
 """The value of a name whose definition has failed."""
 
-_BINARY: dict[type[ast.operator], tuple[str, Callable[[Any, Any], Any]]] = {
-    ast.Add: ("+", operator.add),
-    ast.Sub: ("-", operator.sub),
-    ast.Mult: ("*", operator.mul),
-    ast.Div: ("/", operator.truediv),
-    ast.FloorDiv: ("//", operator.floordiv),
-    ast.Mod: ("%", operator.mod),
-    ast.Pow: ("**", operator.pow),
-    ast.MatMult: ("@", operator.matmul),
-    ast.BitAnd: ("&", operator.and_),
-    ast.BitOr: ("|", operator.or_),
-    ast.BitXor: ("^", operator.xor),
-    ast.LShift: ("<<", operator.lshift),
-    ast.RShift: (">>", operator.rshift),
+_Operation = Callable[[Any, Any], Any]
+_BINARY: dict[type[ast.operator], tuple[str, _Operation]] = {
+    ast.Add: ("+", lambda a, b: a + b),
+    ast.Sub: ("-", lambda a, b: a - b),
+    ast.Mult: ("*", lambda a, b: a * b),
+    ast.Div: ("/", lambda a, b: a / b),
+    ast.FloorDiv: ("//", lambda a, b: a // b),
+    ast.Mod: ("%", lambda a, b: a % b),
+    ast.Pow: ("**", lambda a, b: a**b),
+    ast.MatMult: ("@", lambda a, b: a @ b),
+    ast.BitAnd: ("&", lambda a, b: a & b),
+    ast.BitOr: ("|", lambda a, b: a | b),
+    ast.BitXor: ("^", lambda a, b: a ^ b),
+    ast.LShift: ("<<", lambda a, b: a << b),
+    ast.RShift: (">>", lambda a, b: a >> b),
 }
 _COMPARE: dict[type[ast.cmpop], tuple[str, Callable[[Any, Any], Any]]] = {
     ast.Eq: ("==", operator.eq),
@@ -258,8 +256,9 @@ class Evaluator:
             if value not in self.localized:
                 label = name if isinstance(value, FreshVar) and name else value.name
                 known = self.scopes[0].get(label)
-                reuse = isinstance(known, Var) and known.dtype is value.dtype
-                self.localized[value] = known if reuse else Var(label, value.dtype, value.pointer)
+                if not (isinstance(known, Var) and known.dtype is value.dtype):
+                    known = Var(label, value.dtype, value.pointer)
+                self.localized[value] = known
             return self.localized[value]
         if isinstance(value, Expr):
             return substitute(value, {var: self.localize(var) for var in free_vars((value,))})
@@ -274,8 +273,8 @@ class Evaluator:
 
     def attribute(self, value: Any, name: str, node: ast.AST) -> Any:
         """`value.name`."""
-        if isinstance(value, Buffer) and name in _BUFFER_METHODS:
-            return _BUFFER_METHODS[name](value)
+        if isinstance(value, Buffer) and name in BUFFER_METHODS:
+            return BUFFER_METHODS[name](value)
         if isinstance(value, ModuleName):
             return self.module_function(name, node)
         try:
@@ -317,22 +316,22 @@ class Evaluator:
 
     def load(self, buffer: Buffer, index: Any, node: ast.AST) -> BufferLoad | BufferRegion:
         """An element of a buffer, a vector of elements (a slice with a step) or a region."""
-        indices: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
+        indices = as_tuple(index)
         if len(indices) != buffer.ndim:
             raise self.error(
                 f"{buffer.name} has {buffer.ndim} dimensions, indexed with {len(indices)}",
                 node,
                 f"its shape is ({', '.join(map(repr, buffer.shape))})",
             )
-        if any(isinstance(item, slice) and item.step is None for item in indices):
+        slices = [slice_ends(item) for item in indices]
+        if any(ends is not None and ends[2] is None for ends in slices):
             ranges = tuple(
-                make_range(
-                    0 if item.start is None else item.start,
-                    extent if item.stop is None else item.stop,
+                _point(self._index(item, node))
+                if ends is None
+                else make_range(
+                    0 if ends[0] is None else ends[0], extent if ends[1] is None else ends[1]
                 )
-                if isinstance(item, slice)
-                else _point(self._index(item, node))
-                for item, extent in zip(indices, buffer.shape, strict=True)
+                for item, ends, extent in zip(indices, slices, buffer.shape, strict=True)
             )
             return BufferRegion(buffer, ranges)
         return BufferLoad(buffer, self.index_terms(indices, node))
@@ -342,11 +341,12 @@ class Evaluator:
         return tuple(self._index(item, node) for item in indices)
 
     def _index(self, item: Any, node: ast.AST) -> Expr:
-        if isinstance(item, slice):
-            start: Any = 0 if item.start is None else item.start
-            step: Any = 1 if item.step is None else item.step
-            extent = make_range(start, item.stop).extent
-            stride = step.value if isinstance(step, IntImm) else step
+        ends = slice_ends(item)
+        if ends is not None:
+            start: Any = 0 if ends[0] is None else ends[0]
+            step: Any = 1 if ends[2] is None else ends[2]
+            extent = make_range(start, ends[1]).extent
+            stride: Any = step.value if isinstance(step, IntImm) else step
             if not isinstance(extent, IntImm) or not isinstance(stride, int) or stride < 1:
                 raise self.error(
                     "a vector needs a constant number of elements",
@@ -391,13 +391,7 @@ class Evaluator:
     def call(self, function: Any, args: list[Any], keywords: dict[str, Any], node: ast.Call) -> Any:
         """`function(*args, **keywords)`; the builtins that terms do not fit get their T twins."""
         if any(isinstance(item, Expr) for item in args):
-            twin = (
-                _TWINS.get(function)
-                if getattr(function, "__module__", None) == "builtins"
-                else None
-            )
-            if twin is not None:
-                function = twin
+            function = twin(function)
         if isinstance(function, ConstantReference):
             return self.constant(*args, node=node)
         if not callable(function):
@@ -590,109 +584,23 @@ class Evaluator:
         return tree
 
 
+def slice_ends(value: Any) -> tuple[Any, Any, Any] | None:
+    """(start, stop, step) of a slice, None of anything else."""
+    if not isinstance(value, slice):
+        return None
+    return getattr(value, "start"), getattr(value, "stop"), getattr(value, "step")  # noqa: B009
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """What stands between brackets as a tuple."""
+    if not isinstance(value, tuple):
+        return (value,)
+    return as_items(value)
+
+
 def _point(index: Expr) -> Range:
     return Range(index, as_expr(1, index.dtype))
 
 
 def _kind(value: Any) -> str:
     return f"a value of {value.dtype}" if isinstance(value, Expr) else type(value).__name__
-
-
-def _loops(*bounds: Any) -> Loops:
-    if len(bounds) > 2:
-        raise InputTypeError(
-            "range in a tensor program has no step", remedy="scale the index instead"
-        )
-    return Loops("serial", ((0, bounds[0]) if len(bounds) == 1 else (bounds[0], bounds[1]),))
-
-
-def _extremum(pair: Callable[[Any, Any], Any]) -> Callable[..., Any]:
-    return lambda *items: reduce(pair, items)
-
-
-_TWINS: dict[Any, Callable[..., Any]] = {
-    range: _loops,
-    min: _extremum(minimum),
-    max: _extremum(maximum),
-    abs: lambda value: call_intrinsic(INTRINSICS["abs"], (value,)),
-    pow: lambda a, b: call_intrinsic(INTRINSICS["pow"], (a, b)),
-    int: lambda value: cast(value, "int64"),
-    float: lambda value: cast(value, "float32"),
-}
-"""What builtins mean when an argument is an expression of the program."""
-
-
-def _scope_of(buffer: Buffer) -> Any:
-    # A string, as in this IR, that may be called, as in TVM.
-    return _Scope(buffer.scope)
-
-
-class _Scope(str):
-    __slots__ = ()
-
-    def __call__(self) -> str:
-        return str(self)
-
-
-def _vload(buffer: Buffer) -> Callable[..., Expr]:
-    def vload(indices: Any, dtype: Any = None, *, predicate: Expr | None = None) -> Expr:
-        del dtype
-        return BufferLoad(buffer, tuple(as_expr(item) for item in as_items(indices)), predicate)
-
-    return vload
-
-
-def _vstore(buffer: Buffer) -> Callable[..., StoreDirective]:
-    def vstore(indices: Any, value: Any, *, predicate: Expr | None = None) -> StoreDirective:
-        return StoreDirective(buffer, as_items(indices), value, predicate)
-
-    return vstore
-
-
-def _access_ptr(buffer: Buffer) -> Callable[..., Expr]:
-    def access_ptr(
-        mask: str | int,
-        ptr_type: str = "handle",
-        content_lanes: int = 1,
-        offset: Any = 0,
-        extent: Any = None,
-    ) -> Expr:
-        del ptr_type, content_lanes
-        bits = mask if isinstance(mask, int) else ("r" in mask) + 2 * ("w" in mask)
-        size: Any = 1
-        for item in buffer.shape:
-            size = item * size
-        element = call_intrinsic(INTRINSICS["type_annotation"], (), buffer.dtype)
-        start = buffer.elem_offset + offset
-        length = size - offset if extent is None else extent
-        return call_intrinsic(
-            INTRINSICS["tvm_access_ptr"], (element, buffer.data, start, length, bits)
-        )
-
-    return access_ptr
-
-
-def _offset_of(buffer: Buffer) -> Callable[[Any], list[Expr]]:
-    def offset_of(indices: Any) -> list[Expr]:
-        strides: list[Expr] = list(buffer.strides)
-        if not strides:
-            running: Expr = as_expr(1)
-            for extent in reversed(buffer.shape):
-                strides.insert(0, running)
-                running = extent * running
-        total = buffer.elem_offset
-        for index, stride in zip(as_items(indices), strides, strict=True):
-            total = total + as_expr(index) * stride
-        return [total]
-
-    return offset_of
-
-
-_BUFFER_METHODS: dict[str, Callable[[Buffer], Any]] = {
-    "vload": _vload,
-    "vstore": _vstore,
-    "access_ptr": _access_ptr,
-    "offset_of": _offset_of,
-    "scope": _scope_of,
-}
-"""Methods that script knows on buffers besides their fields."""

@@ -30,7 +30,7 @@ from transect.script.axes import make_range
 from transect.script.intrinsics import call_intrinsic
 from transect.script.parser.block import BlockState, bind_axis, finish_block
 from transect.script.parser.diagnostics import Diagnostics
-from transect.script.parser.evaluate import Environment, FormattedText
+from transect.script.parser.evaluate import Environment, FormattedText, as_tuple, slice_ends
 from transect.script.parser.function import FunctionParser
 from transect.script.parser.source import Source
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
@@ -288,13 +288,11 @@ class TensorParser(FunctionParser):
         node: ast.stmt,
     ) -> Stmt:
         """The store of a value of any kind."""
-        items: tuple[Any, ...] = index if isinstance(index, tuple) else (index,)
+        items = as_tuple(index)
         if len(items) != buffer.ndim:
             self.load(buffer, items, target)
-        filled = [
-            slice(0, extent)
-            if isinstance(item, slice) and item.start is None and item.stop is None
-            else item
+        filled: list[Any] = [
+            slice(0, extent) if slice_ends(item) == (None, None, None) else item
             for item, extent in zip(items, buffer.shape, strict=True)
         ]
         load = BufferLoad(buffer, self.index_terms(filled, target))

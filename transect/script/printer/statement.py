@@ -5,7 +5,7 @@ Functions as a whole live in `prim_func`; expressions in `expression`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,7 +58,7 @@ class Lines:
         self.lines.extend(pad + line if line else "" for line in text.split("\n"))
 
     @contextmanager
-    def indented(self, head: str) -> Iterator[None]:
+    def indented(self, head: str) -> Generator[None]:
         """`head`, then what is added inside one step further right; `pass` if that is nothing."""
         self.add(head)
         self.depth += 1
