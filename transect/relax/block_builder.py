@@ -12,7 +12,7 @@ from typing import Any
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, ExprLike, as_expr, cast
 from transect.ir.function import BaseFunc, IRModule
-from transect.ir.structural import structural_equal, structural_hash
+from transect.ir.structural import structural_equal
 from transect.ir.types import CallableType, TensorType, TupleType, Type, tensor_type
 from transect.relax import expr as rx
 from transect.relax.call import call_tir, global_func
@@ -23,6 +23,7 @@ from transect.relax.unify import unify_prim_func
 from transect.support.errors import InferenceError, InputError
 from transect.support.span import Spans
 from transect.tir.function import PrimFunc
+from transect.tir.visit import walk_stmts
 
 
 class BlockBuilder:
@@ -42,11 +43,11 @@ class BlockBuilder:
 
     def __init__(self, module: IRModule | None = None) -> None:
         self.module = IRModule({}, {}, {}) if module is None else module
-        self._by_hash: dict[str, list[str]] = {}
+        self._alike: dict[object, list[str]] = {}
         self._known: dict[BaseFunc, rx.GlobalFunc] = {}
         for name, function in self.module.functions.items():
             if isinstance(function, PrimFunc):
-                self._by_hash.setdefault(structural_hash(function), []).append(name)
+                self._alike.setdefault(_outline(function), []).append(name)
         self._bindings: Bindings | None = None
         self._result: rx.SeqExpr | None = None
 
@@ -111,16 +112,16 @@ class BlockBuilder:
         """
         if function in self._known:
             return self._known[function]
-        shared = isinstance(function, PrimFunc) and "global_symbol" not in function.attrs
-        digest = structural_hash(function) if shared else ""
-        for known in self._by_hash.get(digest, ()):
+        alike: list[str] = []
+        if isinstance(function, PrimFunc) and "global_symbol" not in function.attrs:
+            alike = self._alike.setdefault(_outline(function), [])
+        for known in alike:
             if structural_equal(self.module[known], function):
                 self._known[function] = self.global_func(known)
                 return self._known[function]
         unique = self.module.fresh_name(name)
         self.module = self.module.with_function(unique, function)
-        if shared:
-            self._by_hash.setdefault(digest, []).append(unique)
+        alike.append(unique)
         self._known[function] = self.global_func(unique)
         return self._known[function]
 
@@ -233,6 +234,12 @@ class BlockBuilder:
     def finish(self) -> IRModule:
         """The module."""
         return self.module
+
+
+def _outline(function: PrimFunc) -> object:
+    """What equal tensor programs share and few others do, found without looking into terms."""
+    buffers = tuple((buffer.dtype, buffer.ndim) for buffer in function.buffers)
+    return buffers, len(function.params), sum(1 for _ in walk_stmts(function.body))
 
 
 def make_function(
