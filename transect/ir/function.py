@@ -28,7 +28,9 @@ class BaseFunc(Node):
     def with_attrs(self, **changes: Any) -> Any:
         """This function with attributes added or replaced; a value None removes the key."""
         attrs = {**self.attrs, **changes}
-        return replace(self, attrs={key: value for key, value in attrs.items() if value is not None})
+        return replace(
+            self, attrs={key: value for key, value in attrs.items() if value is not None}
+        )
 
 
 @node
@@ -52,7 +54,8 @@ class IRModule(Node):
         key = name.name if isinstance(name, GlobalVar) else name
         if key not in self.functions:
             raise InputError(
-                f"the module has no function {key!r}", notes=[f"it has: {', '.join(self.functions)}"]
+                f"the module has no function {key!r}",
+                notes=[f"it has: {', '.join(self.functions)}"],
             )
         return self.functions[key]
 

@@ -29,7 +29,9 @@ def free_vars(roots: Iterable[Term]) -> list[Var]:
     return [item for item in walk(*roots) if isinstance(item, Var)]
 
 
-def rewrite(root: TermT, function: Callable[[Term], Term], memo: dict[Term, Term] | None = None) -> TermT:
+def rewrite(
+    root: TermT, function: Callable[[Term], Term], memo: dict[Term, Term] | None = None
+) -> TermT:
     """`root` rebuilt from the leaves up, `function` applied to each subterm after its children.
 
     memo: results by subterm, shared between calls with the same `function`. A term that does not
