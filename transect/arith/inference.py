@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 from transect.arith import interval
-from transect.arith.interval import EVERYTHING, TRUTH, Bounds, dtype_bounds
+from transect.arith.interval import EVERYTHING, TRUTH, Bounds, dtype_bounds, from_ends
 from transect.arith.poly import Monomial, Order, Poly
 from transect.ir.dtype import INDEX, DType
 from transect.ir.expr import (
@@ -39,7 +39,9 @@ _MAX_DEGREE = 6
 _INT64 = Bounds(-(1 << 63), (1 << 63) - 1)
 _SEARCH_DEPTH = 6
 _SEARCH_STEPS = 48
-"""Inequalities that one proof may combine; each is a step through the facts about one monomial."""
+"""Polynomials that one proof may look at when plain intervals leave an end open."""
+_CLOSED_SEARCH_STEPS = 8
+"""The same where intervals are finite but too wide: that is common and seldom provable."""
 
 
 def is_index_like(expr: Expr) -> bool:
@@ -76,6 +78,7 @@ class Inference:
         self.residues: dict[Expr, tuple[int, int]] = {}
         self._polys: dict[Expr, Poly] = {}
         self._bounds: dict[Expr, Bounds] = {}
+        self._monomials: dict[Monomial, Bounds] = {}
 
     def copy(self) -> Inference:
         """The same knowledge, to be added to without changing this. Shares the order of atoms."""
@@ -93,6 +96,7 @@ class Inference:
     def changed(self) -> None:
         """Forget what was derived: called after knowledge was added."""
         self._bounds = {}
+        self._monomials = {}
 
     # --- polynomials ------------------------------------------------------------------------
 
@@ -215,13 +219,23 @@ class Inference:
         low: int | float = 0
         high: int | float = 0
         for monomial, factor in poly.terms.items():
-            part = self._monomial_bounds(monomial).scaled(factor)
-            low, high = low + part.low, high + part.high
-        return Bounds(
-            None if low == -math.inf else int(low), None if high == math.inf else int(high)
-        )
+            part = self.monomial_bounds(monomial)
+            if factor > 0:
+                low, high = low + part.low * factor, high + part.high * factor
+            else:
+                low, high = low + part.high * factor, high + part.low * factor
+        return from_ends(low, high)
 
-    def _monomial_bounds(self, monomial: Monomial) -> Bounds:
+    def monomial_bounds(self, monomial: Monomial) -> Bounds:
+        """The interval of a product of atoms."""
+        known = self._monomials.get(monomial)
+        if known is None:
+            known = self._monomials[monomial] = self._product_bounds(monomial)
+        return known
+
+    def _product_bounds(self, monomial: Monomial) -> Bounds:
+        if len(monomial) == 1:
+            return self.bounds(monomial[0])
         result = Bounds(1, 1)
         for atom, power in _powers(monomial):
             one = self.bounds(atom)
@@ -262,9 +276,7 @@ class Inference:
     def best_bounds(self, poly: Poly) -> Bounds:
         """An interval of `poly` that uses the facts between atoms, too."""
         low, high = self.least(poly, math.inf), -self.least(poly.scaled(-1), math.inf)
-        return Bounds(
-            None if low == -math.inf else int(low), None if high == math.inf else int(high)
-        )
+        return from_ends(low, high)
 
     def least(self, poly: Poly, goal: int | float) -> int | float:
         """A lower bound of `poly`; the search for a better one stops at `goal`."""
@@ -280,7 +292,7 @@ class Inference:
                         continue
                     if not rest:
                         yield fact
-                    elif self._monomial_bounds(rest).low >= 0:
+                    elif self.monomial_bounds(rest).low >= 0:
                         yield fact.times(Poly({rest: 1}), self.order)
 
     def _facts_of_atom(self, atom: Expr, *, alone: bool) -> Iterator[Poly]:
@@ -368,13 +380,15 @@ class _Search:
 
     def __init__(self, inference: Inference) -> None:
         self.inference = inference
-        self.steps = _SEARCH_STEPS
+        self.steps = -1
         self.seen: set[frozenset[tuple[Monomial, int]]] = set()
 
     def least(self, poly: Poly, goal: int | float, depth: int) -> int | float:
         best = self.inference.poly_bounds(poly).low
-        if best >= goal or depth == 0 or self.steps <= 0 or not poly.terms:
+        if best >= goal or depth == 0 or self.steps == 0 or not poly.terms:
             return best
+        if self.steps < 0:
+            self.steps = _SEARCH_STEPS if math.isinf(best) else _CLOSED_SEARCH_STEPS
         key = frozenset(poly.terms.items())
         if key in self.seen:
             return best
@@ -402,7 +416,7 @@ class _Search:
     def _steps_from(self, poly: Poly) -> Iterator[tuple[Poly, int]]:
         """Pairs (p, s) with s * poly >= p."""
         parts = {
-            monomial: self.inference._monomial_bounds(monomial).scaled(factor)  # pyright: ignore[reportPrivateUsage]
+            monomial: self.inference.monomial_bounds(monomial).scaled(factor)
             for monomial, factor in poly.terms.items()
             if monomial
         }

@@ -53,20 +53,27 @@ class Bounds:
         return other.low <= self.low and self.high <= other.high
 
     def __and__(self, other: Bounds) -> Bounds:
-        return _from_ends(max(self.low, other.low), min(self.high, other.high))
+        return from_ends(max(self.low, other.low), min(self.high, other.high))
 
     def __or__(self, other: Bounds) -> Bounds:
-        return _from_ends(min(self.low, other.low), max(self.high, other.high))
+        return from_ends(min(self.low, other.low), max(self.high, other.high))
 
     def __add__(self, other: Bounds) -> Bounds:
-        return _from_ends(self.low + other.low, self.high + other.high)
+        return from_ends(self.low + other.low, self.high + other.high)
 
     def __neg__(self) -> Bounds:
-        return _from_ends(-self.high, -self.low)
+        return from_ends(-self.high, -self.low)
 
     def scaled(self, factor: int) -> Bounds:
         """Each member times `factor`."""
-        return self * Bounds(factor, factor)
+        if factor == 0:
+            return Bounds(0, 0)
+        low, high = self.min, self.max
+        if factor < 0:
+            low, high = high, low
+        return Bounds(
+            None if low is None else low * factor, None if high is None else high * factor
+        )
 
     def __mul__(self, other: Bounds) -> Bounds:
         return _corners(self, other, _product)
@@ -84,7 +91,8 @@ def dtype_bounds(dtype: DType) -> Bounds:
     return Bounds(int(dtype.min_value), int(dtype.max_value))
 
 
-def _from_ends(low: _End, high: _End) -> Bounds:
+def from_ends(low: _End, high: _End) -> Bounds:
+    """The interval between two ends that may be infinite."""
     return Bounds(
         int(low) if math.isfinite(low) else None, int(high) if math.isfinite(high) else None
     )
@@ -119,7 +127,7 @@ def _truncated_quotient(a: _End, b: _End) -> _End:
 
 def _corners(a: Bounds, b: Bounds, operation: Callable[[_End, _End], _End]) -> Bounds:
     ends = [operation(x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
-    return _from_ends(min(ends), max(ends))
+    return from_ends(min(ends), max(ends))
 
 
 def _by_divisor(a: Bounds, b: Bounds, operation: Callable[[Bounds, Bounds], Bounds]) -> Bounds:
@@ -162,7 +170,7 @@ def _floormod_by_sign(a: Bounds, b: Bounds) -> Bounds:
         if quotient == a.max // divisor:
             return Bounds(a.min - quotient * divisor, a.max - quotient * divisor)
     top = b.high - 1
-    return _from_ends(0, min(top, a.high) if a.low >= 0 else top)
+    return from_ends(0, min(top, a.high) if a.low >= 0 else top)
 
 
 def truncmod(a: Bounds, b: Bounds) -> Bounds:
@@ -172,14 +180,14 @@ def truncmod(a: Bounds, b: Bounds) -> Bounds:
         return EVERYTHING
     if a.low >= 0 and b.low > 0:
         return _floormod_by_sign(a, b)
-    return _from_ends(max(-size, a.low) if a.low < 0 else 0, min(size, a.high) if a.high > 0 else 0)
+    return from_ends(max(-size, a.low) if a.low < 0 else 0, min(size, a.high) if a.high > 0 else 0)
 
 
 def minimum(a: Bounds, b: Bounds) -> Bounds:
     """The smaller of a member of each."""
-    return _from_ends(min(a.low, b.low), min(a.high, b.high))
+    return from_ends(min(a.low, b.low), min(a.high, b.high))
 
 
 def maximum(a: Bounds, b: Bounds) -> Bounds:
     """The larger of a member of each."""
-    return _from_ends(max(a.low, b.low), max(a.high, b.high))
+    return from_ends(max(a.low, b.low), max(a.high, b.high))

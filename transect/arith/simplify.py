@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TypeGuard
 
 from transect.arith.division import QUOTIENT_RULES
 from transect.arith.inference import Inference, is_index_like, operands_of_choice
@@ -53,7 +54,7 @@ from transect.ir.expr import (
     true,
 )
 from transect.ir.term import Term
-from transect.ir.traverse import walk
+from transect.ir.traverse import rewrite, walk
 
 _MAX_CONTEXT = 3
 """Conditions that may be assumed inside one another; each can double the work on a shared term."""
@@ -71,10 +72,12 @@ class Simplifier:
         self.memo: dict[Term, Expr] = {}
         self.impure: dict[Term, bool] = {}
         self.context = 0
+        self.sums: dict[Expr, Poly] = {}
+        self.quotients: dict[object, Poly | None] = {}
 
     def forget(self) -> None:
         """Drop results that may depend on knowledge that has changed."""
-        self.memo = {}
+        self.memo, self.sums, self.quotients = {}, {}, {}
 
     def simplify(self, expr: Expr) -> Expr:
         """An equal expression in canonical form."""
@@ -100,7 +103,25 @@ class Simplifier:
         if isinstance(item, Call) and item.effect != "pure":
             # An argument may name a place (address_of of a load), so it keeps its outer shape.
             return [part for arg in item.args for part in arg.children()]
+        if is_sum(item):
+            return self._summands(item)
         return list(item.children())
+
+    def _summands(self, root: Expr) -> list[Term]:
+        """What a sum is made of, inner sums opened: only the whole sum becomes canonical."""
+        found: dict[Term, None] = {}
+        seen: set[Term] = set()
+        stack: list[Term] = [root]
+        while stack:
+            item = stack.pop()
+            if item in seen or item in self.sums:
+                continue
+            seen.add(item)
+            if is_sum(item):
+                stack += reversed(item.children())
+            else:
+                found[item] = None
+        return list(found)
 
     def _visit(self, item: Term) -> Term:
         memo = self.memo
@@ -110,6 +131,10 @@ class Simplifier:
         if isinstance(item, Var):
             definition = self.known.definitions.get(item)
             return self._leaf(item) if definition is None else memo[definition]
+        if is_sum(item):
+            if self._is_impure(item):
+                return rewrite_sum(item, memo)
+            return self.from_poly(self._sum(item), item.dtype)
         mapped = item.map_children(memo.__getitem__)
         if not isinstance(mapped, Expr) or isinstance(mapped, _LEAVES):
             return mapped
@@ -193,22 +218,44 @@ class Simplifier:
     # --- sums -------------------------------------------------------------------------------
 
     def sum(self, expr: Expr) -> Expr:
-        """Add, Sub or Mul of scalar integers as a canonical sum."""
+        """Add, Sub or Mul of canonical scalar integers as a canonical sum."""
         if not is_index_like(expr):
-            return self._vector_sum(expr)
+            return _fold(expr)
         assert isinstance(expr, Binary)
         left, right = self.known.poly(expr.a), self.known.poly(expr.b)
         joined = self.known.combine(type(expr), left, right)
         if joined is None:
-            return self._opaque(expr)
+            joined = self._opaque(expr, left, right)
         return self.from_poly(joined, expr.dtype)
 
-    def _opaque(self, expr: Binary) -> Expr:
-        """A product too large to multiply out: an atom, its operands in canonical order."""
+    def _sum(self, root: Expr) -> Poly:
+        """A sum over its simplified summands as a polynomial."""
+        known, sums = self.known, self.sums
+        stack = [root]
+        while stack:
+            item = stack[-1]
+            if item in sums:
+                stack.pop()
+            elif isinstance(item, Add | Sub | Mul) and is_sum(item):
+                left, right = sums.get(item.a), sums.get(item.b)
+                if left is None or right is None:
+                    stack += [part for part in (item.b, item.a) if part not in sums]
+                    continue
+                joined = known.combine(type(item), left, right)
+                sums[item] = self._opaque(item, left, right) if joined is None else joined
+                stack.pop()
+            else:
+                sums[item] = known.poly(self.memo[item])
+                stack.pop()
+        return sums[root]
+
+    def _opaque(self, expr: Binary, left: Poly, right: Poly) -> Poly:
+        """A sum or product too large to multiply out: an atom, a product's operands in order."""
+        a, b = self.from_poly(left, expr.dtype), self.from_poly(right, expr.dtype)
         order = self.known.order
-        if isinstance(expr, Mul) and order.number(expr.b) < order.number(expr.a):
-            return Mul(expr.b, expr.a)
-        return expr
+        if isinstance(expr, Mul) and order.number(b) < order.number(a):
+            a, b = b, a
+        return self.known.poly(make(type(expr), a, b))
 
     def from_poly(self, poly: Poly, dtype: DType) -> Expr:
         """The canonical expression of a polynomial."""
@@ -245,9 +292,6 @@ class Simplifier:
                         return changed
         return None
 
-    def _vector_sum(self, expr: Expr) -> Expr:
-        return _fold(expr)
-
     # --- quotients --------------------------------------------------------------------------
 
     def quotient(self, expr: Expr) -> Expr:
@@ -263,6 +307,12 @@ class Simplifier:
     def divide(self, kind: type[Binary], a: Poly, b: Poly, dtype: DType) -> Poly | None:
         """kind(a, b) by the first rule that applies, else as an atom; None if `a` or `b` may wrap
         around in `dtype`, where the rules of integers do not hold."""
+        key = (kind, frozenset(a.terms.items()), frozenset(b.terms.items()), dtype)
+        if key not in self.quotients:
+            self.quotients[key] = self._divide(kind, a, b, dtype)
+        return self.quotients[key]
+
+    def _divide(self, kind: type[Binary], a: Poly, b: Poly, dtype: DType) -> Poly | None:
         known = self.known
         if not (known.exact(a, dtype) and known.exact(b, dtype)):
             return None
@@ -429,12 +479,13 @@ class Simplifier:
     @contextmanager
     def scope(self) -> Iterator[None]:
         """What is learned inside is forgotten afterwards."""
-        outer, memo = self.known, self.memo
-        self.known, self.memo = outer.copy(), {}
+        outer = self.known, self.memo, self.sums, self.quotients
+        self.known = self.known.copy()
+        self.forget()
         try:
             yield
         finally:
-            self.known, self.memo = outer, memo
+            self.known, self.memo, self.sums, self.quotients = outer
 
     @contextmanager
     def assuming(self, condition: Expr) -> Iterator[None]:
@@ -620,6 +671,16 @@ def _machine_bounds(dtype: DType) -> Bounds:
     """The values that a conversion keeps; unlike `dtype_bounds` int64 has ends here... unless the
     value is an index, which is taken to fit."""
     return dtype_bounds(dtype)
+
+
+def is_sum(item: Term) -> TypeGuard[Binary]:
+    """Whether this is a sum or product of scalar integers."""
+    return isinstance(item, Add | Sub | Mul) and is_index_like(item)
+
+
+def rewrite_sum(root: Expr, values: Mapping[Term, Term]) -> Expr:
+    """A sum with its summands replaced and nothing else changed."""
+    return rewrite(root, lambda item: values.get(item, item), dict(values))
 
 
 def _fold(expr: Expr) -> Expr:

@@ -29,7 +29,9 @@ class SumRule(IntegerRule):
 
 
 def _remainder(known: Inference, poly: Poly, atom: Expr, factor: Poly) -> Iterator[Proposal]:
-    if isinstance(atom, FloorMod) and known.exact(known.poly(atom.a), atom.dtype):
+    if not isinstance(atom, FloorMod) or not any(isinstance(a, FloorDiv) for a in poly.atoms()):
+        return
+    if known.exact(known.poly(atom.a), atom.dtype):
         yield {C: factor, X: known.poly(atom.a), D: known.poly(atom.b)}
 
 
@@ -60,7 +62,8 @@ def _part_of_difference(
     known: Inference, poly: Poly, atom: Expr, factor: Poly
 ) -> Iterator[Proposal]:
     for found in _multiple(known, poly, atom, factor):
-        yield {**found, C: found[C].scaled(-1)}
+        if found[C].value is None or all(m in poly.terms for m in found[X].terms if m):
+            yield {**found, C: found[C].scaled(-1)}
 
 
 def _known_remainder(known: Inference, poly: Poly, atom: Expr, factor: Poly) -> Iterator[Proposal]:
