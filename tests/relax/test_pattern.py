@@ -138,7 +138,7 @@ def test_a_rewritten_call_is_seen_by_later_matches():
     module = graph([("x", tensor(N))], before)
     new = rewrite_call(pattern, lambda _, found: Tanh()(found[x]), module["main"])
     module = DeadCodeElimination()(module.with_function("main", new))
-    assert operators(module) == ["exp", "tanh", "exp"] or operators(module) == ["tanh", "tanh"]
+    assert operators(module) == ["tanh", "tanh"]
     verify_module(module)
 
 

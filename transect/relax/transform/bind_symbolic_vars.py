@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from transect.ir.expr import Expr, ExprLike, Var, as_expr
 from transect.ir.function import IRModule
-from transect.relax import expr as rx
 from transect.relax.references import refresh_references
 from transect.relax.visit import Rewriter, defined_symbols, graph_functions
 from transect.support.errors import InputError
@@ -39,16 +38,8 @@ class BindSymbolicVars(Pass):
                         chosen[var] = as_expr(self.values[key], var.dtype)
                         missing.pop(key, None)
             if chosen:
-                module = module.with_function(name, _Bind(chosen).run(function))
+                module = module.with_function(name, Rewriter(symbols=chosen).run(function))
         if missing:
             names = ", ".join(k if isinstance(k, str) else k.name for k in missing)
             raise InputError(f"no function has the symbolic dimension {names}")
         return refresh_references(module)
-
-
-class _Bind(Rewriter):
-    def __init__(self, values: Mapping[Var, Expr]) -> None:
-        super().__init__(symbols=values)
-
-    def run(self, function: rx.Function) -> rx.Function:
-        return super().run(function)
