@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transect.arith import Analyzer
-from transect.ir.expr import Add, Expr, FloorDiv, FloorMod, Mul, Sub, Var, as_int
+from transect.arith.iter_map import detect_iter_map
+from transect.ir.expr import Add, Expr, FloorDiv, FloorMod, Mul, Range, Sub, Var, as_int
 from transect.ir.traverse import substitute, walk
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.schedule.region import (
@@ -27,11 +28,15 @@ from transect.tir.visit import walk_stmts
 
 @dataclass(frozen=True)
 class Touch:
-    """What one block touches of one buffer in one iteration of a loop."""
+    """What one block touches of one buffer in one iteration of a loop.
+
+    point: the indices of a single element, before the loops inside were relaxed; None for a box.
+    """
 
     block: Block
     region: BufferRegion
     store: bool
+    point: tuple[Expr, ...] | None = None
 
 
 def mentions(expr: Expr, var: Var) -> bool:
@@ -50,10 +55,13 @@ def touches(tree: Tree, stmt: Stmt, analyzer: Analyzer) -> list[Touch]:
         reduces = block.init is not None
         for store, regions in ((False, reads), (True, writes)):
             for region in regions:
-                box = relax(at_loops(region, realize), domain, analyzer)
-                found.append(Touch(block, box, store))
+                exact = at_loops(region, realize)
+                single = all(as_int(item.extent) == 1 for item in exact.ranges)
+                point = tuple(item.min for item in exact.ranges) if single else None
+                box = relax(exact, domain, analyzer)
+                found.append(Touch(block, box, store, point))
                 if store and reduces:
-                    found.append(Touch(block, box, False))
+                    found.append(Touch(block, box, False, point))
     return found
 
 
@@ -101,6 +109,8 @@ def shared_memory_conflict(tree: Tree, loop: For) -> str | None:
         if only_used_inside(tree, loop, buffer) and covered(tree, found, analyzer):
             continue
         if _disjoint(loop, [touch.region for touch in found], analyzer):
+            continue
+        if _one_element_each(tree, loop, found):
             continue
         blocks = list(dict.fromkeys(touch.block for touch in found))
         if len(blocks) == 1 and _trusted(tree, loop, blocks[0], found):
@@ -165,6 +175,39 @@ def _disjoint(loop: For, regions: list[BufferRegion], analyzer: Analyzer) -> boo
     ]
     points = [next(iter(group)) for group in same if len(group) == 1]
     return injective(points, loop.var, analyzer)
+
+
+def _one_element_each(tree: Tree, loop: For, found: list[Touch]) -> bool:
+    """Whether all blocks touch the same single element, another one in each iteration."""
+    points = {touch.point for touch in found}
+    if len(points) != 1 or None in points:
+        return False
+    (point,) = points
+    assert point is not None
+    predicates = {tree.realize(touch.block).predicate for touch in found}
+    predicate = predicates.pop() if len(predicates) == 1 else None
+    return _tells_apart(tree, loop, found[0].block, point, predicate)
+
+
+def _tells_apart(
+    tree: Tree, loop: For, block: Block, values: Iterable[Expr], predicate: Expr | None
+) -> bool:
+    """Whether `values` differ between all iterations of `loop` and the loops inside it that they
+    depend on."""
+    wanted = list(values)
+    nest = tree.loops(block)
+    # With the loops around it too, a fused and split loop is whole again; if all of them are told
+    # apart, so are the iterations of this one alone.
+    for loops in (nest, nest[nest.index(loop) :]):
+        used = [item for item in loops if any(mentions(value, item.var) for value in wanted)]
+        if loop not in used:
+            return False
+        ranges = {item.var: Range(item.min, item.extent) for item in used}
+        parts = [value for value in wanted if any(mentions(value, item.var) for item in used)]
+        known = analyzer_for(tree, loops[0])
+        if detect_iter_map(parts, ranges, predicate, level="injective", analyzer=known).found:
+            return True
+    return False
 
 
 def injective(points: Iterable[Expr], var: Var, analyzer: Analyzer) -> bool:
@@ -239,22 +282,7 @@ def _trusted(tree: Tree, loop: For, block: Block, found: list[Touch]) -> bool:
         for iter_var, value in zip(block.iter_vars, tree.realize(block).iter_values, strict=True)
         if iter_var.kind == "spatial"
     ]
-    analyzer = analyzer_for(tree, loop, inclusive=True)
-    inner = {item.var for item in tree.loops(block) if tree.is_inside(item, loop.body)}
-    alone = [value for value in spatial if not any(mentions(value, var) for var in inner)]
-    if injective(alone, loop.var, analyzer):
-        return True
-    # A digit of the loop beside inner loops: i0 * 8 + i1 with i1 in [0, 8).
-    domain = loop_domain(each for each in tree.loops(block) if each.var in inner)
-    return any(_strided(value, loop.var, domain, analyzer) for value in spatial)
-
-
-def _strided(
-    value: Expr, var: Var, domain: dict[Var, tuple[Expr, Expr]], analyzer: Analyzer
-) -> bool:
-    low = substitute(value, {v: ends[0] for v, ends in domain.items()})
-    high = substitute(value, {v: ends[1] for v, ends in domain.items()})
-    return analyzer.can_prove(high < substitute(low, {var: var + 1}))
+    return _tells_apart(tree, loop, block, spatial, tree.realize(block).predicate)
 
 
 def uses(block: Block, buffer: Buffer) -> tuple[bool, bool]:
