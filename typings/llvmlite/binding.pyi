@@ -1,8 +1,17 @@
 # What transect uses of llvmlite.binding 0.50, which ships no types.
 
+from collections.abc import Iterator
+
 class TargetData: ...
 
+class ValueRef:
+    name: str
+    @property
+    def attributes(self) -> Iterator[bytes]: ...
+
 class ModuleRef:
+    @property
+    def functions(self) -> Iterator[ValueRef]: ...
     triple: str
     data_layout: str
     def verify(self) -> None: ...
@@ -24,7 +33,12 @@ class Target:
     @classmethod
     def from_triple(cls, triple: str) -> Target: ...
     def create_target_machine(
-        self, cpu: str = ..., features: str = ..., opt: int = ..., reloc: str = ..., codemodel: str = ...
+        self,
+        cpu: str = ...,
+        features: str = ...,
+        opt: int = ...,
+        reloc: str = ...,
+        codemodel: str = ...,
     ) -> TargetMachine: ...
 
 class PipelineTuningOptions: ...
@@ -63,5 +77,8 @@ def create_pipeline_tuning_options(speed_level: int = ...) -> PipelineTuningOpti
 def create_pass_builder(tm: TargetMachine, pto: PipelineTuningOptions) -> PassBuilder: ...
 def create_new_module_pass_manager() -> ModulePassManager: ...
 def create_lljit_compiler(
-    target_machine: TargetMachine | None = ..., *, use_jit_link: bool = ..., suppress_errors: bool = ...
+    target_machine: TargetMachine | None = ...,
+    *,
+    use_jit_link: bool = ...,
+    suppress_errors: bool = ...,
 ) -> LLJIT: ...

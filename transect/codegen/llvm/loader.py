@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import re
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -23,7 +22,6 @@ from transect.codegen.llvm.runtime import UNLOAD
 from transect.support.errors import InputError
 
 _UNIQUE = itertools.count()
-_MISSING = re.compile(r"Symbols not found: \[ (.*?) \]")
 
 
 @cache
@@ -78,23 +76,28 @@ def load(
     engine = _engine()
     paths = list(libraries.values()) if isinstance(libraries, Mapping) else list(libraries)
     opened = [ctypes.CDLL(str(path)) for path in paths]
+    process = ctypes.CDLL(None)
+    found = {
+        name: (symbols or {}).get(name) or _find(name, [*opened, process])
+        for name in compiled.externs
+    }
+    missing = [name for name, address in found.items() if not address]
+    if missing:
+        raise InputError(
+            f"the compiled code needs symbols that no library defines: {', '.join(missing)}",
+            remedy="give the shared object that defines them in `libraries`",
+        )
+    # The process itself has what LLVM calls on its own account, such as memcpy.
     builder = llvm.JITLibraryBuilder().add_object_img(compiled.code).add_current_process()
-    for name in compiled.externs:
-        address = (symbols or {}).get(name) or _find(name, opened)
-        if address:
-            builder.import_symbol(name, address)
+    for name, address in found.items():
+        builder.import_symbol(name, address)
     exports = [*compiled.entries, UNLOAD, *([CONSTANT_TABLE] if compiled.constants else [])]
     for name in exports:
         builder.export_symbol(name)
     try:
         tracker = builder.link(engine, f"transect.{next(_UNIQUE)}")
     except RuntimeError as error:
-        found = _MISSING.search(str(error))
-        missing = found[1] if found else str(error)
-        raise InputError(
-            f"the compiled code needs symbols that no library defines: {missing}",
-            remedy="give the shared object that defines them in `libraries`",
-        ) from None
+        raise InputError(f"the compiled code cannot be linked: {error}") from None
     if compiled.constants:
         table = (ctypes.c_void_p * len(compiled.constants)).from_address(tracker[CONSTANT_TABLE])
         for number, array in enumerate(compiled.constants):
