@@ -26,7 +26,7 @@ from transect.relax.op.inference import (
     tensor,
     tensors,
 )
-from transect.relax.op.loops import accumulator, result_type
+from transect.relax.op.loops import accumulator, reduce, result_type
 from transect.relax.op.manipulate import PermuteDims
 from transect.relax.op.operator import Emit, Operator
 from transect.relax.op.reduce import narrow
@@ -54,7 +54,7 @@ def contraction(
 
     if not reduced:
         return narrow(b, b.compute(tuple(sizes), element, name=name, dtype=wide), dtype)
-    total = b.reduce(tuple(sizes), tuple(reduced), element, combiner="sum", name=name)
+    total = reduce(b, tuple(sizes), tuple(reduced), element, "sum", name)
     return narrow(b, total, dtype)
 
 

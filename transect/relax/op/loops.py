@@ -5,11 +5,11 @@ The loops themselves are made by `tir.builder`, functions of scalars are in `tir
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from transect.ir.dtype import FLOAT32, FLOAT64, INT64, DType
-from transect.ir.expr import Expr, ExprLike, IntImm, as_int, cast
+from transect.ir.expr import Expr, ExprLike, IntImm, as_expr, as_int, cast
 from transect.ir.types import (
     PrimType,
     ShapeType,
@@ -21,6 +21,7 @@ from transect.ir.types import (
 from transect.relax.expr import Op
 from transect.relax.op.inference import simplify
 from transect.tir.buffer import Buffer
+from transect.tir.builder import COMBINERS, FunctionBuilder
 from transect.tir.intrinsics import INTRINSICS
 
 TensorOperand = Buffer | Expr
@@ -61,6 +62,28 @@ def result_shape(op: Op, *operands: Any) -> tuple[Expr, ...]:
 def math(name: str, *args: ExprLike) -> Expr:
     """A call of the intrinsic `name` on numbers of one dtype, which is also the result's."""
     return INTRINSICS[name](*args)
+
+
+def reduce(
+    b: FunctionBuilder,
+    shape: Sequence[Expr],
+    reduce_shape: Sequence[ExprLike],
+    value: Callable[..., Expr],
+    combiner: str,
+    name: str,
+) -> Buffer:
+    """The block that combines `value(*indices, *reduced indices)`; of nothing to combine (a
+    reduced extent of 0), the combiner's identity."""
+    if all(as_int(as_expr(extent)) != 0 for extent in reduce_shape):
+        return b.reduce(shape, reduce_shape, value, combiner, name=name)
+    dtype = value(*(IntImm(0) for _ in range(len(shape) + len(reduce_shape)))).dtype
+    (identity,) = COMBINERS[combiner].identity((dtype,))
+
+    def element(*i: Expr) -> ExprLike:
+        del i
+        return identity
+
+    return b.compute(shape, element, name=name, dtype=dtype)
 
 
 def load(operand: TensorOperand, sizes: Sequence[Expr], indices: Sequence[Expr]) -> Expr:

@@ -27,7 +27,7 @@ from transect.relax.op.inference import (
     unknown_like,
     with_shape,
 )
-from transect.relax.op.loops import accumulator, math
+from transect.relax.op.loops import accumulator, math, reduce
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
@@ -57,9 +57,7 @@ def reduce_axes(
 
     if not axes:
         return b.compute(shape, element, name=name)
-    return b.reduce(
-        shape, tuple(sizes[axis] for axis in axes), element, combiner=combiner, name=name
-    )
+    return reduce(b, shape, tuple(sizes[axis] for axis in axes), element, combiner, name)
 
 
 @dataclass(frozen=True)
@@ -323,7 +321,7 @@ def collapse(b: FunctionBuilder, op: Op, x: Buffer, target: Sequence[Expr]) -> B
     if not axes:
         return b.compute(tuple(target), element, name="y", dtype=x.dtype)
     sizes = tuple(x.shape[axis] for axis in axes)
-    total = b.reduce(tuple(target), sizes, element, combiner="sum", name="total")
+    total = reduce(b, tuple(target), sizes, element, "sum", "total")
     return narrow(b, total, x.dtype)
 
 

@@ -33,7 +33,7 @@ from transect.relax.op.inference import (
     unknown_like,
     with_shape,
 )
-from transect.relax.op.loops import flatten_index
+from transect.relax.op.loops import flatten_index, reduce
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import Combiner, FunctionBuilder
@@ -179,7 +179,7 @@ class Bucketize(Operator):
             beyond = logical_not(value < mark) if self.right else logical_not(value <= mark)
             return select(beyond, const(1, dtype), const(0, dtype))
 
-        return b.reduce(x.shape, boundaries.shape, passed, combiner="sum", name="y")
+        return reduce(b, x.shape, boundaries.shape, passed, "sum", "y")
 
 
 @dataclass(frozen=True)

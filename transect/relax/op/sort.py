@@ -26,6 +26,7 @@ from transect.ir.expr import (
 )
 from transect.ir.types import TensorType, TupleType, Type
 from transect.relax.op.inference import fail, normalize_axis, simplify, tensor, with_shape
+from transect.relax.op.loops import reduce
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, store, when
@@ -59,7 +60,7 @@ def ranks(b: FunctionBuilder, x: Buffer, axis: int, *, descending: bool) -> Buff
         ahead = comes_before(other, x[i[:-1]], i[-1] < i[axis], descending=descending)
         return select(ahead, const(1, INT64), const(0, INT64))
 
-    return b.reduce(x.shape, x.shape[axis : axis + 1], before, combiner="sum", name="rank")
+    return reduce(b, x.shape, x.shape[axis : axis + 1], before, "sum", "rank")
 
 
 def place_sorted(
