@@ -25,7 +25,7 @@ from transect.tir.interpreter.frame import Frame, ReturnSignal
 from transect.tir.interpreter.grid import Value, wrap
 from transect.tir.interpreter.host import AnyList, as_pointer
 from transect.tir.interpreter.linear import Scope, linear
-from transect.tir.interpreter.memory import Array, Pointer, from_array
+from transect.tir.interpreter.memory import Array, Pointer, from_array, whole_bytes
 from transect.tir.interpreter.statements import Do, StmtCompiler
 
 PackedFunction = Callable[..., Any]
@@ -223,7 +223,7 @@ def _buffer_argument(
     if buffer.strides and array.size and min(array.strides, default=1) > 0:
         steps = [step // array.itemsize for step in array.strides]
         _bind_fields(buffer.strides, steps, symbols)
-        return Pointer(from_array(_whole(array), buffer.name))
+        return Pointer(from_array(whole_bytes(array), buffer.name))
     if not array.flags.c_contiguous:
         copy = np.ascontiguousarray(array)
         copies.append((array, copy))
@@ -231,13 +231,6 @@ def _buffer_argument(
     compact = [step // array.itemsize for step in array.strides]
     _bind_fields(buffer.strides, compact, symbols)
     return Pointer(from_array(array, buffer.name))
-
-
-def _whole(array: Array) -> Array:
-    """The contiguous bytes from the first to the last element of an array of positive strides."""
-    reach = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
-    first = array[tuple(slice(0, 1) for _ in array.shape)].view(np.uint8)
-    return np.lib.stride_tricks.as_strided(first, (reach + array.itemsize,), (1,))
 
 
 def _bind_fields(fields: Sequence[Expr], numbers: Sequence[int], symbols: dict[Var, int]) -> None:

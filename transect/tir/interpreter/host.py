@@ -16,7 +16,14 @@ from transect.ir.dtype import as_dtype
 from transect.support.errors import ExecutionError
 from transect.tir.interpreter.frame import Runner
 from transect.tir.interpreter.grid import Value
-from transect.tir.interpreter.memory import Array, Pointer, allocate, from_array, tensor_of
+from transect.tir.interpreter.memory import (
+    Array,
+    Pointer,
+    allocate,
+    from_array,
+    tensor_of,
+    whole_bytes,
+)
 
 _TYPE_INDEX: tuple[tuple[type[Any], int], ...] = (
     (bool, 2),
@@ -59,7 +66,8 @@ def as_pointer(value: Value, name: str = "tensor") -> Pointer:
     """The pointer to the data of a tensor; a pointer itself."""
     if isinstance(value, Pointer):
         return value
-    return Pointer(from_array(as_tensor(value), name))
+    array = as_tensor(value)
+    return Pointer(from_array(array if array.flags.c_contiguous else whole_bytes(array), name))
 
 
 def type_index(value: Value) -> int:
@@ -182,6 +190,44 @@ def _data(runner: Runner, args: list[Value]) -> Value:
     return as_pointer(args[0])
 
 
+def _struct_get(runner: Runner, args: list[Value]) -> Value:
+    """A field of a DLTensor, by the numbers of TVM's TVMStructFieldKind."""
+    tensor, kind = as_tensor(args[0]), int(args[2])
+    if int(args[1]) != 0 or kind not in _FIELDS:
+        raise ExecutionError(f"no field {kind} of tensor {int(args[1])}")
+    return _FIELDS[kind](tensor)
+
+
+def _integers_in_memory(values: tuple[int, ...], name: str) -> Pointer:
+    return Pointer(from_array(np.array(values, np.int64), name))
+
+
+def _strides(tensor: Array) -> Pointer:
+    return _integers_in_memory(tuple(s // tensor.itemsize for s in tensor.strides), "strides")
+
+
+def _code(tensor: Array) -> Value:
+    # As DLPack counts them: int, uint, float, bfloat, bool, float8_e4m3fn, float8_e5m2.
+    codes = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6}
+    codes |= {"float8_e4m3fn": 10, "float8_e5m2": 12}
+    return np.int32(codes[as_dtype(tensor.dtype).code])
+
+
+_FIELDS: dict[int, Callable[[Array], Value]] = {
+    1: as_pointer,
+    2: lambda tensor: _integers_in_memory(tensor.shape, "shape"),
+    3: _strides,
+    4: lambda tensor: np.int32(tensor.ndim),
+    5: _code,
+    6: lambda tensor: np.int32(tensor.itemsize * 8),
+    7: lambda tensor: np.int32(1),
+    8: lambda tensor: np.int64(0),
+    9: lambda tensor: np.int32(0),
+    10: lambda tensor: np.int32(1),
+}
+"""Field number -> its value: data, shape, strides, ndim, dtype code, bits, lanes, byte offset,
+device id, device type (1: the CPU)."""
+
 HOST_CALLS: dict[str, Callable[[Runner, list[Value]], Value]] = {
     "any_list": _any_list,
     "anylist_getitem": _get,
@@ -205,5 +251,6 @@ HOST_CALLS: dict[str, Callable[[Runner, list[Value]], Value]] = {
     "shape_get": _shape_get,
     "memory_copy": _memory_copy,
     "isnullptr": _is_null,
+    "tvm_struct_get": _struct_get,
 }
 """Name -> what it does with the values of its arguments, in the order of tir.intrinsics."""

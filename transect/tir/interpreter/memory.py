@@ -97,6 +97,15 @@ def from_array(array: Array, name: str) -> Memory:
     return Memory(name, array.reshape(-1).view(np.uint8))
 
 
+def whole_bytes(array: Array) -> Array:
+    """The contiguous bytes from the first to the last element of an array of positive strides."""
+    if not array.size:
+        return np.empty(0, np.uint8)
+    reach = sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
+    first = array[tuple(slice(0, 1) for _ in array.shape)].view(np.uint8)
+    return np.lib.stride_tricks.as_strided(first, (reach + array.itemsize,), (1,))
+
+
 def tensor_of(pointer: Pointer, dtype: DType, shape: tuple[int, ...]) -> Array:
     """A compact array over memory, from `pointer` on. Raises ExecutionError if it does not fit."""
     kind = dtype.numpy

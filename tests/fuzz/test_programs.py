@@ -1,0 +1,130 @@
+"""Random programs: both paths of the interpreter, the script and compiled code agree.
+
+TRANSECT_FUZZ_EXAMPLES=5000 runs more of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tvm_ffi
+from hypothesis import HealthCheck, given, settings
+
+from tests.fuzz.programs import Program, programs
+from transect.codegen.llvm.compile import compile_module
+from transect.codegen.llvm.loader import load
+from transect.ir.function import IRModule
+from transect.ir.structural import structural_mismatch
+from transect.runtime.arrays import to_tensor
+from transect.script import parse, script
+from transect.target import host_target
+from transect.tir.interpret import Interpreter
+from transect.tir.transform import lowering
+from transect.tir.transform.make_packed_api import PREFIX
+from transect.tir.verify import verify_module
+from transect.transform import Context, Pipeline
+
+EXAMPLES = int(os.environ.get("TRANSECT_FUZZ_EXAMPLES", "200"))
+FUZZ = settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[
+        HealthCheck.too_slow,
+        HealthCheck.data_too_large,
+        HealthCheck.filter_too_much,
+    ],
+)
+# Interpreting every stage is slower than one comparison, and finds the pass that is wrong.
+STAGES = settings(FUZZ, max_examples=max(EXAMPLES // 4, 1))
+
+
+def outcome(
+    run: Callable[..., object], arguments: Sequence[np.ndarray]
+) -> tuple[type[BaseException] | None, str, list[np.ndarray]]:
+    """What a run leaves in its arguments, or which error an assertion raises."""
+    copies = [item.copy() for item in arguments]
+    try:
+        run(*copies)
+    except (ValueError, TypeError, RuntimeError) as error:
+        return type(error), str(error), []
+    return None, "", copies
+
+
+def assert_agree(
+    got: tuple[type[BaseException] | None, str, list[np.ndarray]],
+    want: tuple[type[BaseException] | None, str, list[np.ndarray]],
+    *,
+    exact: bool = False,
+) -> None:
+    assert got[0] is want[0], f"{got[:2]} against {want[:2]}"
+    assert want[1] in got[1]
+    for a, b in zip(got[2], want[2], strict=True):
+        if exact or a.dtype.kind in "iub":
+            np.testing.assert_array_equal(a, b)
+            continue
+        # A contracted multiply-add rounds once, so the last bits may differ.
+        wide_a, wide_b = a.astype(np.float64), b.astype(np.float64)
+        eps = {2: 2e-2, 4: 1e-4, 8: 1e-9}[a.dtype.itemsize]
+        scale = np.nanmax(np.abs(np.where(np.isfinite(wide_b), wide_b, 0)), initial=1)
+        np.testing.assert_allclose(wide_a, wide_b, rtol=eps, atol=eps * scale)
+
+
+def interpreted(module: IRModule, *, vectorize: bool = True) -> Callable[..., object]:
+    runner = Interpreter(module, vectorize=vectorize)
+    return lambda *args: runner.call("main", *args)
+
+
+@given(programs())
+@FUZZ
+def test_lockstep_agrees_with_order(program: Program) -> None:
+    verify_module(program.module)
+    want = outcome(interpreted(program.module, vectorize=False), program.arguments)
+    got = outcome(interpreted(program.module), program.arguments)
+    assert_agree(got, want, exact=True)
+
+
+@given(programs())
+@FUZZ
+def test_script_round_trip(program: Program) -> None:
+    text = script(program.module)
+    mismatch = structural_mismatch(program.module, parse(text))
+    assert mismatch is None, f"{mismatch}\n{text}"
+
+
+@given(programs())
+@STAGES
+def test_every_stage_is_valid_and_means_the_same(program: Program) -> None:
+    want = outcome(interpreted(program.module), program.arguments)
+
+    def observe(name: str, module: IRModule) -> None:
+        verify_module(module)
+        if PREFIX + "main" in module:
+            runner = Interpreter(module)
+            got = outcome(
+                lambda *args: runner.call_entry(PREFIX + "main", *args), program.arguments
+            )
+        else:
+            got = outcome(interpreted(module), program.arguments)
+        try:
+            assert_agree(got, want)
+        except AssertionError as error:
+            error.add_note(f"after {name}:\n{script(module)}")
+            raise
+
+    target = host_target()
+    Pipeline(*lowering(target))(program.module, Context(target=target, observe=observe))
+
+
+@given(programs())
+@FUZZ
+def test_compiled_agrees_with_interpreted(program: Program) -> None:
+    want = outcome(interpreted(program.module), program.arguments)
+    target = host_target()
+    lowered = Pipeline(*lowering(target))(program.module, Context(target=target))
+    loaded = load(compile_module(lowered, target))
+    address = loaded.address(PREFIX + "main")
+    entry = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=loaded)
+    got = outcome(lambda *args: entry(*(to_tensor(arg) for arg in args)), program.arguments)
+    assert_agree(got, want)
