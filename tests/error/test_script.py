@@ -1,5 +1,8 @@
 """Script with mistakes: each message says what is wrong, where, and what to do."""
 
+# A snippet a line reads best, however long.
+# ruff: noqa: E501
+
 import textwrap
 
 import pytest
@@ -155,7 +158,7 @@ TENSOR_PROGRAMS = {
     "T.evaluate(lambda: (yield))": ("expected an expression or a number, got function", None),
     'q = I.constant("float32_9_00")\nT.evaluate(0)': (
         "the constant 'float32_9_00' is not in the text",
-        "give the mapping that script(..., constants=...) filled: parse(text, constants=...)",
+        "give parse(text, constants=...) the mapping that script(...) filled",
     ),
 }  # fmt: skip
 

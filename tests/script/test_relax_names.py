@@ -1,5 +1,8 @@
 """Every name of R and I that published scripts use parses, prints and parses back the same."""
 
+# A snippet a line reads best, however long.
+# ruff: noqa: E501
+
 import textwrap
 
 import pytest

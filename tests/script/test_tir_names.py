@@ -1,5 +1,8 @@
 """Every name of T that published scripts use parses, prints and parses back to the same program."""
 
+# A snippet a line reads best, however long.
+# ruff: noqa: E501
+
 import textwrap
 
 import pytest

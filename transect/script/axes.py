@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from transect.arith import Analyzer
 from transect.ir.dtype import DType, as_dtype
@@ -16,7 +15,7 @@ from transect.tir.stmt import ForKind
 
 
 def make_range(start: ExprLike, stop: ExprLike) -> Range:
-    """[start, stop). `a` to `a + b` has the extent `b` exactly; other differences are simplified."""
+    """[start, stop). From `a` to `a + b` the extent is `b` exactly; others are simplified."""
     low, high = promote(start, stop)
     if isinstance(low, IntImm) and low.value == 0:
         return Range(low, high)
@@ -35,9 +34,12 @@ def scalar_dtype(value: Any) -> DType:
 
 def as_items(value: Any) -> tuple[Any, ...]:
     """A shape, strides or indices as a tuple; one item stands for itself."""
-    if isinstance(value, list | tuple):
-        return tuple(typing.cast("Sequence[Any]", value))
-    return (value,)
+    return tuple(value) if is_items(value) else (value,)
+
+
+def is_items(value: object) -> TypeGuard[Sequence[Any]]:
+    """Whether a value is a Python list or tuple."""
+    return isinstance(value, list | tuple)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ once, every stage of a compile can share one file, and a wrong file is noticed.
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def inline_text(data: np.ndarray) -> str | None:
     """A literal that makes the same array again with the dtype given beside it, or None."""
     if data.size > INLINE_ELEMENTS:
         return None
+    if data.size == 0:
+        return "[]"  # The shape stands beside it.
     value: object = data.tolist() if data.dtype.kind in "biuf" else data.astype(np.float64).tolist()
     again = np.asarray(value, np.float64 if data.dtype.kind == "V" else None).astype(data.dtype)
     if again.shape != data.shape or again.tobytes() != data.tobytes():
@@ -68,15 +71,15 @@ def save_constants(path: Path, constants: Mapping[str, np.ndarray]) -> None:
 
 
 def load_constants(path: Path) -> dict[str, np.ndarray]:
-    """The constants of an .npz file that `save_constants` wrote. Raises InputError if it is not one."""
+    """The constants that `save_constants` wrote. Raises InputError for any other file."""
     if not path.is_file():
         raise InputError(
             f"no file of constants at {path}", remedy="copy it beside the script it belongs to"
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: _restore(name, archive[name]) for name in archive.files}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is no file of constants: {error}") from error
 
 
@@ -86,7 +89,7 @@ def _restore(name: str, raw: np.ndarray) -> np.ndarray:
 
 
 def parse_constant_name(name: str) -> tuple[np.dtype, tuple[int, ...]]:
-    """The dtype and the shape that the name of a constant says. Raises InputError for other names."""
+    """The dtype and shape that a constant's name says. Raises InputError for other names."""
     parts = name.rsplit("_", 2)
     if len(parts) != 3:
         raise InputError(f"{name!r} is not the name of a constant")

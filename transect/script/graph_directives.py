@@ -12,7 +12,7 @@ from typing import Any
 from transect.ir.dtype import DType
 from transect.relax.expr import Value
 from transect.relax.op import ENTRY_POINTS, OPERATORS
-from transect.script.axes import as_items, scalar_dtype
+from transect.script.axes import as_items, is_items, scalar_dtype
 from transect.script.directives import ScalarName
 from transect.support.errors import InputTypeError
 
@@ -120,11 +120,7 @@ class TensorName(TypeSpec):
         return TensorSpec(dims, _optional_dtype(dtype), ndim, vdevice)
 
     def __getitem__(self, arguments: Any) -> TensorSpec:
-        if (
-            isinstance(arguments, tuple)
-            and len(arguments) == 2
-            and isinstance(arguments[0], tuple | list)
-        ):  # pyright: ignore[reportUnknownArgumentType]
+        if is_items(arguments) and len(arguments) == 2 and is_items(arguments[0]):  # pyright: ignore[reportUnknownArgumentType]
             return self(arguments[0], arguments[1])
         return self(arguments)
 

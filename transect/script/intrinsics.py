@@ -18,17 +18,19 @@ _FIRST = frozenset({
     "get_active_lane_mask", "undef", "type_annotation",
 })  # fmt: skip
 _LAST = frozenset({"tvm_struct_get"})
-_FLOAT = frozenset({
+FLOAT_FUNCTIONS = frozenset({
     "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos",
-    "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "sigmoid",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+    "sigmoid",
     "floor", "ceil", "round", "nearbyint", "trunc", "fabs",
 })  # fmt: skip
+"""Functions of one float: a Python number is a float32."""
 _SAME = frozenset({
     "pow", "atan2", "copysign", "fmod", "hypot", "nextafter", "fma", "bitwise_and", "bitwise_or",
     "bitwise_xor", "shift_left", "shift_right",
 })  # fmt: skip
-COERCED = _FLOAT | _SAME | {"if_then_else"}
-"""Functions whose Python numbers take the dtype that the other arguments or the function ask for."""
+COERCED = FLOAT_FUNCTIONS | _SAME | {"if_then_else"}
+"""Functions whose Python numbers take the dtype that the function or other arguments ask for."""
 
 
 def dtype_place(op: Intrinsic) -> Literal["first", "last", "keyword"]:
@@ -90,7 +92,7 @@ def _coerce(op: Intrinsic, items: Sequence[Any]) -> list[Any]:
     elif op.name == "if_then_else":
         values = [item for item in items[1:] if isinstance(item, Expr)]
         kind = values[0].dtype.element if values else None
-    elif op.name in _FLOAT:
+    elif op.name in FLOAT_FUNCTIONS:
         kind = as_dtype("float32")
     return [_term(item, kind) for item in items]
 

@@ -58,11 +58,8 @@ def module_global_infos(infos: Mapping[str, Sequence[Any]]) -> d.Attributes:
 
 def vdevice(target: Any, index: int = 0, scope: str = "global") -> VDevice:
     """A device of the module."""
-    name: Any = target
-    if isinstance(target, Mapping):
-        fields: Mapping[str, Any] = target
-        name = fields.get("kind", fields.get("name", ""))
-    return VDevice(str(name), index, scope)
+    known = dict(target) if hasattr(target, "keys") else {"kind": target}
+    return VDevice(str(known.get("kind", known.get("name", ""))), index, scope)
 
 
 def Range(start: ExprLike, stop: ExprLike | None = None) -> ir.Range:

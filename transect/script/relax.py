@@ -45,7 +45,7 @@ def func_attr(attrs: abc.Mapping[str, typing.Any]) -> d.Attributes:
 
 
 def dataflow() -> g.DataflowFrame:
-    """`with R.dataflow():` bindings without effects, whose variables stay inside but for outputs."""
+    """`with R.dataflow():` bindings without effects; only outputs are visible after it."""
     return g.DataflowFrame()
 
 
@@ -60,7 +60,7 @@ def output(*values: typing.Any) -> g.OutputDirective:
 
 
 def match_cast(value: typing.Any, type: typing.Any) -> g.MatchCastSpec:
-    """`y = R.match_cast(x, type)`: check at run time that x is of a type; binds its new variables."""
+    """`y = R.match_cast(x, type)`: check at run time that x has a type; binds new variables."""
     return g.MatchCastSpec(value, type)
 
 
@@ -96,9 +96,8 @@ def const(
 ) -> rx.Constant:
     """A constant tensor. A Python float is float32, an int is int64, unless `dtype` says else."""
     if isinstance(value, np.ndarray):
-        array = value if dtype is None else value.astype(scalar_dtype(dtype).numpy, copy=False)
-        return rx.constant(array)
-    array = np.asarray(value)
+        return rx.constant(value, None if dtype is None else scalar_dtype(dtype))
+    array: np.ndarray = np.asarray(value)
     if dtype is not None:
         array = _converted(value, scalar_dtype(dtype).numpy)
     elif array.dtype.kind == "f":

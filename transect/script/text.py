@@ -42,7 +42,7 @@ def parse(
     file: str = "<script>",
     **names: Any,
 ) -> IRModule | BaseFunc:
-    """The IRModule or function that `text` defines; several functions without a class make a module.
+    """The IRModule or function that `text` defines; several functions make a module.
 
     constants: large arrays by the names under which the text refers to them (see `script`).
     file: what errors call the text. names: further names that the text may use. Expressions in
@@ -153,9 +153,9 @@ def _statement(
             parser.unpack(target, value)
     elif isinstance(node, ast.Expr):
         value = None if isinstance(node.value, ast.Constant) else parser.eval(node.value)
-        if isinstance(value, d.ConstantsFile):
-            path = (folder or Path()) / value.path
-            arrays.update(load_constants(path))
+        # Text without a file has no folder to look in: its constants are given, or missed later.
+        if isinstance(value, d.ConstantsFile) and folder is not None:
+            arrays.update(load_constants(folder / value.path))
     else:
         raise parser.error(
             f"{type(node).__name__} statements have no meaning beside definitions", node

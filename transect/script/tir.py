@@ -30,7 +30,7 @@ from transect.ir.expr import ceildiv as ceildiv
 from transect.ir.expr import truncdiv as truncdiv
 from transect.ir.expr import truncmod as truncmod
 from transect.script import directives as d
-from transect.script.axes import AxisNames, BufferName, LoopName, make_range, scalar_dtype
+from transect.script.axes import AxisNames, BufferName, LoopName, as_items, make_range, scalar_dtype
 from transect.script.entry import decorate
 from transect.script.intrinsics import call_intrinsic, find_intrinsic
 from transect.support.errors import InputError, InputTypeError
@@ -97,7 +97,12 @@ unroll = unrolled = LoopName("unrolled")
 
 def grid(*extents: Any) -> d.Loops:
     """Nested serial loops: `for i, j in T.grid(n, m)`. An extent may be a pair (start, stop)."""
-    return d.Loops("serial", tuple(e if isinstance(e, tuple) else (0, e) for e in extents))
+    return d.Loops("serial", tuple(_bounds(item) for item in extents))
+
+
+def _bounds(extent: Any) -> tuple[Any, Any]:
+    pair = as_items(extent)
+    return (pair[0], pair[1]) if len(pair) == 2 else (0, extent)
 
 
 def thread_binding(
@@ -149,8 +154,8 @@ def where(condition: Expr) -> d.Where:
 
 
 def _regions(items: Sequence[Any]) -> tuple[_BufferRegion, ...]:
-    if len(items) == 1 and isinstance(items[0], list | tuple):
-        items = list(items[0])  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    if len(items) == 1:
+        items = as_items(items[0])
     return tuple(_region(item) for item in items)
 
 
@@ -241,7 +246,7 @@ def allocate(
     """Flat memory; the name it is assigned to is the pointer."""
     if condition is not None and condition is not True and condition is not ir.true():
         raise InputError("a conditional T.allocate is not supported", remedy="put it into an if")
-    items = tuple(extents) if isinstance(extents, list | tuple) else (extents,)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    items = as_items(extents)
     return d.AllocateSpec(items, _dtype(dtype), scope, annotations or {}, var)
 
 
@@ -298,7 +303,7 @@ def buffer_store(
 
 def Assert(condition: Any, message: Any = "", *, kind: str = "ValueError") -> d.AssertDirective:
     """Fail with `message` (a string, or parts of one) unless `condition` holds."""
-    parts = tuple(message) if isinstance(message, list | tuple) else (message,)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    parts = as_items(message)
     return d.AssertDirective(condition, parts, kind)
 
 
@@ -474,7 +479,7 @@ def comm_reducer(combiner: Callable[..., Any], identity: Sequence[Any]) -> CommR
         )
     variables = [_Var(name, start[i % len(start)].dtype) for i, name in enumerate(names)]
     result = combiner(*variables)
-    items: Sequence[Any] = result if isinstance(result, list | tuple) else (result,)  # pyright: ignore[reportUnknownVariableType]
+    items = as_items(result)
     left, right = variables[: len(start)], variables[len(start) :]
     return CommReducer(tuple(left), tuple(right), tuple(as_expr(item) for item in items), start)
 

@@ -1,4 +1,4 @@
-"""CommReducer: how a reduction across threads joins values, the node of a "reduce_scope" attribute."""
+"""CommReducer: how a reduction across threads joins values; of "reduce_scope" attributes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from transect.support.span import Spans
 
 @node
 class CommReducer(Node):
-    """result = combine(left, right), elementwise on tuples; `identity` changes nothing.
+    """result = combine(left, right), elementwise on tuples; `neutral` changes nothing.
 
     left, right: one variable for each value that is reduced together; result: expressions over
-    them; identity: constants of the same dtypes.
+    them; neutral: constants of the same dtypes.
     """
 
     binds: ClassVar[tuple[str, ...]] = ("left", "right")
@@ -22,5 +22,5 @@ class CommReducer(Node):
     left: tuple[Var, ...]
     right: tuple[Var, ...]
     result: tuple[Expr, ...]
-    identity: tuple[Expr, ...]
+    neutral: tuple[Expr, ...]
     span: Spans = ()

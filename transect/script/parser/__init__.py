@@ -1,1 +1,1 @@
-"""Script text to IR: source and spans, evaluation of Python expressions, the dialects' statements."""
+"""Script text to IR: sources and spans, Python expressions, the dialects' statements."""

@@ -1,4 +1,4 @@
-"""What the Python program around a decorated definition sees: closures, enclosing frames, globals."""
+"""What the program around a decorated definition sees: closures, enclosing frames, globals."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
@@ -167,9 +167,7 @@ class Evaluator:
             ast.Attribute: self._attribute,
             ast.Subscript: self._subscript,
             ast.Call: self._call,
-            ast.BinOp: lambda node: self.binary(
-                type(node.op), self.eval(node.left), self.eval(node.right), node
-            ),
+            ast.BinOp: self._binary,
             ast.UnaryOp: self._unary,
             ast.BoolOp: self._bool,
             ast.Compare: self._compare,
@@ -405,7 +403,7 @@ class Evaluator:
             raise self.error(
                 f"the constant {name!r} is not in the text",
                 node,
-                "give the mapping that script(..., constants=...) filled: parse(text, constants=...)",
+                "give parse(text, constants=...) the mapping that script(...) filled",
             )
         return found
 
@@ -418,6 +416,9 @@ class Evaluator:
         except PYTHON_ERRORS as error:
             text = str(error).replace("__call__() ", "") or type(error).__name__
             raise self.error(f"{type(error).__name__}: {text}", node) from error
+
+    def _binary(self, node: ast.BinOp) -> Any:
+        return self.binary(type(node.op), self.eval(node.left), self.eval(node.right), node)
 
     def binary(self, kind: type[ast.operator], a: Any, b: Any, node: ast.AST) -> Any:
         """`a <op> b`."""
@@ -479,6 +480,9 @@ class Evaluator:
             return equal(a, b)
         if terms and kind is ast.NotEq:
             return not_equal(a, b)
+        if terms and not isinstance(a, Expr):
+            # Python would ask the right operand instead, and so turn the comparison around.
+            a, b = promote(a, b)
         if isinstance(a, DType) or isinstance(b, DType):
             a, b = str(a), str(b)
         return self.guarded(lambda: _COMPARE[kind][1](a, b), node)
@@ -566,11 +570,8 @@ class Evaluator:
                 self.scopes = saved
 
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        setattr(
-            function,
-            "__signature__",
-            inspect.Signature([inspect.Parameter(n, kind) for n in names]),
-        )  # noqa: B010
+        signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
+        vars(function)["__signature__"] = signature
         return function
 
     def parse_expression(self, text: str, node: ast.AST) -> ast.expr:
@@ -588,7 +589,8 @@ def slice_ends(value: Any) -> tuple[Any, Any, Any] | None:
     """(start, stop, step) of a slice, None of anything else."""
     if not isinstance(value, slice):
         return None
-    return getattr(value, "start"), getattr(value, "stop"), getattr(value, "step")  # noqa: B009
+    ends = cast("slice[Any, Any, Any]", value)
+    return ends.start, ends.stop, ends.step
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -106,7 +106,7 @@ class FunctionParser(Evaluator):
         self.scopes[self.base][name] = var
 
     def fresh_variable(self, name: str, value: FreshVar) -> Var:
-        """`n = T.int64()`: the dimension `n` of the signature if there is one, else a new variable."""
+        """`n = T.int64()`: the dimension `n` of the signature if it has one, else a new one."""
         known = self.scopes[self.base].get(name)
         if isinstance(known, Var) and known in self.symbols and known.dtype is value.dtype:
             return known

@@ -15,6 +15,7 @@ from transect.relax.inference import infer_type, is_subtype, join
 from transect.relax.shapes import plain_vars
 from transect.script import directives as d
 from transect.script import graph_directives as g
+from transect.script.axes import is_items
 from transect.script.parser.diagnostics import Diagnostics, suggest
 from transect.script.parser.evaluate import POISON, Environment
 from transect.script.parser.function import decorator_name
@@ -199,12 +200,12 @@ class GraphParser(CallParser):
             self.assign(part, item, None, node)
 
     def named(self, name: str, value: Any, kind: Type | None, node: ast.stmt) -> Any:
-        """What `name` stands for after `name = value`: a new variable, or a value of the parser's."""
+        """What `name` stands for after `name = value`: a variable, or a value of the parser's."""
         if isinstance(value, d.FreshVar):
             return self.fresh_variable(name, value)
         if isinstance(value, g.MatchCastSpec):
             return self.match_cast(name, value, node)
-        if isinstance(value, tuple | list) and any(isinstance(item, rx.Value) for item in value):  # pyright: ignore[reportUnknownVariableType]
+        if is_items(value) and any(isinstance(item, rx.Value) for item in value):
             value = self.operand(value, node)
         if isinstance(value, GlobalVar):
             value = self.global_func(value)
@@ -227,7 +228,7 @@ class GraphParser(CallParser):
         return var
 
     def annotated(self, value: rx.Value, kind: Type, node: ast.stmt) -> rx.Value:
-        """`value` with its annotated type. Raises ScriptError if the annotation says what is not so."""
+        """`value` with its annotated type. Raises ScriptError if the annotation is wrong."""
         if value.type is kind:
             return value
         if (

@@ -23,7 +23,7 @@ from transect.relax.block_builder import call_tir_type
 from transect.relax.op import find_operator
 from transect.relax.op.layout import AxisMap
 from transect.script import graph_directives as g
-from transect.script.axes import as_items, scalar_dtype
+from transect.script.axes import as_items, is_items, scalar_dtype
 from transect.script.parser.diagnostics import suggest
 from transect.script.parser.graph_types import TypeParser, find_device
 from transect.support.errors import InferenceError, InputError
@@ -54,8 +54,8 @@ class CallParser(TypeParser):
             return rx.constant(value)
         if isinstance(value, Expr | int | float | np.generic):
             return rx.prim_value(as_expr(value))  # pyright: ignore[reportArgumentType]
-        if isinstance(value, tuple | list):
-            items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        if is_items(value):
+            items: list[Any] = list(value)
             if items and any(isinstance(item, rx.Value) for item in items):
                 return rx.make_tuple(*(self.operand(item, node) for item in items))
             if all(isinstance(item, Expr | int) for item in items):
@@ -78,8 +78,8 @@ class CallParser(TypeParser):
 
     def packed_tuple(self, value: Any, node: ast.AST) -> rx.Value:
         """The inputs of a destination-passing call: a tuple, or one value for itself."""
-        if isinstance(value, list | tuple):
-            return rx.make_tuple(*(self.operand(item, node) for item in value))  # pyright: ignore[reportUnknownVariableType]
+        if is_items(value):
+            return rx.make_tuple(*(self.operand(item, node) for item in value))
         operand = self.operand(value, node)
         is_tuple = isinstance(operand.type, TupleType)
         return operand if is_tuple else rx.make_tuple(operand)
@@ -215,7 +215,7 @@ class CallParser(TypeParser):
                 value = index_map(value, list(inspect.signature(value).parameters))
             return AxisMap.of(value) if isinstance(value, IndexMap) else value
         value = _constant(value)
-        if "DType" in kind and value is not None and not isinstance(value, list | tuple):
+        if "DType" in kind and value is not None and not is_items(value):
             return scalar_dtype(value)
         return value
 
@@ -226,10 +226,7 @@ class CallParser(TypeParser):
         for key in TYPE_KEYWORDS:
             if key in keywords:
                 value = keywords.pop(key)
-                return tuple(
-                    self.type(item, node)
-                    for item in (value if isinstance(value, list | tuple) else (value,))
-                )  # pyright: ignore[reportUnknownVariableType]
+                return tuple(self.type(item, node) for item in as_items(value))
         return ()
 
     def out_type(
@@ -239,15 +236,11 @@ class CallParser(TypeParser):
         callee's buffer."""
         if isinstance(value, rx.ShapeExpr):
             value = value.values
-        if (
-            isinstance(value, list)
-            and value
-            and all(isinstance(item, g.TypeSpec | Type) for item in value)
-        ):  # pyright: ignore[reportUnknownVariableType]
-            return TupleType(tuple(self.type(item, node) for item in value))  # pyright: ignore[reportUnknownVariableType]
-        if not isinstance(value, tuple | list):
+        if not is_items(value):
             return self.type(value, node)
-        items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        items = list(value)
+        if items and all(isinstance(item, g.TypeSpec | Type) for item in items):
+            return TupleType(tuple(self.type(item, node) for item in items))
         several = bool(items) and all(
             isinstance(item, tuple | list | rx.ShapeExpr) for item in items
         )
@@ -383,7 +376,8 @@ class CallParser(TypeParser):
         given = len(inputs.type.items) + outputs
         if given != len(function.buffers):
             raise self.error(
-                f"{callee_label(callee)} takes {len(function.buffers)} buffers, got {len(inputs.type.items)} inputs "
+                f"{callee_label(callee)} takes {len(function.buffers)} buffers, "
+                f"got {len(inputs.type.items)} inputs "
                 f"and {outputs} outputs",
                 node,
                 "inputs come first, then outputs, as in its parameters",
@@ -482,8 +476,8 @@ def operands_of(kind: type[rx.Op]) -> Operands:
 
 
 def _constant(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_constant(item) for item in value)  # pyright: ignore[reportUnknownVariableType]
+    if is_items(value):
+        return tuple(_constant(item) for item in value)
     if isinstance(value, rx.PrimValue):
         value = value.value
     if isinstance(value, rx.StringValue | rx.DataTypeValue):

@@ -15,7 +15,8 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
 
 
-def _loops(*bounds: Any) -> Loops:
+def _loops(*ends: Any) -> Loops:
+    bounds: list[Any] = list(ends)
     if len(bounds) > 2:
         raise InputTypeError(
             "range in a tensor program has no step", remedy="scale the index instead"

@@ -81,7 +81,7 @@ def _needs_root(body: Stmt, root: BlockState, *, explicit: bool) -> bool:
 
 
 def parameters(parser: TensorParser, node: ast.FunctionDef) -> None:
-    """Define the parameters. Scalars come first, as shapes may use those that stand further right."""
+    """Define the parameters, scalars first: shapes may use those that stand further right."""
     check_plain_parameters(parser, node)
     found: dict[str, Var] = {}
     specs: list[tuple[ast.arg, d.BufferSpec]] = []

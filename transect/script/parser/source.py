@@ -1,4 +1,4 @@
-"""Where script comes from: files and strings, the syntax trees in them, and spans of their parts."""
+"""Where script comes from: files and strings, their syntax trees, and spans of the parts."""
 
 from __future__ import annotations
 

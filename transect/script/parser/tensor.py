@@ -197,7 +197,7 @@ class TensorParser(FunctionParser):
             return []
         if isinstance(value, d.BindDirective):
             value = value.value
-        handler = _NAMED.get(type(value))
+        handler = _NAMED.get(value.__class__)
         if handler is not None:
             return handler(self, name, value, node)
         if isinstance(value, Expr | int | float) and not isinstance(value, d.FreshVar):
@@ -216,7 +216,8 @@ class TensorParser(FunctionParser):
                 raise self.error(
                     f"{name!r} is bound outside of this suite already; variables are bound once",
                     node,
-                    f'use a buffer for what changes: {name} = T.alloc_buffer((1,), "{value.dtype}", scope="local")',
+                    f"use a buffer for what changes: {name} = "
+                    f'T.alloc_buffer((1,), "{value.dtype}", scope="local")',
                 )
         made = Var(name, value.dtype) if var is None else var
         self.bound.add(made)
@@ -608,7 +609,8 @@ class TensorParser(FunctionParser):
             var = None if given is None else Var(label, given.dtype, given.pointer)
             return [*self.bind(label, value, node, var), *inner()]
         if isinstance(frame, d.AllocateSpec | d.AllocateConstSpec | d.DeclareBuffer | d.BufferSpec):
-            made = _NAMED[type(frame)](self, name or "buffer", frame, node)
+            made = self.assign_name(name or "buffer", frame, node)
+            assert isinstance(made, list)
             return [SeqStmt((*made, *inner()), self.source.span(node))]
         raise self.error(
             f"a {_kind(frame)} opens no scope",

@@ -1,1 +1,1 @@
-"""IR to script text: names, scalar expressions, statements, functions, types, graph values, modules."""
+"""IR to script text: names, expressions, statements, functions, types, graph values, modules."""

@@ -68,9 +68,8 @@ def _part(value: object, printer: StatementPrinter) -> None:
         add(f"{printer.expr.text(value.var)}: T.axis.{value.kind}({printer.expr.slice(value.dom)})")
     elif isinstance(value, MatchBufferRegion):
         region = printer.expr.region(value.source)
-        add(
-            f"{printer.expr.buffer(value.buffer)} = T.match_buffer({region}, {printer.buffer_arguments(value.buffer)})"
-        )
+        name, arguments = printer.expr.buffer(value.buffer), printer.buffer_arguments(value.buffer)
+        add(f"{name} = T.match_buffer({region}, {arguments})")
     elif isinstance(value, IndexMap | CommReducer):
         add(printer.expr.value(value))
     elif isinstance(value, Type):
@@ -89,8 +88,7 @@ def _part(value: object, printer: StatementPrinter) -> None:
     elif isinstance(value, rx.Value):
         add(graph.value(value))
     elif isinstance(value, Node):
-        add(
-            f"{type(value).__name__}({', '.join(f'{name}={field!r}' for name, field in value.field_items())})"
-        )
+        fields = ", ".join(f"{name}={field!r}" for name, field in value.field_items())
+        add(f"{type(value).__name__}({fields})")
     else:
         add(repr(value))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transect.ir.dtype import FLOAT32, INDEX, VOID, DType
+from transect.ir.dtype import FLOAT32, INDEX, VOID, DType, as_dtype
 from transect.ir.expr import (
     EQ,
     GE,
@@ -49,7 +49,7 @@ from transect.ir.expr import (
 )
 from transect.ir.term import Term
 from transect.script.axes import make_range
-from transect.script.intrinsics import COERCED, dtype_place, implied_dtype
+from transect.script.intrinsics import COERCED, FLOAT_FUNCTIONS, dtype_place, implied_dtype
 from transect.script.printer.names import Names, quote
 from transect.target import Target
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
@@ -130,9 +130,10 @@ class ExpressionPrinter:
         Constants of the default dtypes (int64, float32, bool) print bare.
         """
         handler = self._table.get(type(expr))
-        if handler is None:
-            handler = self._binary if isinstance(expr, Binary) else self._other
-        text, binds = handler(expr)
+        if handler is not None:
+            text, binds = handler(expr)
+        else:
+            text, binds = self._binary(expr) if isinstance(expr, Binary) else self._other(expr)
         return f"({text})" if binds < level else text
 
     def literal_or(self, expr: Expr, dtype: DType, level: int = 0) -> str:
@@ -178,7 +179,7 @@ class ExpressionPrinter:
         a, b = expr.a, expr.b
         if is_literal(a) and is_literal(b):
             # The operators fold constants; the constructors do not.
-            return f"T.{kind.__name__}({self.typed(a)}, {self.typed(b)})", ATOM
+            return f"T.{kind.__name__}({self.text(a)}, {self.text(b)})", ATOM
         if kind is Div and expr.dtype.is_float:
             symbol, binds = "/", PRODUCT
         elif kind in _FUNCTIONS:
@@ -196,23 +197,21 @@ class ExpressionPrinter:
             return f"T.Not({self.typed(expr.a)})", ATOM
         return f"not {self.text(expr.a, NOT)}", NOT
 
-    def _pair(self, a: Expr, b: Expr) -> str:
+    def pair(self, a: Expr, b: Expr) -> str:
         """Two arguments of one dtype, of which a bare number takes that of the other."""
         if is_literal(a) and is_literal(b):
-            return f"{self.typed(a)}, {self.typed(b)}"
+            return f"{self.text(a)}, {self.text(b)}"
         return f"{self.literal_or(a, b.dtype)}, {self.literal_or(b, a.dtype)}"
 
     def _select(self, expr: Select) -> tuple[str, int]:
-        return (
-            f"T.Select({self.text(expr.condition)}, {self._pair(expr.true_value, expr.false_value)})",
-            ATOM,
-        )
+        values = self.pair(expr.true_value, expr.false_value)
+        return f"T.Select({self.text(expr.condition)}, {values})", ATOM
 
     def _ramp(self, expr: Ramp) -> tuple[str, int]:
         scalable = ", scalable=True" if expr.scalable else ""
-        base = self.text(expr.base)
+        base, stride = self.text(expr.base), self.literal_or(expr.stride, expr.base.dtype)
         return (
-            f"T.Ramp({base}, {self.literal_or(expr.stride, expr.base.dtype)}, {expr.lanes}{scalable})",
+            f"T.Ramp({base}, {stride}, {expr.lanes}{scalable})",
             ATOM,
         )
 
@@ -235,8 +234,11 @@ class ExpressionPrinter:
             return f"{name}({', '.join(self.argument(a) for a in expr.args)}{dtype})", ATOM
         op = expr.op
         assert isinstance(op, Intrinsic)
-        coerced = op.name in COERCED
-        args = [self.typed(a) if coerced and is_literal(a) else self.argument(a) for a in expr.args]
+        args = (
+            self._coerced(op, expr.args)
+            if op.name in COERCED
+            else list(map(self.argument, expr.args))
+        )
         if op.arity is not None and op.arity != len(args):
             return f"T.call_intrin({', '.join([_quote(expr.dtype), quote(op.name), *args])})", ATOM
         place = dtype_place(op)
@@ -247,6 +249,16 @@ class ExpressionPrinter:
         elif implied_dtype(op, expr.args) is not expr.dtype:
             args.append(f"dtype={_quote(expr.dtype)}")
         return f"T.{op.name}({', '.join(args)})", ATOM
+
+    def _coerced(self, op: Intrinsic, args: tuple[Expr, ...]) -> list[str]:
+        """The arguments of a function whose bare numbers take another's dtype."""
+        values = args[1:] if op.name == "if_then_else" else args
+        others = [item.dtype.element for item in values if not is_literal(item)]
+        shown = [self.text(item) if is_literal(item) else self.argument(item) for item in values]
+        if others or op.name in FLOAT_FUNCTIONS:
+            expected = FLOAT32 if op.name in FLOAT_FUNCTIONS else others[0]
+            shown = [self.literal_or(item, expected) for item in values]
+        return [self.typed(item) for item in args[: len(args) - len(values)]] + shown
 
     # --- buffers ----------------------------------------------------------------------------
 
@@ -332,7 +344,7 @@ class ExpressionPrinter:
         if isinstance(value, IndexMap):
             return self.index_map(value)
         if isinstance(value, np.ndarray | np.generic):
-            return f"I.array({value.tolist()!r}, {str(value.dtype)!r})"
+            return _array(value)
         return repr(value)
 
     def target(self, value: Target) -> str:
@@ -360,6 +372,11 @@ class ExpressionPrinter:
         inner = ExpressionPrinter(Names(self.names))
         parameters = [inner.names.define(var, var.name) for var in value.inputs]
         return f"T.index_map(lambda {', '.join(parameters)}: {inner.tuple(value.outputs)})"
+
+
+def _array(value: Any) -> str:
+    data: np.ndarray = np.asarray(value)
+    return f'I.array({data.tolist()!r}, "{as_dtype(data.dtype)}")'
 
 
 def _quote(dtype: DType) -> str:

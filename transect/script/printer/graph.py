@@ -57,7 +57,8 @@ class GraphPrinter:
         if handler is not None:
             return handler(value)
         if isinstance(value, rx.If):
-            return f"{self.value(value.then_branch)} if {self.value(value.condition)} else {self.value(value.else_branch)}"
+            sides = self.value(value.then_branch), self.value(value.else_branch)
+            return f"{sides[0]} if {self.value(value.condition)} else {sides[1]}"
         if isinstance(value, rx.SeqExpr):
             return self.value(value.body)
         return f"<{type(value).__name__}>"

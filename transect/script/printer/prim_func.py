@@ -104,9 +104,8 @@ def _parameters(
             names.define(dim, dim.name)
         name = names.define(value, value.name)
         names.alias(value.data, f"{name}.data")
-        texts[var] = (
-            f"{name}: T.Buffer({printer.buffer_arguments(value, dims=lambda e: signature_dim(e, printer))})"
-        )
+        described = printer.buffer_arguments(value, dims=lambda e: signature_dim(e, printer))
+        texts[var] = f"{name}: T.Buffer({described})"
     return [texts[var] for var in func.params], late
 
 

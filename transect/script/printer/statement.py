@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 from transect.ir.dtype import INDEX, VOID, DType
@@ -249,7 +250,7 @@ class StatementPrinter:
     def _message(self, parts: tuple[str | Expr, ...]) -> str | None:
         """The message as a string or an f-string, or None where that would not parse back."""
         strings = [isinstance(part, str) for part in parts]
-        if any(a and b for a, b in zip(strings, strings[1:], strict=False)) or "" in parts:
+        if any(a and b for a, b in pairwise(strings)) or "" in parts:
             return None if parts != ("",) else "''"
         if len(parts) == 1 and isinstance(parts[0], str):
             return quote(parts[0])
