@@ -98,7 +98,8 @@ class ExprCompiler:
         if isinstance(atom, Var):
             return lambda frame: frame.ints[atom]
         run = _RULES[type(atom)](self, atom)
-        return lambda frame: int(run(frame))
+        # Inside a grid one value may come as an array with an axis of length 1 per grid axis.
+        return lambda frame: int(np.asarray(run(frame)).item())
 
 
 def _shared_terms(roots: Iterable[Term]) -> frozenset[Term]:
