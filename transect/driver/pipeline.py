@@ -12,6 +12,7 @@ from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSub
 from transect.relax.transform.fold_constant import FoldConstant
 from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
+from transect.relax.transform.lower_convolution_rank import LowerConvolutionRank
 from transect.relax.transform.lower_to_host import LowerToHost
 from transect.relax.transform.normalize import Normalize
 from transect.relax.transform.plan_graph import PlanGraph
@@ -30,6 +31,7 @@ def pipeline(context: Context, entry: str) -> Pipeline:
         # The graph.
         Normalize(),
         LambdaLift(),
+        LowerConvolutionRank(),
         Canonicalize(),
         FoldConstant(),
         EliminateCommonSubexpr(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from transect.ir.expr import as_int
 from transect.ir.function import IRModule
 from transect.ir.node import replace
 from transect.ir.types import TensorType, TupleType, Type
@@ -149,16 +150,27 @@ class _Canonicalize(Rewriter):
         same = is_subtype(operand.type, call.type) and is_subtype(call.type, operand.type)
         if same and (rule is None or rule(call)):
             return operand
-        if isinstance(call.op, Reshape):
-            inner = self._known(operand)
-            if (
-                isinstance(inner, rx.Call)
-                and isinstance(inner.op, rx.Op)
-                and inner.op.is_view
-                and isinstance(inner.args[0].type, TensorType)
-            ):
-                return replace(call, args=(inner.args[0], *call.args[1:]))
-        return call
+        return self._view(call, operand) if isinstance(call.op, rx.Op) and call.op.is_view else call
+
+    def _view(self, call: rx.Call, operand: rx.Value) -> rx.Value:
+        """A view of a view is one view, of what the first one saw; one of a constant is a constant
+        over the same memory."""
+        kind = call.type
+        if not isinstance(kind, TensorType) or kind.shape is None:
+            return call
+        sizes = [as_int(dim) for dim in kind.shape]
+        shape = [size for size in sizes if size is not None]
+        if isinstance(operand, rx.Constant) and len(shape) == len(sizes):
+            return rx.constant(operand.data.reshape(shape))
+        inner = self._known(operand)
+        if not (isinstance(inner, rx.Call) and isinstance(inner.op, rx.Op) and inner.op.is_view):
+            return call
+        source = inner.args[0]
+        if not isinstance(source.type, TensorType):
+            return call
+        if is_subtype(source.type, kind) and is_subtype(kind, source.type):
+            return source
+        return Reshape()(source, rx.shape_expr(*kind.shape), span=call.span)
 
 
 def _always(call: rx.Call) -> bool:
