@@ -144,10 +144,12 @@ class Split(Primitive):
         for factor in given:
             if factor is None:
                 continue
-            if not analyzer.can_prove(factor >= 1):
+            # What is left is a quotient by the others, which must not be zero.
+            least = 1 if None in given else 0
+            if not analyzer.can_prove(factor >= least):
                 refuse(
                     self.name,
-                    f"the factor {factor!r} is not known to be at least 1",
+                    f"the factor {factor!r} is not known to be at least {least}",
                     loop,
                     "give positive factors",
                 )
