@@ -11,6 +11,7 @@ from typing import Any
 from transect.codegen.llvm.compile import compile_module
 from transect.codegen.llvm.loader import load
 from transect.driver.artifact import Artifact
+from transect.driver.dump import dump_scripts
 from transect.driver.entry import dimension_vars, entry_name, prim_func_signature
 from transect.driver.identity import cache_key
 from transect.driver.model import CompiledModel
@@ -93,7 +94,12 @@ class _Request:
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
         history = _History({"input": module})
         context = Context(
-            self.target, planner, self.dims, verify=verify_module, observe=history.add
+            self.target,
+            planner,
+            self.dims,
+            verify=verify_module,
+            dump=dump_scripts(flags.dump()),
+            observe=history.add,
         )
         verify_module(module)
         lowered = pipeline(context, name)(module, context)

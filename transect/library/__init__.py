@@ -34,13 +34,15 @@ def libraries() -> tuple[Library, ...]:
 
 
 def library_paths(symbols: Iterable[str]) -> list[Path]:
-    """The shared objects that define some of these C symbols.
+    """The shared objects that define some of these C symbols, ready to be called.
 
     Raises InputError, with the remedy, for a library that is not installed.
     """
     names = list(symbols)
-    return [
-        library.path()
-        for library in libraries()
-        if any(symbol.startswith(library.prefix) for symbol in names)
-    ]
+    paths: list[Path] = []
+    for library in libraries():
+        if any(symbol.startswith(library.prefix) for symbol in names):
+            path = library.path()
+            library.prepare(path)
+            paths.append(path)
+    return paths

@@ -57,6 +57,10 @@ class Library(ABC):
     def find(self) -> Path | None:
         """The shared object, None if it is not installed."""
 
+    def prepare(self, path: Path) -> None:
+        """Set up the library at `path` before the first call; nothing unless overridden."""
+        del path
+
     @property
     @abstractmethod
     def remedy(self) -> str:

@@ -1,27 +1,49 @@
 """OpenBLAS, from the wheel scipy-openblas32: matrix products through its C interface.
 
-Compiled code calls it by pointer, and it runs its jobs on our threads.
+Compiled code calls it by pointer, on our threads: the library starts none of its own.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
-from transect.ir.dtype import FLOAT32, FLOAT64, HANDLE, INT32, VOID, DType
-from transect.ir.expr import Call, Expr, IntImm, Var, cast, const, maximum
+from transect.ir.dtype import FLOAT32, FLOAT64, HANDLE, INT32, VOID
+from transect.ir.expr import (
+    Call,
+    Expr,
+    IntImm,
+    Var,
+    cast,
+    ceildiv,
+    const,
+    maximum,
+    minimum,
+)
 from transect.ir.node import replace
 from transect.library.base import Library, Offer, Routine
 from transect.plan import Cost
 from transect.target import Target
 from transect.tir.analysis import Contraction, sole_contraction
-from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.buffer import Buffer, BufferLoad, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
-from transect.tir.stmt import AssertStmt, Evaluate, For, IterVar, Stmt, seq
+from transect.tir.stmt import (
+    AssertStmt,
+    Bind,
+    DeclBuffer,
+    Evaluate,
+    For,
+    IfThenElse,
+    IterVar,
+    SeqStmt,
+    Stmt,
+    seq,
+)
 
 _PREFIX = "scipy_"
 _SYMBOLS = {FLOAT32: f"{_PREFIX}cblas_sgemm", FLOAT64: f"{_PREFIX}cblas_dgemm"}
@@ -52,6 +74,10 @@ class OpenBLAS(Library):
             return None
         return next(iter(sorted(Path(spec.origin).parent.glob("lib/libscipy_openblas*"))), None)
 
+    def prepare(self, path: Path) -> None:
+        """Keep the library from starting threads: compiled code divides the work itself."""
+        ctypes.CDLL(str(path)).scipy_openblas_set_num_threads(1)
+
     def routines(self) -> tuple[Routine, ...]:
         return (Gemm(),)
 
@@ -69,17 +95,23 @@ class Gemm(Routine):
         return "openblas.gemm"
 
     def offer(self, func: PrimFunc, target: Target) -> Offer | None:
-        """The product as a call, if `func` is one product and nothing else."""
+        """The product as calls, if `func` is one product and nothing else."""
         found = sole_contraction(func)
         match = None if found is None else _match(found)
         if match is None:
             return None
-        return Offer(self.name, match.cost(), replace(func, body=match.body()))
+        return Offer(self.name, match.cost(), replace(func, body=match.body(target.cores)))
+
+
+# A product of fewer multiply-adds is over before other threads are awake.
+_WORTH_THREADS = 1 << 18
+# Parts start at multiples of this many rows or columns, which whole register tiles cover.
+_GRAIN = 16
 
 
 @dataclass(frozen=True)
 class _Product:
-    """C[batch, m, n] = A'[batch, m, k] @ B'[batch, k, n]."""
+    """C[batch, m, n] = A'[batch, m, k] @ B'[batch, k, n], all compact."""
 
     left: Buffer
     right: Buffer
@@ -100,61 +132,122 @@ class _Product:
         return Cost(
             operations={self.output.dtype: self.m * self.n * self.k * count * 2},
             traffic={"memory": moved * count * size},
-            launches=count,
+            launches=1,
             calls=cast(count, FLOAT64) * 1e-7,
             efficiency=0.85,
         )
 
-    def body(self) -> Stmt:
-        """The checks of what 32-bit integers can hold, then one call for each of the batch."""
+    def body(self, threads: int) -> Stmt:
+        """Checks of what 32-bit integers can hold, then the calls.
+
+        The library itself runs on one thread: parts of the larger of m and n, or of the batch,
+        are iterations of a parallel loop of ours, so that there is one pool of threads.
+        """
         checks = [
             AssertStmt(extent <= _LARGEST, ("openblas.gemm: a dimension of ", extent, " elements"))
             for extent in (self.m, self.n, self.k)
             if not (isinstance(extent, IntImm) and extent.value <= _LARGEST)
         ]
-        variables = [Var(item.var.name, item.var.dtype) for item in self.batch]
-        body: Stmt = Evaluate(self._call(variables))
-        for variable, item in reversed(list(zip(variables, self.batch, strict=True))):
-            body = For(variable, IntImm(0), item.dom.extent, "serial", body)
-        return seq(*checks, body)
-
-    def _call(self, batch: Sequence[Var]) -> Expr:
-        dtype: DType = self.output.dtype
-        m, n, k = (cast(extent, INT32) for extent in (self.m, self.n, self.k))
-        # A leading dimension is at least 1 even where the matrix is empty.
-        lda, ldb, ldc = (
-            cast(maximum(extent, 1), INT32)
-            for extent in (
-                self.m if self.left_transposed else self.k,
-                self.k if self.right_transposed else self.n,
-                self.n,
+        flat = (_flat(self.left), _flat(self.right), _flat(self.output))
+        views = [DeclBuffer(value) for value in flat]
+        count = _extent(self.batch)
+        if self.batch:
+            index = Var("b")
+            single = For(index, IntImm(0), count, "serial", self._call(flat, index))
+            apart: Stmt = For(index, IntImm(0), count, "parallel", self._call(flat, index))
+        else:
+            single = self._call(flat, IntImm(0))
+            apart = _either(
+                self.m >= self.n,
+                self._in_parts(flat, threads, rows=True),
+                self._in_parts(flat, threads, rows=False),
             )
+        worth = self.m * self.n * self.k * count >= _WORTH_THREADS
+        return seq(*checks, *views, _either(worth, apart, single) if threads > 1 else single)
+
+    def _in_parts(self, flat: _Flat, threads: int, *, rows: bool) -> Stmt:
+        """The product in `threads` parts of its rows or columns, at the same time."""
+        whole = self.m if rows else self.n
+        part = ceildiv(ceildiv(whole, threads), _GRAIN) * _GRAIN
+        index, start, length = Var("t"), Var("start"), Var("length")
+        call = self._call(
+            flat, IntImm(0), **{"row" if rows else "column": start, "m" if rows else "n": length}
         )
-        return INTRINSICS["call_extern"](
+        return For(
+            index,
+            IntImm(0),
+            IntImm(threads),
+            "parallel",
+            SeqStmt(
+                (
+                    Bind(start, index * part),
+                    Bind(length, minimum(part, whole - start)),
+                    IfThenElse(length > 0, call),
+                )
+            ),
+        )
+
+    def _call(
+        self,
+        flat: _Flat,
+        batch: Expr,
+        *,
+        row: Expr = IntImm(0),  # noqa: B008 (a constant term)
+        column: Expr = IntImm(0),  # noqa: B008
+        m: Expr | None = None,
+        n: Expr | None = None,
+    ) -> Stmt:
+        """The call for a box of the result: rows from `row`, columns from `column`."""
+        dtype = self.output.dtype
+        left, right, output = flat
+        # A leading dimension is at least 1 even where the matrix is empty.
+        lda = self.m if self.left_transposed else self.k
+        ldb = self.k if self.right_transposed else self.n
+        starts = (
+            batch * (self.m * self.k) + (row if self.left_transposed else row * lda),
+            batch * (self.k * self.n) + (column * ldb if self.right_transposed else column),
+            batch * (self.m * self.n) + row * self.n + column,
+        )
+        call = INTRINSICS["call_extern"](
             _SYMBOLS[dtype],
             const(_ROW_MAJOR, INT32),
             const(_TRANSPOSED if self.left_transposed else _PLAIN, INT32),
             const(_TRANSPOSED if self.right_transposed else _PLAIN, INT32),
-            m,
-            n,
-            k,
+            cast(self.m if m is None else m, INT32),
+            cast(self.n if n is None else n, INT32),
+            cast(self.k, INT32),
             const(1.0, dtype),
-            _pointer(self.left, batch),
-            lda,
-            _pointer(self.right, batch),
-            ldb,
+            _pointer(left, starts[0]),
+            cast(maximum(lda, 1), INT32),
+            _pointer(right, starts[1]),
+            cast(maximum(ldb, 1), INT32),
             const(0.0, dtype),
-            _pointer(self.output, batch),
-            ldc,
+            _pointer(output, starts[2]),
+            cast(maximum(self.n, 1), INT32),
             dtype=VOID,
         )
+        return Evaluate(call)
 
 
-def _pointer(buffer: Buffer, batch: Sequence[Var]) -> Expr:
-    if not batch:
-        return buffer.data
-    zeros = [IntImm(0)] * (buffer.ndim - len(batch))
-    return Call(INTRINSICS["address_of"], (BufferLoad(buffer, (*batch, *zeros)),), HANDLE)
+_Flat = tuple[Buffer, Buffer, Buffer]
+"""The operands and the result as one-dimensional buffers over the same memory."""
+
+
+def _flat(value: Buffer) -> Buffer:
+    size = reduce(lambda a, b: a * b, value.shape)
+    return buffer(f"{value.name}_flat", (size,), value.dtype, data=value.data)
+
+
+def _pointer(flat: Buffer, start: Expr) -> Expr:
+    if isinstance(start, IntImm) and start.value == 0:
+        return flat.data
+    return Call(INTRINSICS["address_of"], (BufferLoad(flat, (start,)),), HANDLE)
+
+
+def _either(condition: Expr, yes: Stmt, no: Stmt) -> Stmt:
+    if isinstance(condition, IntImm):
+        return yes if condition.value else no
+    return IfThenElse(condition, yes, no)
 
 
 def _match(found: Contraction) -> _Product | None:

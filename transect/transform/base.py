@@ -16,6 +16,19 @@ from transect.plan import Planner
 from transect.support import flags
 from transect.target import Target, host_target
 
+
+def dump_to(folder: Path | None) -> Callable[[int, str, IRModule], None] | None:
+    """A function that writes modules to `NN_pass.py` files in `folder`, None for None."""
+    if folder is None:
+        return None
+
+    def write(number: int, name: str, module: IRModule) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number:02}_{name}.py").write_text(f"{module!r}\n", encoding="utf-8")
+
+    return write
+
+
 Bounds = Mapping[str, tuple[int, int]]
 """Inclusive ranges of symbolic dimensions by name, as the user gave them: {"batch": (1, 64)}."""
 
@@ -26,15 +39,18 @@ class Context:
 
     target: the machine. planner: answers every choice and remembers it.
     dims: bounds of symbolic dimensions. verify: called after every pass under TRANSECT_CHECK=1.
-    dump: where `NN_pass.py` files go, None for nowhere. observe: called with the name and the
-    result of every pass.
+    dump: called with the number, the name and the result of every pass of a pipeline; by default it
+    writes `NN_pass.py` to the folder of TRANSECT_DUMP, if that is set. observe: called with the
+    name and the result of every pass.
     """
 
     target: Target = field(default_factory=host_target)
     planner: Planner = field(default_factory=Planner)
     dims: Bounds = field(default_factory=dict[str, tuple[int, int]])
     verify: Callable[[IRModule], None] | None = None
-    dump: Path | None = field(default_factory=flags.dump)
+    dump: Callable[[int, str, IRModule], None] | None = field(
+        default_factory=lambda: dump_to(flags.dump())
+    )
     observe: Callable[[str, IRModule], None] | None = None
 
 
@@ -72,10 +88,7 @@ class Pipeline(Pass):
             if flags.check() and context.verify is not None:
                 context.verify(module)
             if context.dump is not None:
-                context.dump.mkdir(parents=True, exist_ok=True)
-                (context.dump / f"{number:02}_{step.name}.py").write_text(
-                    repr(module), encoding="utf-8"
-                )
+                context.dump(number, step.name, module)
             if context.observe is not None:
                 context.observe(step.name, module)
         return module

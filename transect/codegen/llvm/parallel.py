@@ -14,7 +14,7 @@ from transect.ir.dtype import INT64
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int, cast, maximum
 from transect.ir.traverse import free_vars, walk
 from transect.tir.buffer import BufferLoad
-from transect.tir.stmt import BufferStore, For, SeqStmt, Stmt
+from transect.tir.stmt import BufferStore, Evaluate, For, SeqStmt, Stmt
 from transect.tir.visit import child_stmts, own_terms, walk_stmts
 
 WORK_PER_THREAD = 1 << 14
@@ -53,6 +53,9 @@ def work(stmt: Stmt, bound: dict[Var, str]) -> Expr:
     if isinstance(stmt, BufferStore):
         calls = sum(isinstance(item, Call) for item in walk(stmt.value))
         return IntImm(stmt.value.dtype.lanes * (2 + _CALL_WORK * calls))
+    if isinstance(stmt, Evaluate) and isinstance(stmt.value, Call):
+        # A function of the module or a library: whoever calls it in parallel knows why.
+        return IntImm(WORK_PER_THREAD if stmt.value.effect == "write" else 1)
     parts = [work(child, bound) for child in child_stmts(stmt)]
     if isinstance(stmt, SeqStmt) or len(parts) > 1:
         total: Expr = IntImm(0)
