@@ -25,6 +25,7 @@ from transect.relax.legalize import has_decomposition, legalize
 from transect.relax.op import find_operator
 from transect.relax.runtime_values import evaluate
 from transect.tir.interpret import interpret
+from transect.tir.verify import verify_func
 
 
 def dims(*sizes: int | Expr) -> tuple[Expr, ...]:
@@ -80,6 +81,7 @@ class Machine:
             given = [None if v is None else o for o, v in zip(operands, values, strict=True)]
             result = self.value(op.decompose(self.emit, *given))
         else:
+            verify_func(found.function)
             outputs = [self.allocate(item) for item in flat(found.out_type)]
             scalars = [evaluate(item, self.symbols) for item in found.tir_vars]
             interpret(found.function, *flat_arrays(values), *outputs, *scalars)

@@ -141,3 +141,12 @@ def test_bucketize(right: bool) -> None:
 
 def test_negative_axes_name_the_same_as_positive_ones() -> None:
     same(run("sum", X, axis=-2), run("sum", X, axis=1))
+
+
+def test_multinomial_from_uniform() -> None:
+    prob = np.array([[0.2, 0.3, 0.5], [0.4, 0.6, 0.0]], "float32")
+    sample = np.array([[0.0], [0.1], [0.2], [0.49], [0.5], [0.999], [0.9999999]], "float32")
+    rows = np.array([[0], [0], [0], [0], [0], [0], [1]])
+    expected = np.array([[0], [0], [1], [1], [2], [2], [1]])
+    expected[-1] = 2 if np.cumsum(prob[1], dtype="float32")[1] <= sample[-1, 0] else 1
+    check(expected, "multinomial_from_uniform", prob, sample, rows, symbolic=(7,))

@@ -70,6 +70,10 @@ SAMPLES: dict[str, Sample] = {
     "index_tensor": ((X, TupleType((INDEX,))), {}),
     "index_put": ((X, TupleType((tensor(3, dtype="int64"),)), tensor(3, 4)), {}),
     "reverse_sequence": ((X, tensor(N, dtype="int32")), {}),
+    "multinomial_from_uniform": (
+        (X, tensor(5, 1), tensor(5, 1, dtype="int64")),
+        {},
+    ),
     "bucketize": ((X, VECTOR), {}),
     "nn.prelu": ((X, VECTOR), {}),
     "nn.conv1d": ((tensor(N, 4, 8), tensor(6, 4, 3)), {}),

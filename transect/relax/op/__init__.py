@@ -295,6 +295,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "op.statistical": {
         "cumsum": "Cumsum",
         "cumprod": "Cumprod",
+        "multinomial_from_uniform": "MultinomialFromUniform",
     },
 }
 """Module of transect.relax -> script name -> class."""
