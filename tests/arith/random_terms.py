@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from transect.arith import Analyzer
-from transect.ir.dtype import BOOL, INDEX, DType, as_dtype
+from transect.ir.dtype import INDEX, DType, as_dtype
 from transect.ir.expr import (
     EQ,
     GE,
@@ -126,6 +126,3 @@ class Problem:
             inner = self.truth(depth - 1)
             return inner if isinstance(inner, IntImm) else Not(inner)
         return make(self.seed.choice((And, Or)), self.truth(depth - 1), self.truth(depth - 1))
-
-
-__all__ = ["BOOL", "DTYPES", "Problem"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.arith.random_terms import DTYPES, Problem
 from transect.arith.evaluate import evaluate
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm
+from transect.ir.expr import Expr, Range, const
 
 _POINTS = 12
 
@@ -71,8 +71,6 @@ def test_constraints_are_used_soundly(dtype: DType, seed: int) -> None:
 def test_symbolic_bounds_enclose(dtype: DType, seed: int) -> None:
     problem = Problem(random.Random(seed), dtype)
     expr = problem.number(3)
-    from transect.ir.expr import Range, const
-
     over = {loop: Range(const(0, dtype), size) for loop, size in problem.loops.items()}
     found = problem.analyzer.symbolic_bounds(expr, over)
     if found is None:
@@ -81,17 +79,17 @@ def test_symbolic_bounds_enclose(dtype: DType, seed: int) -> None:
         point = problem.point()
         try:
             value = evaluate(expr, point)
+            # An end may divide by what the expression divides by only in another case.
+            low, high = (evaluate(end, point) for end in found)
         except ZeroDivisionError:
             continue
-        low, high = (evaluate(end, point) for end in found)
         assert low <= value <= high, (
             f"{expr!r} = {value} not in [{found[0]!r}, {found[1]!r}] at {point}"
         )
 
 
-def test_equal_expressions_agree() -> None:
+def test_simplifying_again_changes_no_value() -> None:
     problem = Problem(random.Random(0), DTYPES[0])
-    for _ in range(100):
+    for _ in range(60):
         expr = problem.number(3)
-        simple = problem.analyzer.simplify(expr)
-        assert problem.analyzer.simplify(simple) is simple or isinstance(simple, IntImm)
+        _check(problem, problem.analyzer.simplify(expr))

@@ -150,7 +150,7 @@ def _check_by_running(
 def _random_map(seed: random.Random) -> tuple[list[Expr], dict[Var, int]]:
     """Loops that were split and fused at random: a bijection by construction."""
     extents = {var: seed.choice((1, 2, 3, 4, 6, 8)) for var in (I, J, K)[: seed.randint(1, 3)]}
-    parts: list[tuple[Expr, int]] = [(var, extent) for var, extent in extents.items()]
+    parts: list[tuple[Expr, int]] = list(extents.items())
     for _ in range(seed.randint(1, 4)):
         position = seed.randrange(len(parts))
         if seed.random() < 0.5 and len(parts) > 1:

@@ -8,7 +8,7 @@ holds where the expression has one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 from transect.arith.inference import Inference, is_index_like
@@ -76,7 +76,7 @@ class Analyzer:
         self._simplifier.learn(self.simplify(condition))
 
     @contextmanager
-    def constraint(self, condition: Expr) -> Iterator[None]:
+    def constraint(self, condition: Expr) -> Generator[None]:
         """Inside the with statement, `condition` is true."""
         with self._simplifier.assuming(self.simplify(condition)):
             yield

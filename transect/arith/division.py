@@ -12,7 +12,7 @@ from transect.arith.inference import Inference, quotient
 from transect.arith.interval import Bounds
 from transect.arith.poly import Monomial, Poly
 from transect.arith.rule import Proposal, QuotientRule, integer
-from transect.ir.expr import EQ, Div, FloorDiv, FloorMod, Mod, logical_and, true
+from transect.ir.expr import EQ, Div, Expr, FloorDiv, FloorMod, Mod, logical_and, true
 
 Q, R, D, G, X, Y = (integer(name) for name in "qrdgxy")
 A, B, C, K = (integer(name) for name in "abck")
@@ -22,7 +22,8 @@ def _split(known: Inference, numerator: Poly, divisor: Poly) -> Iterator[Proposa
     """numerator = q * divisor + r with as much as possible in q."""
     d = divisor.value
     if d is not None:
-        parts, rest = {}, {}
+        parts: dict[Monomial, int] = {}
+        rest: dict[Monomial, int] = {}
         for monomial, factor in numerator.terms.items():
             if not monomial:
                 q, r = divmod(factor, d)
@@ -269,29 +270,61 @@ FLOORDIV_RULES = (
     QuotientRule("floordiv.split", (Q * D + R) // D, Q + R // D, true(), _split),
     QuotientRule("floordiv.within", R // D, K, _IN_STEP, _within),
     QuotientRule("floordiv.common", (G * X + R) // (G * D), X // D, _FITS, _common),
-    QuotientRule("floordiv.nested", (X // A + K) // B, (X + K * A) // (A * B), logical_and(A > 0, B > 0), _nested),
-    QuotientRule("floordiv.of_floormod", (X % (A * B)) // B, (X // B) % A, logical_and(A > 0, B > 0), _of_floormod),
-)  # fmt: skip
+    QuotientRule(
+        "floordiv.nested",
+        (X // A + K) // B,
+        (X + K * A) // (A * B),
+        logical_and(A > 0, B > 0),
+        _nested,
+    ),
+    QuotientRule(
+        "floordiv.of_floormod",
+        (X % (A * B)) // B,
+        (X // B) % A,
+        logical_and(A > 0, B > 0),
+        _of_floormod,
+    ),
+)
 FLOORMOD_RULES = (
     QuotientRule("floormod.negative_divisor", X % D, 0 - (0 - X) % (0 - D), D < 0, _negative),
-    QuotientRule("floormod.residue", X % D, R % D, logical_and(EQ(X % A, R % A), EQ(A, K * D), A > 0), _residue),
+    QuotientRule(
+        "floormod.residue",
+        X % D,
+        R % D,
+        logical_and(EQ(X % A, R % A), EQ(A, K * D), A > 0),
+        _residue,
+    ),
     QuotientRule("floormod.split", (Q * D + R) % D, R % D, true(), _split_remainder),
     QuotientRule("floormod.within", R % D, R - K * D, _IN_STEP, _within),
     QuotientRule("floormod.common", (G * X + R) % (G * D), G * (X % D) + R, _FITS, _common),
-    QuotientRule("floormod.drop_inner", (C * (X % A) + Y) % D, (C * X + Y) % D, EQ(C * A, K * D), _drop_inner),
-)  # fmt: skip
+    QuotientRule(
+        "floormod.drop_inner", (C * (X % A) + Y) % D, (C * X + Y) % D, EQ(C * A, K * D), _drop_inner
+    ),
+)
 TRUNCDIV_RULES = (
     QuotientRule("truncdiv.same_signs", Div(X, D), X // D, logical_and(X >= 0, D > 0), _same_signs),
-    QuotientRule("truncdiv.negative", Div(X, D), 0 - (0 - X) // D, logical_and(X <= 0, D > 0), _negative_numerator),
+    QuotientRule(
+        "truncdiv.negative",
+        Div(X, D),
+        0 - (0 - X) // D,
+        logical_and(X <= 0, D > 0),
+        _negative_numerator,
+    ),
     QuotientRule("truncdiv.exact", Div(Q * D, D), Q, true(), _exact_quotient),
-)  # fmt: skip
+)
 TRUNCMOD_RULES = (
     QuotientRule("truncmod.same_signs", Mod(X, D), X % D, logical_and(X >= 0, D > 0), _same_signs),
-    QuotientRule("truncmod.negative", Mod(X, D), 0 - (0 - X) % D, logical_and(X <= 0, D > 0), _negative_numerator),
+    QuotientRule(
+        "truncmod.negative",
+        Mod(X, D),
+        0 - (0 - X) % D,
+        logical_and(X <= 0, D > 0),
+        _negative_numerator,
+    ),
     QuotientRule("truncmod.exact", Mod(Q * D, D), Q - Q, true(), _exact_quotient),
-)  # fmt: skip
+)
 
-QUOTIENT_RULES = {
+QUOTIENT_RULES: dict[type[Expr], tuple[QuotientRule, ...]] = {
     FloorDiv: FLOORDIV_RULES,
     FloorMod: FLOORMOD_RULES,
     Div: TRUNCDIV_RULES,

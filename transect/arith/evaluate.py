@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -142,14 +142,22 @@ class _Evaluation:
 
     def choose(self, item: Expr, condition: Expr, left: Expr | None, right: Expr | None) -> Value:
         truth = self.done[condition]
-        if not isinstance(truth, np.ndarray):
+        if not _is_array(truth):
             part = left if truth else right
             return bool(truth) if part is None else self.done[part]
         # And has no right side, Or no left side: there the condition is the result.
         on = truth if left is None else self.done[left]
         off = truth if right is None else self.done[right]
         lanes = not item.dtype.is_scalar and condition.dtype.is_scalar
-        return np.where(truth[..., None] if lanes else truth, on, off)
+        return _where(truth[..., None] if lanes else truth, on, off)
+
+
+def _where(condition: Value, on: Value, off: Value) -> Value:
+    return cast("Value", np).where(condition, on, off)
+
+
+def _is_array(value: Value) -> bool:
+    return isinstance(value, np.ndarray)
 
 
 def _lazy_parts(item: Expr) -> tuple[Expr, Expr | None, Expr | None] | None:
@@ -167,7 +175,7 @@ def _lazy_parts(item: Expr) -> tuple[Expr, Expr | None, Expr | None] | None:
 
 
 def _chosen(truth: Value, left: Expr | None, right: Expr | None) -> tuple[Expr | None, ...]:
-    if isinstance(truth, np.ndarray):
+    if _is_array(truth):
         return left, right
     return (left,) if truth else (right,)
 
@@ -177,19 +185,19 @@ def _convert(value: Value, dtype: DType) -> Value:
     if dtype.is_float:
         kind = dtype.numpy
         return np.asarray(value).astype(kind)[()]
-    if isinstance(value, np.ndarray):
+    if _is_array(value):
         if dtype.is_bool:
             return value.astype(np.bool_)
         # A cost is evaluated with float64 in place of indices, where int64 is too small.
         return value if dtype is INDEX and value.dtype == np.float64 else _integers(value, dtype)
     if isinstance(value, np.generic):
-        value = value.item()
+        value = cast("Value", value).item()
     if dtype.is_bool:
         return bool(value)
     return wrapped(value, dtype) if isinstance(value, int) else value
 
 
-def _integers(value: np.ndarray, dtype: DType) -> np.ndarray:
+def _integers(value: Value, dtype: DType) -> Value:
     if value.dtype.kind not in "iub" or dtype.bits < 8:
         value = (
             np.trunc(value.astype(np.float64)).astype(np.int64)
@@ -203,11 +211,15 @@ def _integers(value: np.ndarray, dtype: DType) -> np.ndarray:
 
 
 def wrapped(value: int, dtype: DType) -> int:
-    """`value` modulo 2**bits, as a value of the integer dtype; int64 is an index and stays exact."""
+    """`value` modulo 2**bits, as a value of the dtype; int64 is an index and stays exact."""
     if dtype is INDEX or not dtype.is_integral:
         return value
     low, span = int(dtype.min_value), 1 << dtype.bits
     return (int(value) - low) % span + low
+
+
+def _floor_quotient(a: Value, b: Value) -> Value:
+    return a // b
 
 
 def _truncated_quotient(a: Value, b: Value) -> Value:
@@ -215,7 +227,7 @@ def _truncated_quotient(a: Value, b: Value) -> Value:
         return abs(a) // abs(b) * (1 if (a >= 0) == (b >= 0) else -1)
     quotient = np.floor_divide(a, b)
     exact = quotient * np.asarray(b) == a
-    return np.where((quotient < 0) & ~exact, quotient + 1, quotient)
+    return _where((quotient < 0) & ~exact, quotient + 1, quotient)
 
 
 def _divide(a: Value, b: Value, dtype: DType) -> Value:
@@ -238,7 +250,10 @@ def _pick(
 
 
 def _plain(operation: Callable[[Value, Value], Value]) -> Callable[..., Value]:
-    return lambda a, b, dtype: operation(a, b)
+    def applied(a: Value, b: Value, dtype: DType) -> Value:
+        return operation(a, b)
+
+    return applied
 
 
 _BINARY: dict[type[Binary], Callable[[Value, Value, DType], Value]] = {
@@ -247,7 +262,7 @@ _BINARY: dict[type[Binary], Callable[[Value, Value, DType], Value]] = {
     Mul: _plain(operator.mul),
     Div: _divide,
     Mod: _remainder,
-    FloorDiv: _plain(operator.floordiv),
+    FloorDiv: _plain(_floor_quotient),
     FloorMod: _plain(operator.mod),
     Min: _pick(min, np.minimum),
     Max: _pick(max, np.maximum),
@@ -262,18 +277,16 @@ _BINARY: dict[type[Binary], Callable[[Value, Value, DType], Value]] = {
 
 def _binary(item: Binary, a: Value, b: Value) -> Value:
     dtype = item.a.dtype
-    if dtype.is_integral and dtype.bits < 8 and isinstance(a, np.ndarray | np.generic):
-        a, b = np.asarray(a).astype(np.int64), np.asarray(b).astype(np.int64)
     return _convert(_BINARY[type(item)](a, b, dtype), item.dtype)
 
 
 def _cast(item: Cast, done: Mapping[Expr, Value]) -> Value:
     value = done[item.value]
-    if item.to.is_integral and item.value.dtype.is_float and not isinstance(value, np.ndarray):
+    if item.to.is_integral and item.value.dtype.is_float and not _is_array(value):
         number = float(value)
         return wrapped(int(number), item.to) if math.isfinite(number) else 0
     if item.to.is_bool:
-        return np.asarray(value != 0)[()] if isinstance(value, np.ndarray) else bool(value != 0)
+        return np.asarray(value != 0)[()] if _is_array(value) else bool(value != 0)
     if isinstance(value, bool):
         value = int(value)
     return _convert(value, item.to)
@@ -300,7 +313,7 @@ _COMPUTE: dict[type[Expr], Callable[[Any, Mapping[Expr, Value]], Value]] = {
     FloatImm: lambda item, _: item.dtype.numpy.type(item.value),
     StringImm: lambda item, _: item.value,
     Not: lambda item, done: (
-        np.logical_not(done[item.a]) if isinstance(done[item.a], np.ndarray) else not done[item.a]
+        np.logical_not(done[item.a]) if _is_array(done[item.a]) else not done[item.a]
     ),
     Cast: _cast,
     Ramp: _ramp,
@@ -311,7 +324,7 @@ _COMPUTE: dict[type[Expr], Callable[[Any, Mapping[Expr, Value]], Value]] = {
 
 def _half_away(x: Value) -> Value:
     whole = np.trunc(x)
-    return np.where(np.abs(x - whole) >= 0.5, whole + np.copysign(1, x), whole)
+    return _where(np.abs(x - whole) >= 0.5, whole + np.copysign(1, x), whole)
 
 
 def _erf(x: Value) -> Value:
@@ -319,8 +332,12 @@ def _erf(x: Value) -> Value:
 
 
 def _in_double(function: Callable[..., Value]) -> Callable[..., Value]:
-    """`function` computed in float64: closer than a machine's own, which may differ in the last bit."""
-    return lambda *args: function(*(np.asarray(arg, np.float64) for arg in args))
+    """`function` in float64: closer than a machine's own, which may differ in the last bit."""
+
+    def computed(*args: Value) -> Value:
+        return function(*(np.asarray(arg, np.float64) for arg in args))
+
+    return computed
 
 
 _NUMPY_NAMES = {
@@ -328,29 +345,74 @@ _NUMPY_NAMES = {
     "atanh": "arctanh", "pow": "power", "atan2": "arctan2", "nearbyint": "rint",
 }  # fmt: skip
 _SAME_NAMES = (
-    "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh", "cosh",
-    "tanh", "floor", "ceil", "trunc", "fabs", "copysign", "fmod", "hypot",
+    "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh",
+    "cosh", "tanh", "floor", "ceil", "trunc", "fabs", "copysign", "fmod", "hypot",
 )  # fmt: skip
+
+
+def _exp10(x: Value) -> Value:
+    return np.power(10.0, x)
+
+
+def _rsqrt(x: Value) -> Value:
+    return 1.0 / np.sqrt(x)
+
+
+def _sigmoid(x: Value) -> Value:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def _fma(a: Value, b: Value, c: Value) -> Value:
+    return a * b + c
+
+
+def _same(x: Value) -> Value:
+    return x
+
+
+def _and(a: Value, b: Value) -> Value:
+    return a & b
+
+
+def _or(a: Value, b: Value) -> Value:
+    return a | b
+
+
+def _xor(a: Value, b: Value) -> Value:
+    return a ^ b
+
+
+def _not(a: Value) -> Value:
+    return ~a
+
+
+def _shift_left(a: Value, b: Value) -> Value:
+    return a << b
+
+
+def _shift_right(a: Value, b: Value) -> Value:
+    return a >> b
+
 
 MATH: dict[str, Callable[..., Value]] = {
     **{name: _in_double(getattr(np, name)) for name in _SAME_NAMES},
     **{name: _in_double(getattr(np, twin)) for name, twin in _NUMPY_NAMES.items()},
-    "exp10": _in_double(lambda x: np.power(10.0, x)),
-    "rsqrt": _in_double(lambda x: 1.0 / np.sqrt(x)),
-    "sigmoid": _in_double(lambda x: 1.0 / (1.0 + np.exp(-x))),
+    "exp10": _in_double(_exp10),
+    "rsqrt": _in_double(_rsqrt),
+    "sigmoid": _in_double(_sigmoid),
     "erf": _erf,
     "round": _in_double(_half_away),
     "abs": abs,
-    "likely": lambda x: x,
-    "fma": _in_double(lambda a, b, c: a * b + c),
+    "likely": _same,
+    "fma": _in_double(_fma),
     "isnan": np.isnan,
     "isinf": np.isinf,
     "isfinite": np.isfinite,
-    "bitwise_and": operator.and_,
-    "bitwise_or": operator.or_,
-    "bitwise_xor": operator.xor,
-    "bitwise_not": operator.invert,
-    "shift_left": operator.lshift,
-    "shift_right": operator.rshift,
+    "bitwise_and": _and,
+    "bitwise_or": _or,
+    "bitwise_xor": _xor,
+    "bitwise_not": _not,
+    "shift_left": _shift_left,
+    "shift_right": _shift_right,
 }
 """The intrinsics that are functions of numbers, by name."""

@@ -17,7 +17,6 @@ from transect.ir.expr import (
     Binary,
     Call,
     Cast,
-    Comparison,
     Div,
     Expr,
     FloorDiv,
@@ -34,7 +33,7 @@ from transect.ir.expr import (
 )
 
 _MAX_TERMS = 48
-"""Sums with more terms are cut into atoms: canonical form of longer ones would cost their square."""
+"""Longer sums are cut into atoms: their canonical form would cost the square of their length."""
 _MAX_DEGREE = 6
 _INT64 = Bounds(-(1 << 63), (1 << 63) - 1)
 _SEARCH_DEPTH = 6
@@ -165,7 +164,8 @@ class Inference:
 
     def _bounded_parts(self, expr: Expr) -> tuple[Expr, ...]:
         if isinstance(expr, Add | Sub | Mul) and is_index_like(expr):
-            return tuple(self.poly(expr).atoms())
+            poly = self.poly(expr)
+            return (expr.a, expr.b) if poly.only is expr else tuple(poly.atoms())
         if isinstance(expr, Binary) and is_index_like(expr.a):
             return (expr.a, expr.b)
         if isinstance(expr, Cast):
@@ -397,7 +397,7 @@ class _Search:
         for candidate, scale in self._steps_from(poly):
             value = self.least(candidate, goal * scale, depth - 1)
             best = max(best, value if math.isinf(value) else -(-value // scale))
-            if best >= goal:
+            if best >= goal or self.steps == 0:
                 return best
         for atom in poly.atoms():
             cases = self.inference.cases(atom)
@@ -487,13 +487,20 @@ def _absolute(a: Bounds) -> Bounds:
     return interval.maximum(a, -a) & Bounds(0, None)
 
 
+def _same(a: Bounds) -> Bounds:
+    return a
+
+
+def _bit_count(_: Bounds) -> Bounds:
+    return Bounds(0, 64)
+
+
 _CALLS: dict[str, Callable[..., Bounds]] = {
     "bitwise_and": _bitwise_and,
     "shift_right": _shift_right,
-    "likely": lambda a: a,
+    "likely": _same,
     "abs": _absolute,
-    "popcount": lambda _: Bounds(0, 64),
-    "clz": lambda _: Bounds(0, 64),
+    "popcount": _bit_count,
+    "clz": _bit_count,
 }
-
-COMPARISONS = Comparison
+"""The interval of a call from those of its arguments, by intrinsic."""

@@ -277,7 +277,8 @@ class IterFinder:
             if following is None:
                 scales = ", ".join(repr(s.scale) for s in rest)
                 raise NotAffineError(
-                    f"the loops do not fit together: the next scale should be {expected!r}, there is {scales}"
+                    "the loops do not fit together: "
+                    f"the next scale should be {expected!r}, there is {scales}"
                 )
             ordered.append(following)
             rest.remove(following)

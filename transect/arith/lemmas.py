@@ -1,4 +1,4 @@
-"""What the algorithms of `simplify` and `inference` rely on, beyond the rules they read from tables.
+"""What the algorithms of `simplify` and `inference` rely on, beyond the rules in tables.
 
 The code that uses a lemma names it. They are data only so that the tests prove them as they prove
 the rules.

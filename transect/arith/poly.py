@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
-from transect.ir.dtype import INDEX, DType
+from transect.ir.dtype import DType
 from transect.ir.expr import Add, Expr, IntImm, Mul, Sub
 
 Monomial = tuple[Expr, ...]
@@ -135,28 +135,6 @@ class Poly:
         return list(dict.fromkeys(atom for monomial in self.terms for atom in monomial))
 
 
-def linear_terms(expr: Expr) -> list[tuple[int, Expr]]:
-    """The non-constant summands of a sum, as (coefficient, atom or product) pairs; the constant
-    comes last as a pair with an IntImm. Works on what `to_expr` builds, and on any sum."""
-    found: dict[Expr, int] = {}
-    constant = 0
-    stack: list[tuple[int, Expr]] = [(1, expr)]
-    while stack:
-        factor, item = stack.pop()
-        kind = type(item)
-        if kind is Add or kind is Sub:
-            stack.append((factor if kind is Add else -factor, item.b))  # pyright: ignore[reportAttributeAccessIssue]
-            stack.append((factor, item.a))  # pyright: ignore[reportAttributeAccessIssue]
-        elif isinstance(item, Mul) and isinstance(item.b, IntImm):
-            stack.append((factor * item.b.value, item.a))
-        elif isinstance(item, IntImm):
-            constant += factor * item.value
-        else:
-            found[item] = found.get(item, 0) + factor
-    terms = [(factor, item) for item, factor in found.items() if factor]
-    return [*terms, (constant, IntImm(1, expr.dtype))] if constant else terms
-
-
 def wrap(value: int, dtype: DType) -> int:
     """The representative of a coefficient modulo 2**bits that is nearest to zero."""
     half = 1 << (dtype.bits - 1)
@@ -201,6 +179,3 @@ def _product(monomial: Iterable[Expr], factor: int, dtype: DType) -> Expr:
     for item in items:
         result = Mul(result, item)
     return result if factor == 1 else Mul(result, _constant(factor, dtype))
-
-
-__all__ = ["INDEX", "Monomial", "Order", "Poly", "linear_terms", "to_expr", "wrap"]

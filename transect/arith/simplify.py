@@ -5,8 +5,9 @@ It rewrites under the knowledge of an `Inference`; who gathers that is `analyzer
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import TypeGuard
 
 from transect.arith.division import QUOTIENT_RULES
@@ -56,8 +57,10 @@ from transect.ir.expr import (
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
 
-_MAX_CONTEXT = 3
+_MAX_CONTEXT = 2
 """Conditions that may be assumed inside one another; each can double the work on a shared term."""
+_MAX_CONTEXT_TERMS = 40
+"""Distinct terms of an expression that is still simplified again under a condition."""
 _MAX_ROUNDS = 8
 """Structural rules applied at one expression before it is left as it is."""
 _LEAVES = (Var, IntImm, FloatImm, StringImm, GlobalVar)
@@ -69,7 +72,7 @@ class Simplifier:
 
     def __init__(self, known: Inference) -> None:
         self.known = known
-        self.memo: dict[Term, Expr] = {}
+        self.memo: dict[Term, Term] = {}
         self.impure: dict[Term, bool] = {}
         self.context = 0
         self.sums: dict[Expr, Poly] = {}
@@ -93,7 +96,7 @@ class Simplifier:
             inner = self._inner(item)
             stack.append((item, True))
             stack.extend((part, False) for part in inner if part not in memo)
-        return memo[expr]
+        return _expr(memo[expr])
 
     def _inner(self, item: Term) -> list[Term]:
         """The terms to simplify before `item` is."""
@@ -152,16 +155,18 @@ class Simplifier:
 
     def _is_impure(self, item: Term) -> bool:
         """Whether a call with an effect occurs in it: then nothing may be merged or dropped."""
-        known = self.impure.get(item)
-        if known is None:
-            for part in reversed(list(walk(item))):
-                if part not in self.impure:
-                    self.impure[part] = (isinstance(part, Call) and part.effect != "pure") or any(
-                        self.impure.get(child, False) or self._is_impure(child)
-                        for child in part.children()
-                    )
-            known = self.impure[item]
-        return known
+        impure = self.impure
+        stack = [item]
+        while stack:
+            part = stack[-1]
+            waiting = [child for child in part.children() if child not in impure]
+            if part in impure or not waiting:
+                own = isinstance(part, Call) and part.effect != "pure"
+                impure[part] = own or any(impure[child] for child in part.children())
+                stack.pop()
+            else:
+                stack += waiting
+        return impure[item]
 
     # --- one expression whose children are canonical ----------------------------------------
 
@@ -245,7 +250,7 @@ class Simplifier:
                 sums[item] = self._opaque(item, left, right) if joined is None else joined
                 stack.pop()
             else:
-                sums[item] = known.poly(self.memo[item])
+                sums[item] = known.poly(_expr(self.memo[item]))
                 stack.pop()
         return sums[root]
 
@@ -265,8 +270,7 @@ class Simplifier:
             value = self.known.poly_bounds(poly).single
             if value is not None and value in dtype_bounds(dtype):
                 return IntImm(value, dtype)
-        expr = to_expr(poly.terms, dtype, self.known.order)
-        return expr
+        return to_expr(poly.terms, dtype, self.known.order)
 
     def _join_quotients(self, poly: Poly, dtype: DType) -> Poly:
         """Apply the rules of sums as long as one does."""
@@ -328,7 +332,7 @@ class Simplifier:
         return Poly.constant(value) if value is not None else known.poly(atom)
 
     def _evaluate(self, right: Expr, found: Mapping[Var, Poly], dtype: DType) -> Poly | None:
-        """The right side of a rule over polynomials; None if that would leave the exact integers."""
+        """A side of a rule over polynomials; None if that would leave the exact integers."""
         if isinstance(right, Var):
             return found[right]
         if isinstance(right, IntImm):
@@ -449,7 +453,7 @@ class Simplifier:
         return expr
 
     def _arranged(self, kind: type[Binary], difference: Poly, dtype: DType) -> Expr | None:
-        """difference < 0 (or == 0, != 0) with positive terms on both sides; None if one may wrap."""
+        """difference < 0 (or == 0, != 0), positive terms on both sides; None if one may wrap."""
         content = difference.content()
         offset = difference.offset
         terms = {m: c // content for m, c in difference.terms.items() if m}
@@ -477,7 +481,7 @@ class Simplifier:
     # --- conditions -------------------------------------------------------------------------
 
     @contextmanager
-    def scope(self) -> Iterator[None]:
+    def scope(self) -> Generator[None]:
         """What is learned inside is forgotten afterwards."""
         outer = self.known, self.memo, self.sums, self.quotients
         self.known = self.known.copy()
@@ -488,7 +492,7 @@ class Simplifier:
             self.known, self.memo, self.sums, self.quotients = outer
 
     @contextmanager
-    def assuming(self, condition: Expr) -> Iterator[None]:
+    def assuming(self, condition: Expr) -> Generator[None]:
         """Inside, `condition` (canonical) is known to hold."""
         with self.scope():
             self.learn(condition)
@@ -608,6 +612,8 @@ class Simplifier:
             or isinstance(condition, IntImm)
         ):
             return expr
+        if next(islice(walk(expr), _MAX_CONTEXT_TERMS, None), None) is not None:
+            return expr
         self.context += 1
         try:
             with self.assuming(condition):
@@ -683,6 +689,11 @@ def rewrite_sum(root: Expr, values: Mapping[Term, Term]) -> Expr:
     return rewrite(root, lambda item: values.get(item, item), dict(values))
 
 
+def _expr(term: Term) -> Expr:
+    assert isinstance(term, Expr)
+    return term
+
+
 def _fold(expr: Expr) -> Expr:
     if isinstance(expr, Binary):
         folded = fold_binary(type(expr), expr.a, expr.b)
@@ -696,7 +707,7 @@ def _operands(kind: type[Binary], expr: Expr) -> list[Expr]:
     stack = [expr]
     while stack:
         item = stack.pop()
-        if type(item) is kind and isinstance(item, Binary):
+        if isinstance(item, kind):
             stack += [item.b, item.a]
         else:
             found.append(item)

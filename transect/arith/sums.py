@@ -75,11 +75,24 @@ def _known_remainder(known: Inference, poly: Poly, atom: Expr, factor: Poly) -> 
 
 
 SUM_RULES = (
-    SumRule("sum.digits", C * (X % A) + C * A * ((X // A) % B), C * (X % (A * B)), logical_and(A > 0, B > 0), _digits),
+    SumRule(
+        "sum.digits",
+        C * (X % A) + C * A * ((X // A) % B),
+        C * (X % (A * B)),
+        logical_and(A > 0, B > 0),
+        _digits,
+    ),
     SumRule("sum.rejoin", C * (X % D) + C * D * (X // D), C * X, true(), _remainder),
-    SumRule("sum.multiple", C * D * (X // D), C * (X - R), EQ(X % D, R), _known_remainder, shortens=False),
+    SumRule(
+        "sum.multiple",
+        C * D * (X // D),
+        C * (X - R),
+        EQ(X % D, R),
+        _known_remainder,
+        shortens=False,
+    ),
     SumRule("sum.remainder", C * X - C * D * (X // D), C * (X % D), true(), _part_of_difference),
-)  # fmt: skip
+)
 
 
 def parts_with_quotients(poly: Poly) -> Iterator[tuple[Expr, Poly]]:
