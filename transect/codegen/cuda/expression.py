@@ -145,7 +145,7 @@ class ExpressionText:
     def _rounded(self, text: str, dtype: DType) -> str:
         # C++ would compute small integers as int and half floats as float.
         narrow = dtype.is_integral and dtype.bits < 32
-        return f"{c_type(dtype)}({text})" if narrow or str(dtype) in SMALL_FLOATS else text
+        return f"(({c_type(dtype)})({text}))" if narrow or str(dtype) in SMALL_FLOATS else text
 
     def variable(self, expr: Var) -> str:
         return self.names[expr]
@@ -171,7 +171,7 @@ class ExpressionText:
         return f"{kind}({literal})" if kind not in ("float", "double") else f"({literal})"
 
     def cast(self, expr: Cast) -> str:
-        return f"({c_type(expr.dtype)})({self(expr.value)})"
+        return f"(({c_type(expr.dtype)})({self(expr.value)}))"
 
     def negation(self, expr: Not) -> str:
         return f"(!{self(expr.a)})"
@@ -269,7 +269,7 @@ def _function(name: str) -> Callable[[ExpressionText, Call], str]:
 def _by_width(narrow: str, wide: str) -> Callable[[ExpressionText, Call], str]:
     def write(text: ExpressionText, expr: Call) -> str:
         name = wide if expr.args[0].dtype.bits == 64 else narrow
-        return f"{c_type(expr.dtype)}({name}({text(expr.args[0])}))"
+        return f"(({c_type(expr.dtype)}){name}({text(expr.args[0])}))"
 
     return write
 
@@ -286,8 +286,8 @@ def _first(text: ExpressionText, expr: Call) -> str:
 def _absolute(text: ExpressionText, expr: Call) -> str:
     x = text(expr.args[0])
     if expr.dtype.is_float:
-        return f"{c_type(expr.dtype)}(fabs({x}))"
-    return f"{c_type(expr.dtype)}({x} < 0 ? -{x} : {x})"
+        return f"(({c_type(expr.dtype)})fabs({x}))"
+    return f"(({c_type(expr.dtype)})({x} < 0 ? -{x} : {x}))"
 
 
 def _member(name: str) -> Callable[[ExpressionText, Call], str]:

@@ -70,7 +70,7 @@ class KernelText:
 
     def thread(self, var: Var, axis: str) -> None:
         """`var` is a thread's index along an axis: "threadIdx.x"."""
-        self.expression.names[var] = f"({c_type(var.dtype)})({axis})"
+        self.expression.names[var] = f"(({c_type(var.dtype)})({axis}))"
 
     def _name(self, var: Var) -> str:
         base = "".join(c if c.isalnum() or c == "_" else "_" for c in var.name)

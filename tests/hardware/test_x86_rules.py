@@ -1,0 +1,161 @@
+"""The x86 rules: every schedule they can give keeps the meaning, for static and symbolic sizes."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tests.schedule.programs import chain, matmul, normalized, row_sum, run
+from transect.hardware import schedule_rules
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.schedule_kernels import SCHEDULED, ScheduleKernels
+from transect.hardware.x86 import TARGETS, ZNVER4
+from transect.hardware.x86.contraction import ContractionRule, roles
+from transect.ir.dtype import FLOAT32
+from transect.ir.expr import Var, maximum
+from transect.ir.function import IRModule
+from transect.plan import Planner, RandomPolicy
+from transect.tir.builder import FunctionBuilder
+from transect.tir.builder.statements import store
+from transect.tir.function import PrimFunc
+from transect.tir.schedule import Schedule, subject_of
+from transect.transform import Context
+
+N, M, D = Var("n"), Var("m"), Var("d")
+RULES = schedule_rules("x86")
+
+
+def transposed(n: Var | int, m: Var | int, d: Var | int) -> PrimFunc:
+    """y = x @ w.T: neighbouring columns are not side by side in w."""
+    builder = FunctionBuilder("transposed")
+    x = builder.input("x", (n, d), "float32")
+    w = builder.input("w", (m, d), "float32")
+    y = builder.reduce((n, m), (d,), lambda i, j, k: x[i, k] * w[j, k], name="y")
+    return builder.finish([y])
+
+
+def conv1d(length: Var | int) -> PrimFunc:
+    """A convolution of 3 channels to 5, kernel 3, over positions that end where the input does."""
+    builder = FunctionBuilder("conv1d")
+    x = builder.input("x", (2, 3, length), "float32")
+    w = builder.input("w", (5, 3, 3), "float32")
+    size = length - 2
+    y = builder.reduce(
+        (2, 5, size), (3, 3), lambda b, o, p, c, k: x[b, c, p + k] * w[o, c, k], name="y"
+    )
+    return builder.finish([y])
+
+
+def softmax(n: Var | int, m: Var | int) -> PrimFunc:
+    """Like softmax, with exact arithmetic: (x - max) / 2 ** 3 summed and taken off again."""
+    builder = FunctionBuilder("softmax")
+    x = builder.input("x", (n, m), "float32")
+    t = builder.reduce((n,), (m,), lambda i, k: x[i, k], combiner="max", name="t")
+    e = builder.compute((n, m), lambda i, j: (x[i, j] - t[i]) * 0.125, name="e")
+    s = builder.reduce((n,), (m,), lambda i, k: e[i, k], name="s")
+    return builder.finish([builder.compute((n, m), lambda i, j: e[i, j] - s[i], name="o")])
+
+
+PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
+    "matmul": (lambda: matmul(N, M, D), "x86.contraction"),
+    "matmul bias": (lambda: matmul(N, M, 5, bias=True), "x86.contraction"),
+    "matmul static": (lambda: matmul(13, 70, 9, bias=True), "x86.contraction"),
+    "transposed": (lambda: transposed(N, M, D), "x86.contraction"),
+    "conv1d": (lambda: conv1d(23), "x86.contraction"),
+    "softmax": (lambda: softmax(N, M), "x86.rows"),
+    "softmax static": (lambda: softmax(5, 40), "x86.rows"),
+    "normalized": (lambda: normalized(N, M), "x86.rows"),
+    "row sum": (lambda: row_sum(N, M), "x86.rows"),
+    "chain": (lambda: chain(N, M), "x86.elementwise"),
+}
+SIZES = [{"n": 1, "m": 1, "d": 1}, {"n": 9, "m": 35, "d": 3}, {"n": 4, "m": 64, "d": 8}]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("seed", [None, 0, 1, 2])
+def test_schedules_keep_the_meaning(name: str, seed: int | None) -> None:
+    make, rule = PROGRAMS[name]
+    func = make()
+    planner = Planner(target=ZNVER4) if seed is None else Planner(RandomPolicy(seed), target=ZNVER4)
+    context = Context(target=ZNVER4, planner=planner)
+    scheduled = ScheduleKernels(RULES)(IRModule.of(f=func), context)["f"]
+    assert isinstance(scheduled, PrimFunc)
+    assert scheduled.attrs["tir.schedule_rules"][0] == rule, scheduled.attrs
+    assert "tir.schedule_refusals" not in scheduled.attrs
+    symbolic = any(isinstance(e, Var) for value in func.buffers for e in value.shape)
+    for sizes in SIZES if symbolic else [{}]:
+        for before, after in zip(run(func, sizes), run(scheduled, sizes), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def test_an_authors_schedule_is_left_alone() -> None:
+    func = chain(N, M).with_attrs(**{SCHEDULED: True})
+    module = IRModule.of(f=func)
+    assert ScheduleKernels(RULES)(module, Context(target=ZNVER4)) is module
+
+
+def test_spaces_state_the_sites_that_applying_asks_for() -> None:
+    for make, _ in PROGRAMS.values():
+        func = make()
+        info = KernelInfo.of(func)
+        assert info is not None
+        rule = next(rule for rule in RULES if rule.matches(info))
+        stated = {str(site.key) for site in rule.space(info, ZNVER4)}
+        asked = Schedule(func, decide=Planner(target=ZNVER4).choose, target=str(ZNVER4))
+        rule.apply(asked, info, ZNVER4)
+        assert set(asked.trace.answers) == stated
+        assert all(subject_of(func) in key for key in stated)
+
+
+def test_random_policies_give_different_schedules() -> None:
+    programs: set[str] = set()
+    for seed in range(6):
+        context = Context(target=ZNVER4, planner=Planner(RandomPolicy(seed), target=ZNVER4))
+        programs.add(repr(ScheduleKernels(RULES)(IRModule.of(f=matmul(N, M, D)), context)["f"]))
+    assert len(programs) > 2
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=str)
+def test_register_tiles_fit_the_registers(target) -> None:
+    info = KernelInfo.of(matmul(512, 768, 768))
+    assert info is not None
+    tile = ContractionRule().space(info, target)[0]
+    sizes = [(o.parameters["rows"], o.parameters["vectors"]) for o in tile.options]
+    assert all(rows * vectors + vectors + 1 <= target.vector_registers for rows, vectors in sizes)
+    chosen = Planner(target=target).choose(tile).parameters
+    # Enough independent sums to hide the latency of a multiply-add, and rows that are reused.
+    assert chosen["rows"] * chosen["vectors"] >= 4 * target.fma_per_cycle
+    assert chosen["rows"] >= 4
+    assert target.peak(FLOAT32) == 2 * target.clock * target.fma_per_cycle * target.lanes()
+
+
+def test_a_single_row_takes_a_single_row_tile() -> None:
+    info = KernelInfo.of(matmul(1, 768, 768))
+    assert info is not None
+    tile = ContractionRule().space(info, ZNVER4)[0]
+    assert Planner(target=ZNVER4).choose(tile).parameters["rows"] == 1
+
+
+def test_roles_follow_the_last_dimension_of_the_output() -> None:
+    info = KernelInfo.of(conv1d(16))
+    assert info is not None
+    found = roles(info.contractions()[0])
+    assert found is not None
+    assert found.columns.buffer.name == "x"
+    assert found.contiguous
+    assert not roles(KernelInfo.of(transposed(4, 4, 4)).contractions()[0]).contiguous  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def test_opaque_programs_are_left_alone() -> None:
+    builder = FunctionBuilder("scan")
+    a = builder.input("a", (4,), "float32")
+    from_store = builder.allocate((4,), "float32", name="b")
+    builder.block((4,), lambda i: scan_step(from_store, a, i), kinds="N", name="b")
+    func = builder.finish([from_store])
+    scheduled = ScheduleKernels(RULES)(IRModule.of(f=func), Context(target=ZNVER4))["f"]
+    assert SCHEDULED not in scheduled.attrs
+
+
+def scan_step(b, a, i):
+    """b[i] = a[i] + b[max(i - 1, 0)]."""
+    return store(b, (i,), a[i] + b[maximum(i - 1, 0)])
