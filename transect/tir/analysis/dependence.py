@@ -94,11 +94,12 @@ def block_graph(func: PrimFunc) -> BlockGraph:
         reads, writes = _memory(read(source.block)), _memory(written(source.block))
         for target in sites[number + 1 :]:
             later = _ordered(target.block)
-            for kind, first, second in (
+            pairs: tuple[tuple[DependenceKind, frozenset[Var], frozenset[Buffer]], ...] = (
                 ("flow", writes, read(target.block)),
                 ("anti", reads, written(target.block)),
                 ("output", writes, written(target.block)),
-            ):
+            )
+            for kind, first, second in pairs:
                 found += [
                     Dependence(source, target, buffer, kind)
                     for buffer in later
