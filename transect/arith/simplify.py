@@ -674,9 +674,9 @@ class Simplifier:
 
 
 def _machine_bounds(dtype: DType) -> Bounds:
-    """The values that a conversion keeps; unlike `dtype_bounds` int64 has ends here... unless the
-    value is an index, which is taken to fit."""
-    return dtype_bounds(dtype)
+    """The values that a conversion to `dtype` keeps. A conversion to an index may wrap around,
+    though index arithmetic does not."""
+    return Bounds(int(dtype.min_value), int(dtype.max_value))
 
 
 def is_sum(item: Term) -> TypeGuard[Binary]:
