@@ -28,7 +28,8 @@ def dump_scripts(folder: Path | None) -> Callable[[int, str, IRModule], None] | 
         known = len(constants)
         text = script(module, constants=constants, constants_file=CONSTANTS)
         (folder / f"{number:02}_{name}.py").write_text(text, encoding="utf-8")
-        if len(constants) > known:
+        # Even a program without constants names the file.
+        if number == 0 or len(constants) > known:
             save_constants(folder / CONSTANTS, constants)
 
     return write
