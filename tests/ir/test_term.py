@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import gc
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -208,3 +210,11 @@ def test_bad_operands_are_refused() -> None:
         as_expr("x")  # pyright: ignore[reportArgumentType]
     assert StringImm("a") is StringImm("a")
     assert logical_and() is true()
+
+
+def test_leaving_python_with_live_terms_is_quiet() -> None:
+    script = "from transect.ir.expr import Var\nkept = [Var('x') * i + i for i in range(100)]\n"
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert result.stderr == ""

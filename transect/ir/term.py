@@ -28,11 +28,16 @@ class _Entry(weakref.ref["Term"]):
     key: Any
 
 
-def _forget(entry: _Entry) -> None:
-    # RLock: the collector may run this inside _intern on the same thread.
-    with _lock:
-        if _table.get(entry.key) is entry:
-            del _table[entry.key]
+def _forget(
+    entry: _Entry,
+    lock: threading.RLock = _lock,
+    table: dict[Any, _Entry] = _table,
+) -> None:
+    # RLock: the collector may run this inside _intern on the same thread. As defaults, because
+    # module globals are gone when the last terms die at exit.
+    with lock:
+        if table.get(entry.key) is entry:
+            del table[entry.key]
 
 
 def attribute_key(value: object) -> object:
