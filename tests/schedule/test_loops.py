@@ -114,11 +114,9 @@ def test_handles_survive_edits_around_them() -> None:
 
 def refusal(func: object, edit: object) -> str:
     s = Schedule(func)  # pyright: ignore[reportArgumentType]
-    before = s.func
     with pytest.raises(ScheduleError) as caught:
         edit(s)  # pyright: ignore[reportCallIssue]
     assert "here:" in str(caught.value) or "help:" in str(caught.value)
-    del before
     return str(caught.value)
 
 

@@ -179,12 +179,12 @@ class PadDomain(Primitive):
         self, block: Block, store: BufferStore, grown: dict[Var, Expr], analyzer: Analyzer
     ) -> Expr:
         last: dict[Var, Expr] = {}
-        ends: dict[Var, tuple[Expr, Expr]] = {}
+        reach: dict[Var, tuple[Expr, Expr]] = {}
         for item in block.iter_vars:
             if item.var in grown:
                 end = item.dom.min + item.dom.extent - 1
                 last[item.var] = minimum(item.var, analyzer.simplify(end))
-                ends[item.var] = (item.dom.min, item.dom.min + grown[item.var] - 1)
+                reach[item.var] = (item.dom.min, item.dom.min + grown[item.var] - 1)
 
         def cut(item: Term) -> Term:
             if not isinstance(item, BufferLoad):
@@ -192,8 +192,8 @@ class PadDomain(Primitive):
             # An index that stays inside anyway, as in a cache that was padded too, is left alone.
             indices: list[Expr] = []
             for index, size in zip(item.indices, item.buffer.shape, strict=True):
-                reach = interval(index, ends, analyzer)
-                fits = reach is not None and analyzer.can_prove(reach[1] < size)
+                box = interval(index, reach, analyzer)
+                fits = box is not None and analyzer.can_prove(box[1] < size)
                 indices.append(index if fits else substitute(index, last))
             return BufferLoad(item.buffer, tuple(indices), item.predicate)
 
@@ -212,7 +212,8 @@ class PadDomain(Primitive):
         a, b = (side for side in value.children() if isinstance(side, Expr))
         operand = rewrite(b if a is own else a, cut)
         if reduced:
-            inside = logical_and(*(v.var < v.dom.min + v.dom.extent for v in reduced))
+            ends = [analyzer.simplify(v.dom.min + v.dom.extent) for v in reduced]
+            inside = logical_and(*(v.var < end for v, end in zip(reduced, ends, strict=True)))
             operand = Select(inside, operand, self._identity(block, value))
         kind = type(value)
         pair = (own, operand) if a is own else (operand, own)
