@@ -16,8 +16,8 @@ from importlinter import Contract, ContractCheck, fields, output
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-# "transect.driver.compile" or "transect.driver:compile", and nothing around it.
-_LOADER = re.compile(r"(transect(?:\.[A-Za-z_]\w*)+)(?::[A-Za-z_][\w.]*)?")
+# "transect.driver:compile", and nothing around it: how every registry table names what it loads.
+_LOADER = re.compile(r"(transect(?:\.[A-Za-z_]\w*)+):[A-Za-z_][\w.]*")
 
 
 class Rooms:

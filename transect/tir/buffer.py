@@ -103,7 +103,8 @@ class BufferLoad(Expr):
             raise InputTypeError(f"a load from {type(self.buffer).__name__}, not a buffer")
         if len(self.indices) != len(self.buffer.shape):
             raise InputTypeError(
-                f"{self.buffer.name} has {len(self.buffer.shape)} dimensions, indexed with {len(self.indices)}"
+                f"{self.buffer.name} has {len(self.buffer.shape)} dimensions, "
+                f"indexed with {len(self.indices)}"
             )
         lanes = self.indices[-1].dtype if self.indices else INDEX
         kind = self.buffer.dtype

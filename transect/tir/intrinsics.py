@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from transect.ir.dtype import BOOL, HANDLE, INT32, INT64, UINT32, VOID, DType
-from transect.ir.expr import BITWISE, Effect, Intrinsic
+from transect.ir.expr import BITWISE, Intrinsic
 
 
 def _unary(*names: str) -> list[Intrinsic]:
     return [Intrinsic(name, arity=1) for name in names]
 
 
-def _make(
-    name: str, arity: int | None, result: DType | None, effect: Effect = "write", *, like_first: bool = False
-) -> Intrinsic:
-    return Intrinsic(name, effect, arity, "first" if like_first else result)
-
-
 _MATH = _unary(
     "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos",
-    "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf", "sigmoid",
-    "floor", "ceil", "round", "nearbyint", "trunc", "fabs", "abs", "popcount", "clz",
+    "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
+    "sigmoid", "floor", "ceil", "round", "nearbyint", "trunc", "fabs", "abs", "popcount", "clz",
 )  # fmt: skip
 """round: halves away from zero; nearbyint: halves to even. abs: of integers and floats."""
 
-_MATH_BINARY = [Intrinsic(name, arity=2) for name in ("pow", "atan2", "copysign", "fmod", "hypot", "ldexp", "nextafter")]
+_MATH_BINARY = [
+    Intrinsic(name, arity=2)
+    for name in ("pow", "atan2", "copysign", "fmod", "hypot", "ldexp", "nextafter")
+]
 _MATH_TERNARY = [Intrinsic("fma", arity=3)]
 
 _TESTS = [Intrinsic(name, arity=1, result=None) for name in ("isnan", "isinf", "isfinite")]
@@ -46,7 +43,7 @@ _CONTROL = [
 _MEMORY = [
     Intrinsic("address_of", "read", 1, HANDLE),  # of a BufferLoad
     Intrinsic("isnullptr", "pure", 1, BOOL),
-    Intrinsic("tvm_access_ptr", "read", 5, HANDLE),  # (type_annotation, data, offset, extent, rw_mask)
+    Intrinsic("tvm_access_ptr", "read", 5, HANDLE),  # (type, data, offset, extent, rw_mask)
     Intrinsic("type_annotation", "pure", 0, None),
     Intrinsic("prefetch", "write", None, VOID),
 ]
@@ -63,19 +60,19 @@ _CALLS = [
 _HOST = [
     # Values owned by a host function: a list of TVMFFIAny slots, released at every exit.
     Intrinsic("any_list", "write", 1, HANDLE),  # (n): at function entry; all slots None
-    Intrinsic("anylist_getitem", "read", 2, HANDLE),  # (list, i): slot as an argument of a packed call
+    Intrinsic("anylist_getitem", "read", 2, HANDLE),  # (list, i): a slot as an argument
     Intrinsic("anylist_resetitem", "write", 2, VOID),  # (list, i): release the slot early
     Intrinsic("anylist_setitem_call_packed", "write", None, VOID),  # (list, i, "name", *args)
     Intrinsic("anylist_move", "write", 4, VOID),  # (list, i, other, j): retain into another slot
-    Intrinsic("anylist_set", "write", 3, VOID),  # (list, i, value): int, float, bool, string, handle
+    Intrinsic("anylist_set", "write", 3, VOID),  # (list, i, scalar or string)
     Intrinsic("anylist_type_index", "read", 2, INT32),  # the tvm-ffi type index of a slot
     Intrinsic("anylist_get_int", "read", 2, INT64),
     Intrinsic("anylist_get_float", "read", 2, DType("float", 64)),
-    Intrinsic("alloc_tensor", "write", None, VOID),  # (list, i, "dtype", *shape): a new owned tensor
+    Intrinsic("alloc_tensor", "write", None, VOID),  # (list, i, "dtype", *shape): a new one
     Intrinsic("make_shape", "write", None, VOID),  # (list, i, *values): a new owned shape
-    Intrinsic("make_tuple", "write", None, VOID),  # (list, i, *handles): an owned ffi.Array of slots
+    Intrinsic("make_tuple", "write", None, VOID),  # (list, i, *handles): an ffi.Array of slots
     Intrinsic("tuple_get", "write", 5, VOID),  # (list, i, source list, j, field)
-    Intrinsic("tensor_view", "read", None, HANDLE),  # (data, "dtype", *shape): a DLTensor*, borrowed
+    Intrinsic("tensor_view", "read", None, HANDLE),  # (data, "dtype", *shape): a borrowed one
     Intrinsic("tensor_ndim", "read", 1, INT32),  # of a DLTensor* or a tensor object
     Intrinsic("tensor_shape", "read", 2, INT64),  # (tensor, axis)
     Intrinsic("tensor_data", "read", 1, HANDLE),  # data pointer with byte_offset applied
@@ -127,11 +124,9 @@ _MATRIX = [
 INTRINSICS: dict[str, Intrinsic] = {
     item.name: item
     for group in (
-        _MATH, _MATH_BINARY, _MATH_TERNARY, _TESTS, _CONTROL, _MEMORY, _CALLS, _HOST, _THREADS, _MATRIX,
-        BITWISE.values(),
+        _MATH, _MATH_BINARY, _MATH_TERNARY, _TESTS, _CONTROL, _MEMORY, _CALLS, _HOST, _THREADS,
+        _MATRIX, BITWISE.values(),
     )
     for item in group
 }  # fmt: skip
 """All target-independent intrinsics by script name."""
-
-

@@ -119,7 +119,7 @@ class AttrStmt(Stmt):
 
 @node
 class SeqStmt(Stmt):
-    """Statements in order; no item is itself a SeqStmt unless it limits a scope. Build with `seq`."""
+    """Statements in order; an item is itself a SeqStmt only to limit a scope. Build with `seq`."""
 
     stmts: tuple[Stmt, ...]
     span: Spans = ()
@@ -244,4 +244,5 @@ def seq(*stmts: Stmt) -> Stmt:
 
 def realize_root(body: Stmt, alloc_buffers: tuple[Buffer, ...] = (), **fields: Any) -> BlockRealize:
     """`body` as the root block of a function: no iteration variables, no declared regions."""
-    return BlockRealize((), true(), Block("root", (), (), (), body, alloc_buffers=alloc_buffers, **fields))
+    root = Block("root", (), (), (), body, alloc_buffers=alloc_buffers, **fields)
+    return BlockRealize((), true(), root)
