@@ -85,12 +85,11 @@ def test_string_loaders_are_found(tmp_path: Path) -> None:
     package.mkdir()
     (package / "table.py").write_text(
         '"""transect.ir in prose is no loader."""\n'
-        'TABLE = {"a": "transect.relax.op.nn:Softmax", "b": "transect.tir"}\n',
+        'TABLE = {"a": "transect.relax.op.nn:Softmax", "b": "transect.symbol.of.code"}\n',
         encoding="utf-8",
     )
     assert list(string_loaders(package)) == [
         ("transect.table", "transect.relax.op.nn", "transect/table.py:2"),
-        ("transect.table", "transect.tir", "transect/table.py:2"),
     ]
 
 
