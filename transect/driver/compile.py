@@ -82,6 +82,8 @@ class _Request:
     plan: Plan
     policy: Policy
     entry: str | None
+    is_whole: bool = True
+    """Whether this is a model, not the part of one that depends on constants alone."""
 
     def options(self) -> tuple[object, ...]:
         """All that the result depends on besides the model and the installed versions."""
@@ -98,14 +100,22 @@ class _Request:
             planner,
             self.dims,
             verify=verify_module,
-            dump=dump_scripts(flags.dump()),
+            dump=dump_scripts(flags.dump()) if self.is_whole else None,
             observe=history.add,
         )
         verify_module(module)
-        lowered = pipeline(context, name)(module, context)
+        evaluate = self.evaluate if self.is_whole else None
+        lowered = pipeline(context, name, evaluate)(module, context)
         compiled = compile_module(lowered, self.target)
         artifact = Artifact(compiled, _signature(name, module, history), planner.plan)
         return history.stages, artifact
+
+    def evaluate(self, module: IRModule, name: str) -> Any:
+        """What the function `name`, which has no parameters, computes: the part of a model that
+        depends on constants alone, compiled for this machine and run once."""
+        request = _Request(module, host_target(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
+        stages, artifact = request.build()
+        return _loaded(artifact, lambda: stages)()
 
     def history(self) -> Mapping[str, IRModule]:
         """The program after every pass, for a model that came from the cache."""

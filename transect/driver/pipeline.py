@@ -9,7 +9,7 @@ from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
 from transect.relax.transform.canonicalize import Canonicalize
 from transect.relax.transform.dead_code_elimination import DeadCodeElimination
 from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
-from transect.relax.transform.fold_constant import FoldConstant
+from transect.relax.transform.fold_constant import Evaluate, FoldConstant
 from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
 from transect.relax.transform.lower_convolution_rank import LowerConvolutionRank
@@ -23,8 +23,11 @@ from transect.tir.transform import lowering
 from transect.transform import Context, Pipeline
 
 
-def pipeline(context: Context, entry: str) -> Pipeline:
-    """The passes from an imported or written module to what the back end takes."""
+def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> Pipeline:
+    """The passes from an imported or written module to what the back end takes.
+
+    entry: the function that callers run. evaluate: runs what is computed from large constants.
+    """
     return Pipeline(
         AttachGlobalSymbol((entry,)),
         RemoveUnusedFunctions(),
@@ -33,7 +36,7 @@ def pipeline(context: Context, entry: str) -> Pipeline:
         LambdaLift(),
         LowerConvolutionRank(),
         Canonicalize(),
-        FoldConstant(),
+        FoldConstant(evaluate=evaluate),
         EliminateCommonSubexpr(),
         DeadCodeElimination(),
         # Graph and tensor programs, decided together.
