@@ -19,6 +19,7 @@ from transect.ir.function import IRModule
 from transect.ir.structural import structural_mismatch
 from transect.runtime.arrays import to_tensor
 from transect.script import parse, script
+from transect.support.errors import TransectError
 from transect.target import host_target
 from transect.tir.interpret import Interpreter
 from transect.tir.transform import lowering
@@ -47,6 +48,8 @@ def outcome(
     copies = [item.copy() for item in arguments]
     try:
         run(*copies)
+    except TransectError:
+        raise  # A fault of the program or of a pass, not what an assertion says: never agreement.
     except (ValueError, TypeError, RuntimeError) as error:
         return type(error), str(error), []
     return None, "", copies
