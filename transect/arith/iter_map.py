@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice, product
 from typing import Literal
 
 from transect.arith.analyzer import Analyzer
@@ -33,6 +34,8 @@ from transect.ir.expr import (
     minimum,
 )
 from transect.ir.traverse import free_vars
+
+_MOST_ATTEMPTS = 64
 
 Level = Literal["bijective", "injective", "surjective"]
 """bijective: the loops and the box of index values correspond one to one. injective: no two
@@ -141,14 +144,16 @@ class IterFinder:
     ) -> tuple[IterSum, ...]:
         """The sums of all indices, checked. Raises NotAffineError with the reason if they fail."""
         self.constrain(predicate)
-        try:
-            return self._find([self.inner.simplify(index) for index in indices], level)
-        except NotAffineError as error:
-            # Simplifying (6 * i + j) % 4 to (2 * i + j) % 4 hides the fusion that was divided.
+        # Simplifying (6 * i + j) % 4 to (2 * i + j) % 4 hides the fusion that was divided, so each
+        # index is tried as it was written as well.
+        forms = [dict.fromkeys((self.inner.simplify(index), index)) for index in indices]
+        first: NotAffineError | None = None
+        for attempt in islice(product(*forms), _MOST_ATTEMPTS):
             try:
-                return self._find(indices, level)
-            except NotAffineError:
-                raise error from None
+                return self._find(attempt, level)
+            except NotAffineError as error:
+                first = first or error
+        raise first or NotAffineError("there are no indices")
 
     def _find(self, indices: Sequence[Expr], level: Level) -> tuple[IterSum, ...]:
         self.used = set()

@@ -378,6 +378,8 @@ class StatementPrinter:
         items = block.iter_vars
         if not items:
             return
+        if values is not None and len(values) != len(items):
+            values = None  # Not valid, but an error message may have to show it.
         if values is not None and all(
             self._remaps(item, value) for item, value in zip(items, values, strict=True)
         ):
