@@ -63,7 +63,7 @@ lint: $(HAS_DEV)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(HAS_DEV)
 	$(BIN)/ruff check --fix

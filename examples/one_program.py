@@ -7,19 +7,18 @@ Run it with `python examples/one_program.py`.
 import numpy as np
 
 import transect
+
+# fmt: off
 from transect.script import ir as I, relax as R, tir as T
 
 n, m, d = T.symbolic("n", "m", "d")
 
-
 @I.ir_module
 class MyIRModule:
     @T.prim_func
-    def tir_mm(
-        X: T.Buffer[(n, d), "float32"],
-        W: T.Buffer[(d, m), "float32"],
-        Y: T.Buffer[(n, m), "float32"],
-    ):
+    def tir_mm(X: T.Buffer[(n, d), "float32"],
+               W: T.Buffer[(d, m), "float32"],
+               Y: T.Buffer[(n, m), "float32"]):
         for i, j, k in T.grid(n, m, d):
             with T.block("body"):
                 vi, vj, vk = T.axis.remap("SSR", [i, j, k])
@@ -38,6 +37,7 @@ class MyIRModule:
         # Invoke external update rule.
         R.call_packed("custom_inplace_update", gv0)
         return gv0
+# fmt: on
 
 
 @transect.register_function("custom_inplace_update")

@@ -27,7 +27,7 @@ def a_model(
 
 
 def test_missing_file() -> None:
-    with pytest.raises(InputError, match="no such model file: nowhere.onnx"):
+    with pytest.raises(InputError, match=r"no such model file: nowhere\.onnx"):
         OnnxFrontend().load("nowhere.onnx")
 
 
@@ -39,7 +39,7 @@ def test_truncated_file(tmp_path: Path, kept: float) -> None:
     ).SerializeToString()
     path = tmp_path / "model.onnx"
     path.write_bytes(data[: int(len(data) * kept)])
-    with pytest.raises(ImportModelError, match="not a complete ONNX file|holds no graph"):
+    with pytest.raises(ImportModelError, match=r"not a complete ONNX file|holds no graph"):
         OnnxFrontend().load(path)
 
 
@@ -47,7 +47,7 @@ def test_truncated_file(tmp_path: Path, kept: float) -> None:
 def test_files_that_are_something_else(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(data)
-    with pytest.raises(ImportModelError, match="not a complete ONNX file|holds no graph"):
+    with pytest.raises(ImportModelError, match=r"not a complete ONNX file|holds no graph"):
         OnnxFrontend().load(path)
 
 
