@@ -14,6 +14,7 @@ from blake3 import blake3
 
 from transect.ir.function import BaseFunc, IRModule
 from transect.ir.structural import structural_hash
+from transect.script import script
 
 _PACKAGES = (
     "transect",
@@ -45,9 +46,8 @@ def _model_digest(model: Any) -> bytes | None:
         path = Path(model)
         return _digest(path.read_bytes()) if path.is_file() else None
     if isinstance(model, IRModule | BaseFunc):
-        # Names are part of the interface of a model, but not of its structure.
-        names = ",".join(model.functions) if isinstance(model, IRModule) else ""
-        return blake3(f"{structural_hash(model)} {names}".encode()).digest()
+        # Names are no part of the structure, but they are of the interface: parameters, dimensions.
+        return blake3(f"{structural_hash(model)}\n{script(model)}".encode()).digest()
     if hasattr(model, "SerializeToString"):
         return _digest(model.SerializeToString(deterministic=True))
     return None

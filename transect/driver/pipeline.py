@@ -30,7 +30,7 @@ def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> 
     """
     return Pipeline(
         AttachGlobalSymbol((entry,)),
-        RemoveUnusedFunctions(),
+        RemoveUnusedFunctions((entry,)),
         # The graph.
         Normalize(),
         LambdaLift(),

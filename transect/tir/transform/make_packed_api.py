@@ -22,7 +22,7 @@ from transect.ir.expr import (
     logical_or,
     not_equal,
 )
-from transect.ir.function import IRModule
+from transect.ir.function import DIMS, IRModule
 from transect.ir.traverse import free_vars
 from transect.support.errors import VerifyError
 from transect.tir.buffer import Buffer, buffer
@@ -133,6 +133,7 @@ class _Entry:
         for what, handle, matched in tensors:
             self.layout(what, handle, matched)
         self.finish_checks()
+        self.bounds()
         for (what, handle, matched), param in zip(
             tensors, (p for p in taken if p in func.buffer_map), strict=True
         ):
@@ -147,6 +148,20 @@ class _Entry:
     def check(self, condition: Expr, *message: str | Expr, kind: str = "ValueError") -> None:
         """Add an assertion; the message is put after the function's name."""
         self.stmts.append(AssertStmt(condition, (f"{self.symbol}: ", *message), kind))
+
+    def bounds(self) -> None:
+        """Check the user's bounds of dimensions. The host function of a graph does so itself."""
+        if ARGUMENTS in self.func.attrs:
+            return
+        for var in symbolic_vars(self.func):
+            low, high = self.func.attrs.get(DIMS, {}).get(var.name, (None, None))
+            if low is not None and high is not None:
+                self.check(
+                    logical_and(var >= low, var <= high),
+                    f"{var.name} is ",
+                    var,
+                    f", outside of its bounds {low} to {high}",
+                )
 
     def bind(self, var: Var, value: Expr) -> Var:
         """Add a binding."""
