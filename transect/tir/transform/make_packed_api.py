@@ -228,7 +228,7 @@ class _Entry:
         ndim = _intrinsic("tensor_ndim", handle)
         self.check(
             equal(ndim, as_expr(matched.ndim, INT32)),
-            f"{what} must have {matched.ndim} dimensions, got ",
+            f"{what} must have {matched.ndim} dimension{'s' * (matched.ndim != 1)}, got ",
             ndim,
         )
         got = [self.field(handle, kind) for kind in (_FIELD_CODE, _FIELD_BITS, _FIELD_LANES)]
