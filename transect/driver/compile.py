@@ -18,6 +18,7 @@ from transect.driver.model import CompiledModel
 from transect.driver.pipeline import pipeline
 from transect.driver.verify import verify_module
 from transect.frontend import load_model_file
+from transect.hardware import find_target, this_machine
 from transect.ir.expr import Var
 from transect.ir.function import DIMS, BaseFunc, IRModule
 from transect.library import library_paths
@@ -25,15 +26,15 @@ from transect.plan import GreedyPolicy, Plan, Planner, Policy, typical_size
 from transect.relax.transform.lower_to_host import SIGNATURE
 from transect.runtime import Cache, Signature
 from transect.support import flags
-from transect.support.errors import InputError
-from transect.target import Target, host_target
+from transect.support.errors import InputError, UnsupportedError
+from transect.target import Target
 from transect.tir.function import PrimFunc
 from transect.transform import Bounds, Context
 
 
 def compile(
     model: Any,
-    target: Target | None = None,
+    target: Target | str | None = None,
     dims: Mapping[str, int | tuple[int, int]] | None = None,
     plan: Plan | None = None,
     *,
@@ -44,18 +45,19 @@ def compile(
     """Compile a model once, for every size of its symbolic dimensions.
 
     model: the path of an .onnx file, an onnx.ModelProto, an IRModule, or one function.
-    target: the machine, this one by default. dims: inclusive bounds of symbolic dimensions, such
-    as {"batch": (1, 64)}; checked at every call. plan: answers to some or all choices, as an
-    expert fixes them or a former compile made them. policy: who answers the others, by default
-    GreedyPolicy. entry: the function to run, where the module leaves that open. cache: False to
-    compile anew, or the folder of another cache than the user's.
+    target: the machine or its name ("x86-avx2"), this one by default.
+    dims: inclusive bounds of symbolic dimensions, such as {"batch": (1, 64)}; checked at every call.
+    plan: answers to some or all choices, as an expert fixes them or a former compile made them.
+    policy: who answers the others, by default GreedyPolicy.
+    entry: the function to run, where the module leaves that open.
+    cache: False to compile anew, or the folder of another cache than the user's.
 
     Raises InputError and ImportModelError for models that cannot be read, and what the passes
     raise for programs that mean nothing.
     """
     request = _Request(
         model,
-        target or host_target(),
+        _target(target),
         _bounds(dims or {}),
         plan or Plan(),
         policy or GreedyPolicy(),
@@ -113,7 +115,7 @@ class _Request:
     def evaluate(self, module: IRModule, name: str) -> Any:
         """What the function `name`, which has no parameters, computes: the part of a model that
         depends on constants alone, compiled for this machine and run once."""
-        request = _Request(module, host_target(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
+        request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
         stages, artifact = request.build()
         return _loaded(artifact, lambda: stages)()
 
@@ -155,6 +157,18 @@ def _as_module(model: Any) -> IRModule:
 def _loaded(artifact: Artifact, history: Callable[[], Mapping[str, IRModule]]) -> CompiledModel:
     paths = library_paths(artifact.compiled.externs)
     return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history)
+
+
+def _target(given: Target | str | None) -> Target:
+    if given is None:
+        return this_machine()
+    target = find_target(given) if isinstance(given, str) else given
+    if target.warp:
+        raise UnsupportedError(
+            f"compile() makes code for processors; {target} is a GPU",
+            remedy="transect.codegen.cuda.build compiles tensor programs that are bound to threads",
+        )
+    return target
 
 
 def _cache(where: Path | bool) -> Cache | None:

@@ -5,28 +5,89 @@ A vendor's package adds its own under the entry-point group "transect.hardware".
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from typing import Any
 
 from transect.hardware.rule import ScheduleRule
+from transect.support.errors import InputError
+from transect.target import Target, host_target
 
-__all__ = ["SCHEDULE_RULES", "ScheduleRule", "schedule_rules"]
+__all__ = ["HARDWARE", "Hardware", "ScheduleRule", "find_target", "schedule_rules", "this_machine"]
 
-SCHEDULE_RULES: dict[str, str] = {
-    "x86": "transect.hardware.x86.schedule:RULES",
-    "cuda": "transect.hardware.cuda.schedule:RULES",
+
+@dataclass(frozen=True)
+class Hardware:
+    """A kind of target, by what loads its parts ("module:attribute").
+
+    targets: a dict of named Targets. rules: the schedule rules in the order in which they are
+    tried. host: a function that describes this machine, None if it cannot be one of the kind.
+    """
+
+    targets: str
+    rules: str
+    host: str | None = None
+
+
+HARDWARE: dict[str, Hardware] = {
+    "x86": Hardware(
+        "transect.hardware.x86:TARGETS",
+        "transect.hardware.x86.schedule:RULES",
+        "transect.hardware.x86:host",
+    ),
+    "cuda": Hardware(
+        "transect.hardware.cuda:TARGETS",
+        "transect.hardware.cuda.schedule:RULES",
+    ),
 }
-"""Loaders of the schedule rules, by the name of the target."""
+"""The kinds of target that transect knows, by the `name` of their Targets."""
+
+
+@cache
+def all_hardware() -> dict[str, Hardware]:
+    """HARDWARE and what installed packages add."""
+    added = {point.name: point.load() for point in entry_points(group="transect.hardware")}
+    return {**HARDWARE, **added}
+
+
+def _load(loader: str) -> Any:
+    module, _, attribute = loader.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 @cache
 def schedule_rules(target_name: str) -> tuple[ScheduleRule, ...]:
-    """The rules of a target in the order in which they are tried; none for a target without any,
-    whose programs then stay as they were written."""
-    loaders = dict(SCHEDULE_RULES)
-    loaders |= {point.name: point.value for point in entry_points(group="transect.hardware")}
-    if target_name not in loaders:
-        return ()
-    module, name = loaders[target_name].split(":")
-    return tuple(getattr(import_module(module), name))
+    """The rules of a kind of target; none for one without any, whose programs stay as written."""
+    found = all_hardware().get(target_name)
+    return () if found is None else tuple(_load(found.rules))
+
+
+@cache
+def this_machine() -> Target:
+    """The machine this process runs on, with the rates that its folder knows."""
+    plain = host_target()
+    found = all_hardware().get(plain.name)
+    return plain if found is None or found.host is None else _load(found.host)()
+
+
+def find_target(name: str) -> Target:
+    """A target by name: "host", or one of those listed in the folders ("x86-znver4").
+
+    Raises InputError, with the names there are, for any other.
+    """
+    if name == "host":
+        return this_machine()
+    known: dict[str, Target] = {}
+    for hardware in all_hardware().values():
+        known |= _load(hardware.targets)
+    if name not in known:
+        near = get_close_matches(name, known, 1)
+        raise InputError(
+            f"no target {name!r}",
+            notes=[f"there are: host, {', '.join(sorted(known))}"],
+            remedy=f"did you mean {near[0]!r}?" if near else "give a transect.Target",
+        )
+    return known[name]

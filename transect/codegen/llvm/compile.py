@@ -104,6 +104,9 @@ def machine_features(target: Target) -> str:
     if target.arch == "host":
         return llvm.get_host_cpu_features().flatten()
     spelled = {name.replace("sse4_2", "sse4.2").replace("_", "-") for name in target.features}
+    if target.name == "x86":
+        # LLVM ends the process where a processor that it does not know lacks this.
+        spelled.add("64bit")
     return ",".join(f"+{_LLVM_FEATURE.get(name, name)}" for name in sorted(spelled))
 
 

@@ -15,7 +15,7 @@ _AVX512 = _AVX2 | {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
 
 AVX2 = Target(
     name="x86",
-    arch="avx2",
+    arch="x86-64-v3",
     features=_AVX2,
     vector_bits=256,
     vector_registers=16,
