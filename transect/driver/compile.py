@@ -46,7 +46,7 @@ def compile(
 
     model: the path of an .onnx file, an onnx.ModelProto, an IRModule, or one function.
     target: the machine or its name ("x86-avx2"), this one by default.
-    dims: inclusive bounds of symbolic dimensions, such as {"batch": (1, 64)}; checked at every call.
+    dims: inclusive bounds of symbolic dimensions ({"batch": (1, 64)}); checked at every call.
     plan: answers to some or all choices, as an expert fixes them or a former compile made them.
     policy: who answers the others, by default GreedyPolicy.
     entry: the function to run, where the module leaves that open.
