@@ -14,7 +14,7 @@ import numpy as np
 import tvm_ffi
 
 from transect.ir.function import IRModule
-from transect.ir.types import TupleType, Type
+from transect.ir.types import VOID_TYPE, TupleType, Type
 from transect.relax import call as special
 from transect.relax import expr as rx
 from transect.relax.legalize import flat_tensors, has_decomposition, legalize
@@ -234,6 +234,8 @@ class Interpreter:
     def call_packed(self, call: rx.Call, frame: _Frame) -> Any:
         function = self._value(call.args[0], frame)
         result = self._call_value(function, self._values(call.args[1:], frame), call.span)
+        if result is None and call.type_args == (VOID_TYPE,):
+            result = ()
         if call.type_args:
             match = Match(dict(frame.symbols))
             match.value(call.type_args[0], result, "the result of the packed function")
