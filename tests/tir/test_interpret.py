@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from transect.ir.dtype import INT32, VOID
+from transect.ir.dtype import HANDLE, INT32, VOID
 from transect.ir.expr import (
     Broadcast,
     Call,
@@ -33,6 +33,7 @@ from transect.tir.builder import ARGMAX, FunctionBuilder, serial, store, when
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import Interpreter, interpret
 from transect.tir.interpreter.host import AnyList
+from transect.tir.schedule import Schedule
 from transect.tir.stmt import (
     Allocate,
     AssertStmt,
@@ -43,6 +44,7 @@ from transect.tir.stmt import (
     DeclBuffer,
     Evaluate,
     For,
+    IterVar,
     MatchBufferRegion,
     SeqStmt,
     Stmt,
@@ -573,3 +575,57 @@ def test_match_buffer_is_a_view() -> None:
     expected = np.full((4, 5), -1, "float32")
     expected[:2, 1:4], expected[2:, 1:4] = 0, 1
     assert np.array_equal(data, expected)
+
+
+def _matmul() -> PrimFunc:
+    n, m, d = Var("n"), Var("m"), Var("d")
+    builder = FunctionBuilder("matmul")
+    x = builder.input("x", (n, d), "float32")
+    w = builder.input("w", (d, m), "float32")
+    y = builder.reduce((n, m), (d,), lambda i, j, k: x[i, k] * w[k, j], name="y")
+    return builder.finish([y])
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_empty_reduction_gives_the_init_value(vectorize: bool) -> None:
+    y = np.full((2, 3), 9, np.float32)
+    x, w = np.empty((2, 0), np.float32), np.empty((0, 3), np.float32)
+    interpret(_matmul(), x, w, y, vectorize=vectorize)
+    np.testing.assert_array_equal(y, 0)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("depth", [0, 3, 5])
+def test_empty_reduction_of_a_split_loop_gives_the_init_value(vectorize: bool, depth: int) -> None:
+    schedule = Schedule(_matmul())
+    i, j, k = schedule.get_loops(schedule.get_block("y"))
+    outer, inner = schedule.split(k, [None, 4])
+    schedule.reorder(outer, i, j, inner)
+    x = RNG.integers(-4, 5, (2, depth)).astype(np.float32)
+    w = RNG.integers(-4, 5, (depth, 3)).astype(np.float32)
+    y = np.full((2, 3), 9, np.float32)
+    interpret(schedule.func, x, w, y, vectorize=vectorize)
+    np.testing.assert_array_equal(y, x @ w)
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_ragged_reduction_starts_once(vectorize: bool) -> None:
+    """The inner loop of the reduction is empty first, and again at the end."""
+    x, y = buffer("x", (3, 4)), buffer("y", (2,))
+    v, r, s = (Var(name) for name in ("v", "r", "s"))
+    i, a, b = Var("i"), Var("a"), Var("b")
+    axes = (
+        IterVar(v, Range(as_expr(0), as_expr(2)), "spatial"),
+        IterVar(r, Range(as_expr(0), as_expr(3)), "reduce"),
+        IterVar(s, Range(as_expr(0), as_expr(4)), "reduce"),
+    )
+    init, update = store(y, (v,), 0), store(y, (v,), y[v] + x[r, s])
+    block = Block("y", axes, (), (), update, init)
+    realize = BlockRealize((i, a, b), true(), block)
+    inner = For(b, as_expr(0), a * (2 - a) * 4, "serial", realize)
+    nest = For(i, as_expr(0), as_expr(2), "serial", For(a, as_expr(0), as_expr(3), "serial", inner))
+    data, result = RNG.integers(-4, 5, (3, 4)).astype(np.float32), np.full(2, 9, np.float32)
+    handles = (Var("x", HANDLE), Var("y", HANDLE))
+    maps = dict(zip(handles, (x, y), strict=True))
+    interpret(PrimFunc(handles, maps, nest, {}), data, result, vectorize=vectorize)
+    np.testing.assert_array_equal(result, data[1].sum())

@@ -146,6 +146,56 @@ def test_init_keeps_the_guard_of_its_own_loops() -> None:
     expect(before, expected, LowerInit())
 
 
+def test_init_leaves_all_reduction_loops_past_other_statements() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", 8), "float32"), y: T.Buffer(("n",), "float32")):
+        t = T.alloc_buffer((8,), "float32")
+        for i, k0 in T.grid(n, 2):
+            for k1 in range(4):
+                with T.block("t"):
+                    v = T.axis.spatial(8, k0 * 4 + k1)
+                    vi = T.axis.spatial(n, i)
+                    T.reads(x[vi, v])
+                    T.writes(t[v])
+                    t[v] = x[vi, v] * T.float32(2)
+            for k1 in range(4):
+                with T.block("sum"):
+                    vi = T.axis.spatial(n, i)
+                    vk = T.axis.reduce(8, k0 * 4 + k1)
+                    T.reads(t[vk])
+                    T.writes(y[vi])
+                    with T.init():
+                        y[vi] = T.float32(0)
+                    y[vi] = y[vi] + t[vk]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n", 8), "float32"), y: T.Buffer(("n",), "float32")):
+        t = T.alloc_buffer((8,), "float32")
+        for i in range(n):
+            with T.block("sum_init"):
+                vi = T.axis.spatial(n, i)
+                T.reads()
+                T.writes(y[vi])
+                y[vi] = T.float32(0)
+            for k0 in range(2):
+                for k1 in range(4):
+                    with T.block("t"):
+                        v = T.axis.spatial(8, k0 * 4 + k1)
+                        vi = T.axis.spatial(n, i)
+                        T.reads(x[vi, v])
+                        T.writes(t[v])
+                        t[v] = x[vi, v] * T.float32(2)
+                for k1 in range(4):
+                    with T.block("sum"):
+                        vi = T.axis.spatial(n, i)
+                        vk = T.axis.reduce(8, k0 * 4 + k1)
+                        T.reads(t[vk])
+                        T.writes(y[vi])
+                        y[vi] = y[vi] + t[vk]
+
+    expect(before, expected, LowerInit())
+
+
 BLOCKS = (
     LowerInit(),
     ConvertBlocksToOpaque(),

@@ -201,6 +201,7 @@ class Block(Stmt):
     """A unit of computation, isolated from the loops around it by its iteration variables.
 
     reads, writes: the regions one instance touches. init: run before the first reduce iteration.
+    Where a loop of the reduction has no iterations, init alone runs, so the result is its value.
     Always the `block` of a BlockRealize.
     """
 

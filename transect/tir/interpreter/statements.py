@@ -15,6 +15,7 @@ import numpy as np
 from transect.ir.dtype import DType
 from transect.ir.expr import (
     EQ,
+    LE,
     Add,
     Call,
     Div,
@@ -33,6 +34,7 @@ from transect.ir.term import Term
 from transect.support.errors import ExecutionError, UnsupportedError
 from transect.tir.affine import Affine
 from transect.tir.buffer import Buffer
+from transect.tir.interpreter.empty_reduction import when_empty
 from transect.tir.interpreter.expressions import ExprCompiler
 from transect.tir.interpreter.frame import Frame
 from transect.tir.interpreter.grid import IntRun, Value
@@ -439,6 +441,24 @@ def _match(
 
 
 def _loop(owner: StmtCompiler, stmt: For, scope: Scope) -> tuple[Do, Scope]:
+    extent = interval(linear(stmt.extent, scope), scope)
+    instead = when_empty(stmt) if extent is None or extent[0] <= 0 else None
+    if instead is None:
+        return _nonempty_loop(owner, stmt, scope)
+    compiler = ExprCompiler(scope)
+    is_empty = compiler.compile(LE(stmt.extent, as_expr(0, stmt.extent.dtype)))
+    otherwise = _branch(is_empty, owner.body(instead, scope), None)
+    do, _ = _nonempty_loop(owner, stmt, scope)
+
+    def run(frame: Frame) -> None:
+        otherwise(frame)
+        do(frame)
+
+    return run, scope
+
+
+def _nonempty_loop(owner: StmtCompiler, stmt: For, scope: Scope) -> tuple[Do, Scope]:
+    """The loop alone: nothing where it has no iterations."""
     verdict = Verdict("ordered")
     lockstep = _needs_lockstep(stmt)
     ends = loop_range(stmt, scope)

@@ -7,10 +7,25 @@ from dataclasses import dataclass
 from transect.ir.expr import And, Expr, Var, as_int, equal, logical_and
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars
+from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
-from transect.tir.stmt import Block, BlockRealize, For, IfThenElse, Stmt, seq
+from transect.tir.stmt import (
+    Allocate,
+    AllocateConst,
+    Bind,
+    Block,
+    BlockRealize,
+    BufferStore,
+    DeclBuffer,
+    Evaluate,
+    For,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+    seq,
+)
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.visit import StmtRewriter, fresh_copy
+from transect.tir.visit import StmtRewriter, fresh_copy, walk_stmts, walk_terms
 from transect.transform import Context
 
 
@@ -31,15 +46,15 @@ class LowerInit(FunctionPass):
 
 class _LowerInit(StmtRewriter):
     def visit_for(self, stmt: For) -> Stmt:
-        loops: list[For] = [stmt]
-        while isinstance(loops[-1].body, For):
-            loops.append(loops[-1].body)
-        inner = loops[-1].body
-        if isinstance(inner, BlockRealize) and inner.block.init is not None:
-            hoisted = _hoist(loops, inner)
-            if hoisted is not None:
-                return self.visit(hoisted)
-        return super().visit_for(stmt)
+        inits: list[Stmt] = []
+        for path, realize in _reduction_blocks(stmt):
+            init = _hoisted(path, realize)
+            if init is not None:
+                inits.append(init)
+                lowered = replace(realize, block=replace(realize.block, init=None))
+                stmt = _loop(_Replace(realize, lowered).visit(stmt))
+        update = super().visit_for(stmt)
+        return seq(*inits, update) if inits else update
 
     def visit_block(self, stmt: Block) -> Stmt:
         stmt = _with_body(super().visit_block(stmt))
@@ -66,63 +81,106 @@ def conjuncts(condition: Expr) -> list[Expr]:
     return [] if as_int(condition) == 1 else [condition]
 
 
-def _hoist(loops: list[For], realize: BlockRealize) -> Stmt | None:
-    """The nest with the init before its outermost reduction loop, or None if that cannot be."""
+def _reduction_blocks(loop: For) -> list[tuple[list[For], BlockRealize]]:
+    """The blocks with an init whose reduction `loop` is part of, and the loops down to each."""
+    found: list[tuple[list[For], BlockRealize]] = []
+
+    def look(stmt: Stmt, path: list[For], before: list[Stmt]) -> None:
+        """`before`: the statements of the loops that an earlier init would pass."""
+        if isinstance(stmt, For):
+            look(stmt.body, [*path, stmt], before)
+        elif isinstance(stmt, SeqStmt):
+            for number, item in enumerate(stmt.stmts):
+                look(item, path, [*before, *stmt.stmts[:number]])
+        elif (
+            isinstance(stmt, BlockRealize)
+            and stmt.block.init is not None
+            and loop.var in _reduction_variables(stmt)
+            and _may_pass(stmt.block, before)
+        ):
+            found.append((path, stmt))
+
+    look(loop, [], [])
+    return found
+
+
+def _may_pass(block: Block, earlier: list[Stmt]) -> bool:
+    """Whether the init of `block` may run before the statements `earlier`."""
+    assert block.init is not None
+    touched = {region.buffer.data for region in block.writes}
+    touched |= {item.buffer.data for item in walk_terms(block.init) if isinstance(item, BufferLoad)}
+    for stmt in earlier:
+        for item in walk_stmts(stmt):
+            if isinstance(item, Bind | Allocate | AllocateConst | DeclBuffer | Evaluate):
+                return False
+            if isinstance(item, BufferStore) and item.buffer.data in touched:
+                return False
+    return True
+
+
+def _reduction_variables(realize: BlockRealize) -> set[Var]:
+    pairs = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    return set(free_vars(value for item, value in pairs if item.kind == "reduce"))
+
+
+def _hoisted(path: list[For], realize: BlockRealize) -> Stmt | None:
+    """The init in loops of its own, to run before the first loop of `path`; None if that cannot be.
+
+    path: the loops from the outermost one of the reduction to the block.
+    """
     block = realize.block
-    spatial: set[Var] = set()
-    reduction: set[Var] = set()
-    for item, value in zip(block.iter_vars, realize.iter_values, strict=True):
-        if item.kind not in ("spatial", "reduce"):
-            return None
-        (spatial if item.kind == "spatial" else reduction).update(free_vars([value]))
-    places = [number for number, loop in enumerate(loops) if loop.var in reduction]
-    if not places or block.init is None:
+    pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
+    if block.init is None or any(item.kind not in ("spatial", "reduce") for item, _ in pairs):
         return None
-    first = places[0]
-    inside = loops[first:]
-    own = {loop.var for loop in inside}
-    reduced = own & reduction
-    if reduced & spatial or own - spatial - reduction:
+    spatial = set(free_vars(value for item, value in pairs if item.kind == "spatial"))
+    reduction = _reduction_variables(realize)
+    own = {loop.var for loop in path}
+    # A reduction loop further out would run the init again.
+    if reduction - own or reduction & spatial or own - spatial - reduction:
         return None
-    if any(loop.kind == "thread_binding" for loop in inside):
+    if any(loop.kind == "thread_binding" for loop in path):
         return None
     kept: list[Expr] = []
     for condition in conjuncts(realize.predicate):
         used = set(free_vars([condition]))
-        if not used & reduced:
+        if not used & reduction:
             kept.append(condition)
-        elif used & (own - reduced):
+        elif used & (own - reduction):
             return None
-    again = [loop for loop in inside if loop.var not in reduced]
-    if any(set(free_vars([loop.min, loop.extent])) & reduced for loop in again):
+    again = [loop for loop in path if loop.var not in reduction]
+    if any(set(free_vars([loop.min, loop.extent])) & reduction for loop in again):
         return None
-    pairs = [
-        (item, value)
-        for item, value in zip(block.iter_vars, realize.iter_values, strict=True)
-        if item.kind == "spatial"
-    ]
+    axes = {item.var for item in block.iter_vars if item.kind == "reduce"}
+    if set(free_vars(region for region in block.writes)) & axes:
+        return None
     init_block = Block(
         f"{block.name}_init",
-        tuple(item for item, _ in pairs),
+        tuple(item for item, _ in pairs if item.kind == "spatial"),
         (),
         block.writes,
         block.init,
         match_buffers=block.match_buffers,
         span=block.span,
     )
-    init: Stmt = BlockRealize(
-        tuple(value for _, value in pairs), logical_and(*kept), init_block, realize.span
-    )
-    if set(free_vars(region for region in block.writes)) & {
-        item.var for item in block.iter_vars if item.kind == "reduce"
-    }:
-        return None
+    values = tuple(value for item, value in pairs if item.kind == "spatial")
+    init: Stmt = BlockRealize(values, logical_and(*kept), init_block, realize.span)
     for loop in reversed(again):
         init = replace(loop, body=init)
-    update: Stmt = replace(realize, block=replace(block, init=None))
-    for loop in reversed(inside):
-        update = replace(loop, body=update)
-    result = seq(fresh_copy(init), update)
-    for loop in reversed(loops[:first]):
-        result = replace(loop, body=result)
-    return result
+    return fresh_copy(init)
+
+
+class _Replace(StmtRewriter):
+    """Replaces one block."""
+
+    def __init__(self, old: BlockRealize, new: BlockRealize) -> None:
+        super().__init__()
+        self.old = old
+        self.new = new
+
+    def visit(self, stmt: Stmt) -> Stmt:
+        return self.new if stmt is self.old else super().visit(stmt)
+
+
+def _loop(stmt: Stmt) -> For:
+    assert isinstance(stmt, For)
+    return stmt
