@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,8 +18,6 @@ from transect.tir.interpret import interpret as run_program
 from transect.tir.interpreter.host import AnyList
 from transect.transform import Context
 
-_TRANSPOSED = 112  # of cblas.h
-
 
 def stage_names() -> list[str]:
     """The stages of a compile, as `CompiledModel.stages` names them."""
@@ -29,26 +26,6 @@ def stage_names() -> list[str]:
         earlier = sum(name.rsplit("_", 1)[0] == step.name for name in names)
         names.append(f"{step.name}_{earlier + 1}" if earlier else step.name)
     return names
-
-
-def blas_table() -> dict[str, Any]:
-    """numpy in the place of OpenBLAS, for interpreted calls of its C functions."""
-
-    def gemm(
-        order: int, trans_a: int, trans_b: int, m: int, n: int, k: int,
-        alpha: float, a: Any, lda: int, b: Any, ldb: int, beta: float, c: Any, ldc: int,
-    ) -> None:  # fmt: skip
-        assert (order, alpha, beta) == (101, 1, 0)
-        left_rows = (k, m) if trans_a == _TRANSPOSED else (m, k)
-        right_rows = (n, k) if trans_b == _TRANSPOSED else (k, n)
-        assert (lda, ldb, ldc) == (max(left_rows[1], 1), max(right_rows[1], 1), max(n, 1))
-        left = a.view(m * k).reshape(left_rows)
-        right = b.view(k * n).reshape(right_rows)
-        left = left.T if trans_a == _TRANSPOSED else left
-        right = right.T if trans_b == _TRANSPOSED else right
-        c.view(m * n)[:] = (left @ right).reshape(-1)
-
-    return {"scipy_cblas_sgemm": gemm, "scipy_cblas_dgemm": gemm}
 
 
 def run_stage(
@@ -74,10 +51,10 @@ def run_stage(
     ]
     entry = f"__tvm_ffi_{signature.name}"
     if entry in module:
-        returned = Interpreter(module, extern=blas_table()).call_entry(entry, *arrays, *made)
+        returned = Interpreter(module).call_entry(entry, *arrays, *made)
     else:
         slots = [AnyList([None]) for output in signature.outputs if output.kind == "owned"]
-        run_program(module, *arrays, *made, *slots, name=signature.name, extern=blas_table())
+        run_program(module, *arrays, *made, *slots, name=signature.name)
         returned = slots[0].slots[0] if slots else None
     return made or [returned]
 
