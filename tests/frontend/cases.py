@@ -89,6 +89,7 @@ def binary() -> Iterator[Case]:
     yield case("Pow", node("Pow"), NM, ("m",), values=(0.1, 3.0))
     yield case("Pow square", lambda g, x: g.op("Pow", x, g.constant(2, np.float32)), NM)
     yield case("Pow cube", lambda g, x: g.op("Pow", x, g.constant(3, np.int64)), NM)
+    yield Case("Pow int", node("Pow"), ((NM, np.int32, (0, 5)), (("m",), np.float32, (0.0, 2.0))))
     yield Case(
         "Mod signs",
         node("Mod"),
@@ -102,7 +103,9 @@ def binary() -> Iterator[Case]:
     yield Case(
         "Mod fmod", node("Mod", fmod=1), ((NM, np.float32, (-9, 9)), (NM, np.float32, (1, 4)))
     )
-    yield case("PRelu", node("PRelu"), ("n", 4, "m"), (4, 1))
+    yield case("PRelu", node("PRelu"), NM, (4, 1))
+    yield case("PRelu last", node("PRelu"), NM, ("m",))
+    yield case("PRelu one", node("PRelu"), NM, (1,))
     for kind in ("Max", "Min", "Sum"):
         yield case(f"{kind} of three", node(kind), NM, ("m",), (4, 1))
         yield case(f"{kind} of one", node(kind), NM)
@@ -265,7 +268,7 @@ def layouts() -> Iterator[Case]:
     yield case("Flatten -1", node("Flatten", axis=-1), NM)
     yield case("Reshape", with_constants("Reshape", [-1, 2]), NM)
     yield case("Reshape keep", with_constants("Reshape", [0, 2, -1]), NM)
-    yield case("Reshape split", with_constants("Reshape", [0, 2, 2, 0]), ("n", 4, 3, 5))
+    yield case("Reshape split", with_constants("Reshape", [0, 2, 6, 0]), ("n", 4, 3, 5))
     yield case("Squeeze", with_constants("Squeeze", [1, -1]), ("n", 1, "m", 1))
     yield case("Unsqueeze", with_constants("Unsqueeze", [0, -1]), NM)
     yield case("Unsqueeze middle", with_constants("Unsqueeze", [2]), NM)

@@ -234,7 +234,7 @@ _Flat = tuple[Buffer, Buffer, Buffer]
 
 
 def _flat(value: Buffer) -> Buffer:
-    size = reduce(lambda a, b: a * b, value.shape)
+    size = reduce(lambda a, b: a * b, value.shape, IntImm(1))
     return buffer(f"{value.name}_flat", (size,), value.dtype, data=value.data)
 
 

@@ -166,6 +166,18 @@ def clip(node: Node) -> Result:
     return value
 
 
+def power(node: Node) -> Result:
+    """base ** exponent, of the base's dtype whatever the exponent's is."""
+    base, exponent = node.value(0), node.value(1)
+    dtype, other = node.dtype(base), node.dtype(exponent)
+    if dtype is other:
+        return node.emit("power", base, exponent)
+    if dtype.is_float:
+        return node.emit("power", base, node.emit("astype", exponent, dtype=dtype))
+    result = node.emit("power", node.emit("astype", base, dtype=other), exponent)
+    return node.emit("astype", result, dtype=dtype)
+
+
 def reciprocal(node: Node) -> Result:
     """1 / x."""
     value = node.value(0)
@@ -200,6 +212,13 @@ def leaky_relu(node: Node) -> Result:
     return node.emit("nn.leakyrelu", node.value(0), alpha=node.attribute("alpha", 0.01))
 
 
+def prelu(node: Node) -> Result:
+    """x where x >= 0, else slope * x; the slope broadcasts to x from the last dimension on."""
+    value, slope = node.value(0), node.value(1)
+    negative = node.emit("less", value, node.scalar(0.0, value))
+    return node.emit("where", negative, node.emit("multiply", slope, value), value)
+
+
 def hard_sigmoid(node: Node) -> Result:
     """max(0, min(1, alpha * x + beta))."""
     value = node.value(0)
@@ -232,10 +251,9 @@ _UNARY = {
     "Softplus": "nn.softplus", "Sqrt": "sqrt", "Tan": "tan", "Tanh": "tanh",
 }  # fmt: skip
 _BINARY = {
-    "Add": "add", "Sub": "subtract", "Mul": "multiply", "Pow": "power", "And": "logical_and",
+    "Add": "add", "Sub": "subtract", "Mul": "multiply", "And": "logical_and",
     "Or": "logical_or", "Xor": "logical_xor", "Equal": "equal", "Greater": "greater",
     "GreaterOrEqual": "greater_equal", "Less": "less", "LessOrEqual": "less_equal",
-    "PRelu": "nn.prelu",
 }  # fmt: skip
 
 ELEMENTWISE: dict[str, tuple[Converter, ...]] = {
@@ -254,6 +272,8 @@ ELEMENTWISE: dict[str, tuple[Converter, ...]] = {
     "HardSigmoid": one(hard_sigmoid),
     "Identity": one(identity),
     "LeakyRelu": one(leaky_relu),
+    "PRelu": one(prelu),
+    "Pow": one(power),
     "Reciprocal": one(reciprocal),
     "Where": one(where),
 }
