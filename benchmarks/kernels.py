@@ -1,4 +1,4 @@
-"""Generated CPU kernels beside numpy (OpenBLAS) and ONNX Runtime: medians, taken in turns.
+"""Generated CPU kernels beside numpy (OpenBLAS) and ONNX Runtime: the best of calls taken in turns.
 
 Run it alone on a quiet machine: python benchmarks/kernels.py [name ...]. Each kernel is compiled
 for static and for symbolic sizes; results are compared with float64 before anything is timed.
@@ -179,8 +179,8 @@ KERNELS = [
 ]  # fmt: skip
 
 
-def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
-    """The median seconds of each call, all of them taking turns."""
+def best(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The fewest seconds of each call, all of them taking turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
         call()
@@ -190,7 +190,7 @@ def medians(calls: dict[str, Callable[[], object]]) -> dict[str, float]:
             start = time.perf_counter()
             call()
             times[name].append(time.perf_counter() - start)
-    return {name: float(np.median(found)) for name, found in times.items()}
+    return {name: float(np.min(found)) for name, found in times.items()}
 
 
 def measure(kernel: Kernel) -> bool:
@@ -209,7 +209,7 @@ def measure(kernel: Kernel) -> bool:
         calls[form] = lambda model=model, out=out: model(*arrays, out)
     for name, prepare in kernel.rivals.items():
         calls[name] = prepare(arrays)
-    found = medians(calls)
+    found = best(calls)
     right = all(error < 1e-5 for error in errors.values())
     for name, seconds in found.items():
         rate = f"{kernel.operations / seconds / 1e9:8.1f}" if kernel.operations else "       -"

@@ -1,20 +1,39 @@
-"""LoopPartition: the guards of tiles are tested once a tile, not once an element."""
+"""LoopPartition: the guards and cut-off indices of tiles are tested once a tile, not once an
+element."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 from transect.arith import Analyzer
-from transect.ir.expr import GE, GT, LE, LT, Expr, Var, as_expr, as_int, logical_and
+from transect.ir.expr import (
+    GE,
+    GT,
+    LE,
+    LT,
+    Expr,
+    Max,
+    Min,
+    Select,
+    Var,
+    as_expr,
+    as_int,
+    logical_and,
+    true,
+)
 from transect.ir.node import replace
-from transect.ir.traverse import free_vars, substitute, walk
+from transect.ir.term import Term
+from transect.ir.traverse import free_vars, rewrite, substitute, walk
 from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import Bind, For, IfThenElse, Stmt
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
-from transect.tir.visit import StmtRewriter, fresh_copy, walk_stmts
+from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, walk_stmts
 from transect.transform import Context
+
+TermT = TypeVar("TermT", bound=Term)
 
 
 @dataclass(frozen=True)
@@ -25,7 +44,7 @@ class LoopPartition(FunctionPass):
 
     Requires loops with conditions that compare linear expressions. A condition that depends on
     the loop and on inner loops of constant extent, and that holds for all of a full tile, is gone
-    from the version for full tiles:
+    from the version for full tiles; so are minima and maxima that one side always wins there:
 
         for i0 in range((n + 3) // 4):         for i0 in range((n + 3) // 4):
             for i1 in range(4):           ->       if i0 * 4 + 3 < n:
@@ -47,7 +66,9 @@ class _Partition(StmtRewriter):
         self.limit = limit
 
     def visit_for(self, stmt: For) -> Stmt:
-        if as_int(stmt.extent) is not None and stmt.kind != "parallel":
+        if stmt.kind not in ("serial", "parallel") or not (
+            stmt.kind == "parallel" or as_int(stmt.extent) is None or _has_serial_loop(stmt.body)
+        ):
             return super().visit_for(stmt)
         full = _full_tile(stmt)
         if not full:
@@ -65,17 +86,66 @@ class _Assume(StmtRewriter):
 
     def __init__(self, conditions: set[Expr]) -> None:
         self.conditions = conditions
+        self.memo: dict[Term, Term] = {}
 
     def visit_if(self, stmt: IfThenElse) -> Stmt:
-        parts = conjuncts(stmt.condition)
-        left = [part for part in parts if part not in self.conditions]
-        if len(left) == len(parts):
+        left = self._left(stmt.condition)
+        if left is None:
             return super().visit_if(stmt)
         then_case = self.visit(stmt.then_case)
-        if not left:
+        if left is true():
             return then_case
         else_case = None if stmt.else_case is None else self.visit(stmt.else_case)
-        return replace(stmt, condition=logical_and(*left), then_case=then_case, else_case=else_case)
+        return replace(stmt, condition=left, then_case=then_case, else_case=else_case)
+
+    def _left(self, condition: Expr) -> Expr | None:
+        """What is left of a condition; None if nothing is gone."""
+        parts = conjuncts(condition)
+        left = [part for part in parts if part not in self.conditions]
+        return None if len(left) == len(parts) else logical_and(*left)
+
+    def expr(self, value: TermT) -> TermT:
+        return rewrite(value, self._decided, self.memo)
+
+    def _decided(self, item: Term) -> Term:
+        if isinstance(item, Min | Max):
+            for winner, wins in _sides(item):
+                if wins in self.conditions:
+                    return winner
+        elif isinstance(item, Select):
+            left = self._left(item.condition)
+            if left is not None:
+                if left is true():
+                    return item.true_value
+                return Select(left, item.true_value, item.false_value)
+        return item
+
+
+def _has_serial_loop(stmt: Stmt) -> bool:
+    return any(isinstance(item, For) and item.kind == "serial" for item in walk_stmts(stmt))
+
+
+def _sides(extremum: Min | Max) -> tuple[tuple[Expr, Expr], ...]:
+    """Each side of a minimum or maximum with the condition that makes it the result."""
+    a, b = extremum.a, extremum.b
+    if not a.dtype.is_int or not a.dtype.is_scalar:
+        return ()
+    kind = LE if isinstance(extremum, Min) else GE
+    return ((a, kind(a, b)), (b, kind(b, a)))
+
+
+def _conditions(stmt: Stmt, loop: Var) -> list[Expr]:
+    """The conditions that a statement itself tests, as guards or in its expressions, and those
+    that make the side of a minimum or maximum that moves with `loop` the result."""
+    found = conjuncts(stmt.condition) if isinstance(stmt, IfThenElse) else []
+    for item in walk(*own_terms(stmt)):
+        if isinstance(item, Select):
+            found += conjuncts(item.condition)
+        elif isinstance(item, Min | Max):
+            moves = [any(each is loop for each in walk(side)) for side in (item.a, item.b)]
+            if moves[0] is not moves[1]:
+                found += [wins for (_, wins), yes in zip(_sides(item), moves, strict=False) if yes]
+    return found
 
 
 def _full_tile(loop: For) -> dict[Expr, Expr]:
@@ -94,18 +164,12 @@ def _full_tile(loop: For) -> dict[Expr, Expr]:
                 hidden.add(stmt.var)
         elif isinstance(stmt, Bind):
             hidden.add(stmt.var)
-        elif isinstance(stmt, IfThenElse):
-            for part in conjuncts(stmt.condition):
-                used = set(free_vars([part]))
-                if (
-                    loop.var in used
-                    and used & inner.keys()
-                    and not used & hidden
-                    and part not in found
-                ):
-                    worst = for_all(part, {var: inner[var] for var in used if var in inner})
-                    if worst is not None:
-                        found[part] = worst
+        for part in _conditions(stmt, loop.var):
+            used = set(free_vars([part]))
+            if loop.var in used and used & inner.keys() and not used & hidden and part not in found:
+                worst = for_all(part, {var: inner[var] for var in used if var in inner})
+                if worst is not None:
+                    found[part] = worst
 
     for stmt in walk_stmts(loop.body):
         visit(stmt)

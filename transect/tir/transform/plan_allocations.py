@@ -27,7 +27,7 @@ from transect.tir.stmt import (
 )
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
-from transect.tir.visit import StmtRewriter, child_stmts, own_terms, walk_stmts
+from transect.tir.visit import StmtRewriter, child_stmts, own_terms, substitute_stmt, walk_stmts
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
@@ -46,7 +46,19 @@ class PlanAllocations(FunctionPass):
 
     def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
         """The function with allocations placed."""
-        return replace(func, body=_Plan().visit(func.body))
+        return replace(func, body=_Plan().visit(_UnitLoops().visit(func.body)))
+
+
+class _UnitLoops(StmtRewriter):
+    """Writes the only value of a loop's variable in its place: then accesses compare, of which
+    some are at that variable and others at the value."""
+
+    def visit_for(self, stmt: For) -> Stmt:
+        new = super().visit_for(stmt)
+        assert isinstance(new, For)
+        if as_int(new.extent) != 1 or new.kind == "thread_binding":
+            return new
+        return replace(new, body=substitute_stmt(new.body, {new.var: new.min}))
 
 
 class _Plan(StmtRewriter):

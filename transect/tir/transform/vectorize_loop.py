@@ -45,8 +45,8 @@ from transect.ir.expr import (
 )  # fmt: skip
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import walk
-from transect.tir.buffer import BufferLoad
+from transect.ir.traverse import rewrite, substitute, walk
+from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import (
     AttrStmt,
@@ -139,15 +139,42 @@ def _widest(stmt: Stmt) -> DType:
 
 def _split_conditions(var: Var, start: Expr, lanes: int, body: Stmt) -> Stmt | None:
     """The vector form of `body` for lanes 0 … lanes - 1; None if there is none."""
-    condition = None
-    if isinstance(body, IfThenElse) and body.else_case is None and _mentions(body.condition, var):
-        condition = _for_all_lanes(body.condition, var, lanes)
-    serial = For(var, start, as_expr(lanes, var.dtype), "serial", body)
-    if condition is not None:
-        assert isinstance(body, IfThenElse)
-        vector = _LaneCode(var, lanes).code(body.then_case)
-        return None if vector is None else IfThenElse(condition, vector, fresh_copy(serial))
-    return _LaneCode(var, lanes).code(body)
+    if not (
+        isinstance(body, IfThenElse) and body.else_case is None and _mentions(body.condition, var)
+    ):
+        return _LaneCode(var, lanes).code(body)
+    condition = _for_all_lanes(body.condition, var, lanes)
+    if condition is None:
+        return _LaneCode(var, lanes).code(body)
+    vector = _LaneCode(var, lanes).code(body.then_case)
+    if vector is None:
+        return None
+    rest = _some_lanes(var, lanes, body)
+    if rest is None:
+        rest = For(var, start, as_expr(lanes, var.dtype), "serial", fresh_copy(body))
+    return IfThenElse(condition, vector, rest)
+
+
+_OPPOSITE: dict[type[Expr], Callable[[Expr, Expr], Expr]] = {LT: GE, LE: GT, GT: LE, GE: LT}
+
+
+def _some_lanes(var: Var, lanes: int, body: IfThenElse) -> Stmt | None:
+    """The masked form of `body`, run if its condition holds for any lane; None if there is none."""
+    parts = conjuncts(body.condition)
+    varying = [item for item in parts if _mentions(item, var)]
+    if len(varying) != 1 or not isinstance(varying[0], LT | LE | GT | GE):
+        return None
+    opposite = _OPPOSITE[type(varying[0])](varying[0].a, varying[0].b)
+    nowhere = for_all(opposite, {var: lanes})
+    if nowhere is None:
+        return None
+    uniform = [item for item in parts if item is not varying[0]]
+    code = _LaneCode(var, lanes)
+    mask = code.wide(code.expr(varying[0]))
+    masked = _LaneCode(var, lanes, mask=mask, runs=True).code(fresh_copy(body.then_case))
+    if masked is None:
+        return None
+    return IfThenElse(logical_and(*uniform, logical_not(nowhere)), masked)
 
 
 def _for_all_lanes(condition: Expr, var: Var, lanes: int) -> Expr | None:
@@ -181,6 +208,8 @@ class _LaneCode:
     widened: dict[Var, Var] = field(default_factory=dict[Var, Var])
     memo: dict[Term, Expr] = field(default_factory=dict[Term, Expr])
     mask: Expr | None = None
+    runs: bool = False
+    """Whether some lane is known to run where there is a mask: it reads what all lanes share."""
 
     def code(self, stmt: Stmt) -> Stmt | None:
         """The vector form, or None."""
@@ -293,7 +322,8 @@ class _LaneCode:
         if value in self.widened:
             return self.widened[value]  # pyright: ignore[reportArgumentType]
         if not self.varies(value):
-            if self.mask is not None and any(isinstance(item, BufferLoad) for item in walk(value)):
+            guarded = self.mask is not None and not self.runs
+            if guarded and any(isinstance(item, BufferLoad) for item in walk(value)):
                 # Reading it might be what the condition guards.
                 raise _NotAVectorError
             return value
@@ -340,7 +370,39 @@ class _LaneCode:
     def load(self, value: BufferLoad) -> Expr:
         if value.predicate is not None or not value.buffer.dtype.is_scalar:
             raise _NotAVectorError
-        return BufferLoad(value.buffer, (self.wide(self.expr(value.indices[0])),), self.mask)
+        index = value.indices[0]
+        cut_off = self.cut_off_load(value.buffer, index)
+        if cut_off is not None:
+            return cut_off
+        return BufferLoad(value.buffer, (self.wide(self.expr(index)),), self.mask)
+
+    def cut_off_load(self, buffer: Buffer, index: Expr) -> Expr | None:
+        """A load at an index such as `min(i, last)` as neighbours with a mask, and the element at
+        the end elsewhere, which is faster than a gather; None if it is no such load."""
+        cuts = [item for item in walk(index) if isinstance(item, Min) and self.varies(item)]
+        if len(cuts) != 1 or not cuts[0].dtype.is_int or self.mask is not None:
+            return None
+        (cut,) = cuts
+        moving, end = (cut.a, cut.b) if self.varies(cut.a) else (cut.b, cut.a)
+
+        def with_cut(new: Expr) -> Expr:
+            return rewrite(index, lambda item: new if item is cut else item)
+
+        if self.varies(with_cut(end)):
+            return None
+        lane, own = self.expr(with_cut(moving)), self.expr(moving)
+        if not all(isinstance(item, Ramp) and as_int(item.stride) == 1 for item in (lane, own)):
+            return None
+        # The last lane is the one that is cut off if any is: what it reads is read in any case.
+        last = substitute(index, {self.var: as_expr(self.lanes - 1, self.var.dtype)})
+        if self.varies(last):
+            return None
+        inside = self.wide(self.expr(LE(moving, end)))
+        return Select(
+            inside,
+            BufferLoad(buffer, (lane,), inside),
+            Broadcast(BufferLoad(buffer, (last,)), self.lanes),
+        )
 
     def call(self, value: Call) -> Expr:
         if not isinstance(value.op, Intrinsic) or value.op.name in _SCALAR_ONLY:
