@@ -144,7 +144,8 @@ class _Import:
             return IntImm(dim.dim_value)
         key = dim.dim_param or f"{name}_{index}"
         if key not in self.dimensions:
-            self.dimensions[key] = SymbolicVar(_identifier(key))
+            taken = {var.name for var in self.dimensions.values()}
+            self.dimensions[key] = SymbolicVar(_unique(_identifier(key), taken))
             self.analyzer.bind(self.dimensions[key], (0, LARGEST_DIMENSION))
         return self.dimensions[key]
 
@@ -194,6 +195,14 @@ class _Import:
 def _as_operands(result: Result) -> list[Operand]:
     items: Sequence[Value | Operand] = [result] if isinstance(result, Value | Operand) else result
     return [item if isinstance(item, Operand) else Operand(item) for item in items]
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    """`name`, or with the first number behind it that makes it differ from those taken."""
+    found, number = name, 1
+    while found in taken:
+        found, number = f"{name}_{number}", number + 1
+    return found
 
 
 def _identifier(name: str) -> str:

@@ -1,0 +1,200 @@
+"""Shapes computed inside a graph stay shapes: nothing about them is left to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto
+
+import transect
+from tests.frontend.onnx_models import Graph, expected
+from transect.relax import expr as rx
+from transect.relax.visit import bindings
+from transect.support.errors import ImportModelError
+
+INT64, INT32 = TensorProto.INT64, TensorProto.INT32
+
+Build = Callable[[Graph, str], str]
+"""From the input (n, 6, m) to a shape of as many elements."""
+
+
+def ints(g: Graph, *values: int) -> str:
+    return g.constant(list(values), np.int64)
+
+
+def concat(g: Graph, *parts: str) -> str:
+    return g.op("Concat", *parts, axis=0)
+
+
+def dimension(g: Graph, x: str, axis: int) -> str:
+    """One dimension, as exporters ask for it: a vector of one element."""
+    return g.op(
+        "Unsqueeze", g.op("Gather", g.op("Shape", x), g.constant(axis, np.int64)), ints(g, 0)
+    )
+
+
+def gathered(g: Graph, x: str) -> str:
+    return concat(g, dimension(g, x, 0), ints(g, -1))
+
+
+def sliced(g: Graph, x: str) -> str:
+    head = g.op("Slice", g.op("Shape", x), ints(g, 0), ints(g, 1), ints(g, 0), ints(g, 1))
+    return concat(g, head, ints(g, 2, 3), dimension(g, x, -1))
+
+
+def cast_twice(g: Graph, x: str) -> str:
+    small = g.op("Cast", g.op("Shape", x), to=INT32)
+    head = g.op("Slice", small, ints(g, 0), ints(g, 1), ints(g, 0))
+    joined = concat(g, head, g.constant([6], np.int32), g.constant([-1], np.int32))
+    return g.op("Cast", joined, to=INT64)
+
+
+def multiplied(g: Graph, x: str) -> str:
+    rows = g.op("Mul", dimension(g, x, 0), dimension(g, x, 1))
+    return concat(g, rows, dimension(g, x, 2))
+
+
+def divided(g: Graph, x: str) -> str:
+    half = g.op("Div", dimension(g, x, 1), ints(g, 2))
+    return concat(g, dimension(g, x, 0), ints(g, 2), half, dimension(g, x, 2))
+
+
+def summed(g: Graph, x: str) -> str:
+    more = g.op("Sub", g.op("Add", dimension(g, x, 1), ints(g, 5)), ints(g, 5))
+    return concat(g, more, g.op("Neg", ints(g, 1)))
+
+
+def sized(g: Graph, x: str) -> str:
+    return concat(g, ints(g, 1), g.op("Unsqueeze", g.op("Size", x), ints(g, 0)))
+
+
+def chosen(g: Graph, x: str) -> str:
+    is_known = g.op("Equal", ints(g, 3, -1), ints(g, 3, -7))
+    return concat(g, g.op("Where", is_known, ints(g, 2, 9), ints(g, 5, -1)), ints(g, 3))
+
+
+def filled(g: Graph, x: str) -> str:
+    one = onnx.numpy_helper.from_array(np.array([1], np.int64))
+    ones = g.op("ConstantOfShape", ints(g, 2), value=one)
+    return concat(g, ones, dimension(g, x, 0), ints(g, -1))
+
+
+def squeezed(g: Graph, x: str) -> str:
+    scalar = g.op("Squeeze", dimension(g, x, 0), ints(g, 0))
+    vector = g.op("Reshape", g.op("Identity", scalar), ints(g, 1))
+    return concat(g, vector, ints(g, 0, -1))
+
+
+def compared(g: Graph, x: str) -> str:
+    return concat(g, g.op("Max", dimension(g, x, 1), ints(g, 2)), ints(g, -1))
+
+
+def backwards(g: Graph, x: str) -> str:
+    return g.op("Slice", g.op("Shape", x), ints(g, -1), ints(g, -(2**62)), ints(g, 0), ints(g, -1))
+
+
+SHAPES: list[Build] = [
+    gathered, sliced, cast_twice, multiplied, divided, summed, sized, chosen, filled, squeezed,
+    compared, backwards,
+]  # fmt: skip
+
+
+def reshaping(build: Build) -> onnx.ModelProto:
+    g = Graph()
+    x = g.input("x", ["n", 6, "m"])
+    g.output(g.op("Reshape", x, build(g, x)))
+    return g.model()
+
+
+@pytest.mark.parametrize("build", SHAPES)
+def test_reshape_to_a_computed_shape(build: Build) -> None:
+    proto = reshaping(build)
+    model = transect.compile(proto, cache=False)
+    main = model.stages["input"]["main"]
+    assert isinstance(main, rx.Function)
+    calls = [item.value for item in bindings(main) if isinstance(item.value, rx.Call)]
+    assert [call.op.name for call in calls] == ["reshape"], "a shape is computed as a tensor"
+    for n, m in ((2, 5), (1, 1), (7, 3)):
+        x = np.random.default_rng(n).standard_normal((n, 6, m)).astype(np.float32)
+        (wanted,) = expected(proto, {"x": x})
+        np.testing.assert_array_equal(model(x), wanted)
+
+
+@pytest.mark.parametrize("build", [gathered, multiplied, cast_twice, squeezed])
+def test_no_kernel_is_left_of_a_reshape(build: Build) -> None:
+    """One copy to the result, and no more."""
+    module = transect.compile(reshaping(build), cache=False).stages["PlanMemory"]
+    assert len(module.functions) <= 2
+
+
+def test_a_shape_and_its_tensor_are_both_there() -> None:
+    """A shape that is also data: added to a tensor, and returned."""
+    g = Graph()
+    x = g.input("x", ["n", 6, "m"])
+    dims = g.op("Shape", x)
+    scale = g.op("Cast", g.op("Gather", dims, g.constant(2, np.int64)), to=TensorProto.FLOAT)
+    flat = g.op("Reshape", x, concat(g, dimension(g, x, 0), ints(g, -1)))
+    g.output(g.op("Mul", flat, scale), g.op("Identity", dims), g.op("Size", x))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for n, m in ((2, 5), (1, 3), (4, 1)):
+        x = np.random.default_rng(n).standard_normal((n, 6, m)).astype(np.float32)
+        for ours, theirs in zip(model(x), expected(proto, {"x": x}), strict=True):
+            assert ours.dtype == theirs.dtype
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_expand_and_fill_to_a_computed_shape() -> None:
+    g = Graph()
+    x, like = g.input("x", [1, "m"]), g.input("like", ["n", "m"])
+    g.output(g.op("Expand", x, g.op("Shape", like)), g.op("ConstantOfShape", g.op("Shape", like)))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for n, m in ((3, 4), (0, 2), (1, 1)):
+        inputs = {"x": np.ones((1, m), np.float32), "like": np.zeros((n, m), np.float32)}
+        for ours, theirs in zip(model(**inputs), expected(proto, inputs), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_an_empty_batch_keeps_its_shape() -> None:
+    model = transect.compile(reshaping(gathered), cache=False)
+    assert model(np.zeros((0, 6, 5), np.float32)).shape == (0, 30)
+    assert model(np.zeros((4, 6, 0), np.float32)).shape == (4, 0)
+
+
+def test_dimensions_without_a_name() -> None:
+    g = Graph()
+    x = g.input("x", ["n", 4])
+    g.output(g.op("Relu", x))
+    proto = g.model()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].Clear()
+    model = transect.compile(proto, cache=False)
+    assert str(model.signature) == "main(x: float32 (x_0, 4)) -> float32 (x_0, 4)"
+    assert model(np.ones((3, 4), np.float32)).shape == (3, 4)
+
+
+def test_dimensions_with_names_that_python_does_not_allow() -> None:
+    """Two that differ only in what is not allowed stay two."""
+    g = Graph()
+    for number, name in enumerate(("batch size", "batch-size", "1st")):
+        g.output(g.op("Neg", g.input(f"x{number}", [name, 2])))
+    model = transect.compile(g.model(), cache=False)
+    values = [np.ones((rows, 2), np.float32) for rows in (3, 4, 5)]
+    for value, result in zip(values, model(*values), strict=True):
+        np.testing.assert_array_equal(result, -value)
+    assert list(model.signature.dimensions()) == ["batch_size", "batch_size_1", "_1st"]
+
+
+def test_a_shape_that_depends_on_data_is_an_error() -> None:
+    g = Graph()
+    x, shape = g.input("x", ["n", 6]), g.input("shape", [2], np.int64)
+    g.output(g.op("Reshape", x, shape))
+    with pytest.raises(ImportModelError) as caught:
+        transect.compile(g.model())
+    text = str(caught.value)
+    assert "Reshape: the shape depends on the data of a tensor" in text
+    assert "Reshape node 'Reshape_0_0' of graph" in text
+    assert "help: only values computed from shapes and constants can be a shape here" in text
