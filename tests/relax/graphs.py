@@ -24,6 +24,7 @@ from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.inference import infer_call
 from transect.relax.op import find_operator
+from transect.relax.shapes import type_vars
 from transect.support.errors import InferenceError
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
@@ -387,15 +388,19 @@ def _branch(s: _State, depth: int) -> None:
         kept = list(s.pool), list(s.tuples), dict(s.bounds)
         _steps(s, s.integer(0, 3), depth + 1)
         wanted = kinds[0] if kinds else None
-        found = s.pick(lambda v: _is(FLOAT32)(v) and wanted in (None, v.type))
-        assert found is not None
+        found = s.pick(
+            lambda v: (
+                _is(FLOAT32)(v)
+                and wanted in (None, v.type)
+                and all(symbol is s.n for symbol in type_vars(v.type))
+            )
+        )
+        if found is None:
+            dims = rx.shape_expr(*wanted.shape)
+            found = s.builder.emit(_call("full", dims, rx.constant(np.float32(3)), dtype=FLOAT32))
         kinds.append(found.type)
-        result: rx.Value = found
-        # What a branch gives back may not be what was there before it: see `interpret`.
-        if found in kept[0]:
-            result = s.builder.emit(_call("add", found, rx.constant(np.float32(0))))
         s.pool, s.tuples, s.bounds = kept
-        return result
+        return found
 
     var = s.builder.emit_if(condition, case, case)
     s.pool.append(var)

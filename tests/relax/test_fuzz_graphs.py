@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
 import transect
 from tests.relax.graphs import PACKED, Graph, graphs
@@ -57,6 +57,7 @@ def assert_same(got: Any, want: Any, where: str) -> None:
 @settings(
     max_examples=EXAMPLES,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_compiled_agrees_with_interpreted(graph: Graph) -> None:

@@ -30,6 +30,10 @@ _PATTERN = re.compile(
 )
 
 
+_MOST_LANES = (1 << 16) - 1
+"""Lanes are 16 bits wide in DLPack."""
+
+
 class _Named(Term):
     __slots__ = ("name",)
     name: str
@@ -50,7 +54,7 @@ class DType(_Named):
     scalable: bool = False
 
     def _derive(self) -> None:
-        if self.bits not in _BITS.get(self.code, ()) or self.lanes < 1:
+        if self.bits not in _BITS.get(self.code, ()) or not 1 <= self.lanes <= _MOST_LANES:
             raise InputTypeError(
                 f"no such dtype: {self.code}{self.bits}x{self.lanes}",
                 remedy="use bool, (u)int4/8/16/32/64, float16/32/64, bfloat16, float8_e4m3fn/e5m2",
@@ -186,7 +190,9 @@ def as_dtype(value: DType | str | np.dtype[Any] | type) -> DType:
     try:
         name = np.dtype(value).name
     except TypeError as error:
-        raise InputTypeError(f"no such dtype: {value!r}") from error
+        raise InputTypeError(
+            f"no such dtype: {value!r}", remedy='write for example "float32" or "int8x4"'
+        ) from error
     return _parse(name)
 
 

@@ -540,8 +540,16 @@ def as_expr(value: ExprLike, dtype: DType | None = None) -> Expr:
             dtype = (
                 BOOL if isinstance(value, bool) else INDEX if isinstance(value, int) else FLOAT32
             )
+            if dtype is INDEX and not dtype.min_value <= value <= dtype.max_value:
+                raise InputTypeError(
+                    f"{value} does not fit in {dtype}",
+                    remedy="write it with a dtype that holds it: T.uint64(...)",
+                )
         return const(value, dtype)
-    raise InputTypeError(f"expected an expression or a number, got {type(value).__name__}")
+    raise InputTypeError(
+        f"expected an expression or a number, got {type(value).__name__}",
+        remedy="for example 3, 0.5, T.float32(1), or a variable",
+    )
 
 
 def const(value: float | bool, dtype: DType | str) -> Expr:

@@ -15,6 +15,7 @@ from transect.relax.call import (
     CallTIRInplace,
     InvokeClosure,
     InvokePureClosure,
+    MakeClosure,
 )
 from transect.relax.inference import is_pure_call
 from transect.relax.visit import bindings, operands
@@ -27,6 +28,7 @@ _MAY_RETURN_ARGUMENTS = (
     CallBuiltinWithCtx,
     InvokeClosure,
     InvokePureClosure,
+    MakeClosure,
 )
 
 
@@ -66,6 +68,17 @@ def mutable_vars(function: rx.Function, within: Node | None = None) -> set[rx.Va
             changed.extend(var for operand in operands(value) for var in leaf_vars(operand))
     roots = {classes.find(var) for var in changed}
     return {var for var in (*everyone, *changed) if classes.find(var) in roots}
+
+
+def may_change(value: rx.Value) -> bool:
+    """Whether evaluating `value` may change a tensor made before: an impure or in-place call, or a
+    branch with one."""
+    if isinstance(value, rx.Call):
+        return _changes_operands(value)
+    if isinstance(value, rx.If):
+        branches = (value.then_branch, value.else_branch)
+        return any(may_change(item.value) for branch in branches for item in bindings(branch))
+    return False
 
 
 def _changes_operands(call: rx.Call) -> bool:

@@ -181,7 +181,11 @@ class Call(Value):
 
 @node
 class If(Value):
-    """A branch; `condition` is a scalar tensor or PrimValue of dtype bool."""
+    """A branch; `condition` is a scalar tensor or PrimValue of dtype bool.
+
+    Its tensors are its own, as are those of a function's result: what changes one of them in place
+    later does not change the variable that the branch gave back.
+    """
 
     condition: Value
     then_branch: SeqExpr

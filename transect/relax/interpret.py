@@ -107,7 +107,7 @@ class Interpreter:
             match.value(param.type, argument, f"parameter {param.name} of {name}")
             frame.variables[param] = argument
         match.finish()
-        return self._seq(function.body, frame)
+        return _own(self._seq(function.body, frame))
 
     def _call_value(self, callee: Any, arguments: Sequence[Any], span: Spans) -> Any:
         if isinstance(callee, Closure):
@@ -172,7 +172,8 @@ class Interpreter:
             return self._value(value.tuple_value, frame)[value.index]
         if isinstance(value, rx.If):
             taken = bool(self._value(value.condition, frame))
-            return self._seq(value.then_branch if taken else value.else_branch, frame.child())
+            branch = value.then_branch if taken else value.else_branch
+            return _own(self._seq(branch, frame.child()))
         if isinstance(value, rx.SeqExpr):
             return self._seq(value, frame.child())
         return self._name(value, frame)
@@ -363,6 +364,16 @@ def _flat_arrays(value: Any) -> list[Any]:
     if isinstance(value, ShapeValue):
         return []
     return [part for item in as_sequence(value) or () for part in _flat_arrays(item)]
+
+
+def _own(value: Any) -> Any:
+    """A result of a function or branch: tensors of its own, whatever they were before."""
+    if isinstance(value, np.ndarray):
+        return np.array(value)
+    if type(value) is tuple:
+        items: tuple[Any, ...] = value
+        return tuple(_own(item) for item in items)
+    return value
 
 
 def _to_packed(value: Any) -> Any:

@@ -9,10 +9,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from transect.ir.dtype import DType, as_dtype
 from transect.ir.expr import Expr, Pointer, Var, as_expr, cast, const
+from transect.ir.term import Term
 from transect.support.errors import InputTypeError
+from transect.target import Target
 from transect.tir.buffer import Buffer, BufferRegion
+from transect.tir.index_map import IndexMap
+from transect.tir.reducer import CommReducer
 from transect.tir.stmt import ForKind, IterKind
 
 
@@ -232,6 +238,40 @@ class Attributes:
 
     role: Literal["function", "block", "module", "global_infos"]
     values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.values, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InputTypeError(
+                f"attributes are a dictionary, got a {type(self.values).__name__}",
+                remedy='for example {"key": 1}',
+            )
+        for key, value in self.values.items():
+            if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputTypeError(
+                    f"the attribute {key!r} has no name", remedy="keys are strings"
+                )
+            if self.role != "global_infos":
+                _check_attribute(key, value)
+
+
+def _check_attribute(key: str, value: Any) -> None:
+    """Raise InputTypeError for a value that would not print as script."""
+    if value is None or isinstance(value, str | bool | int | float | Term | Buffer):
+        return
+    if isinstance(value, Target | IndexMap | CommReducer | np.ndarray | np.generic):
+        return
+    if isinstance(value, Mapping):
+        items: list[Any] = [*value.keys(), *value.values()]  # pyright: ignore[reportUnknownArgumentType]
+    elif isinstance(value, tuple | list | set | frozenset):
+        items = list(value)  # pyright: ignore[reportUnknownArgumentType]
+    else:
+        raise InputTypeError(
+            f"the attribute {key!r} holds a {type(value).__name__}",
+            remedy="attributes are strings, numbers, terms, targets, index maps, and lists, tuples"
+            " and dictionaries of those",
+        )
+    for item in items:
+        _check_attribute(key, item)
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,9 @@ def _statement(
             arrays.update(load_constants(folder / value.path))
     else:
         raise parser.error(
-            f"{type(node).__name__} statements have no meaning beside definitions", node
+            f"{type(node).__name__} statements have no meaning beside definitions",
+            node,
+            "beside definitions stand imports and names of Python values",
         )
 
 

@@ -40,6 +40,10 @@ from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
 from transect.tir.op import if_then_else
 
+MOST_AXES = 64
+"""Of a numpy array."""
+MOST_PARTS = 1 << 16
+
 # --- views -----------------------------------------------------------------------------------
 
 
@@ -193,6 +197,8 @@ class ExpandDims(View):
         if x.ndim < 0:
             return unknown_like(x)
         rank = x.ndim + len(new)
+        if rank > MOST_AXES:
+            fail(self, f"{rank} dimensions are more than the {MOST_AXES} that an array may have")
         axes = normalize_axes(self, new, rank)
         if x.shape is None:
             return unknown_like(x, ndim=rank)
@@ -425,6 +431,8 @@ class Split(Operator):
         x = tensor(self, x, "x")
         cut = self.indices_or_sections
         parts = cut if isinstance(cut, int) else len(cut) + 1
+        if parts > MOST_PARTS:
+            fail(self, f"{parts} parts are more than the {MOST_PARTS} that a tuple may have")
         if x.shape is None:
             if x.ndim >= 0:
                 normalize_axis(self, self.axis, x.ndim)

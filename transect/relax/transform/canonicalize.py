@@ -70,7 +70,7 @@ class _Canonicalize(Rewriter):
         self._bind(binding)
 
     def _bind(self, binding: rx.VarBinding) -> None:
-        value = self.out.normalize(self._simplify(self.rewrite(binding.value)))
+        value = self.out.normalize(self._simplify(binding.var, self.rewrite(binding.value)))
         visible = binding.var.dataflow or not _is_local(value)
         if is_leaf(value) and not isinstance(value, rx.Tuple) and visible:
             self.variables[binding.var] = value
@@ -112,7 +112,8 @@ class _Canonicalize(Rewriter):
     def _known(self, value: rx.Value) -> rx.Value:
         return self.values.get(value, value) if isinstance(value, rx.Var) else value
 
-    def _simplify(self, value: rx.Value) -> rx.Value:
+    def _simplify(self, var: rx.Var, value: rx.Value) -> rx.Value:
+        """What `var` may be bound to in place of `value`."""
         if isinstance(value, rx.TupleGetItem):
             source = self._known(value.tuple_value)
             return source.items[value.index] if isinstance(source, rx.Tuple) else value
@@ -120,7 +121,9 @@ class _Canonicalize(Rewriter):
             return self._whole_tuple(value)
         if isinstance(value, rx.Call) and isinstance(value.op, rx.Op):
             rule = _RULES.get(type(value.op))
-            if rule is not None or value.op.is_view:
+            # A copy that is changed later, or whose source is, must stay a copy.
+            changes = var in self.changing or value.args[0] in self.changing
+            if not changes and (rule is not None or value.op.is_view):
                 return self._operator(value, rule)
         return value
 
@@ -144,9 +147,6 @@ class _Canonicalize(Rewriter):
 
     def _operator(self, call: rx.Call, rule: Callable[[rx.Call], bool] | None) -> rx.Value:
         operand = call.args[0]
-        # A copy that is changed later, or whose source is, must stay a copy.
-        if isinstance(operand, rx.Var) and operand in self.changing:
-            return call
         same = is_subtype(operand.type, call.type) and is_subtype(call.type, operand.type)
         if same and (rule is None or rule(call)):
             return operand

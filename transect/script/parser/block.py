@@ -44,11 +44,19 @@ class BlockState:
         if isinstance(value, d.Where):
             predicate = as_expr(value.condition)
             if not predicate.dtype.is_bool:
-                raise parser.error(f"a condition must be a bool, got {predicate.dtype}", node)
+                raise parser.error(
+                    f"a condition must be a bool, got {predicate.dtype}",
+                    node,
+                    "write a comparison, such as i < n",
+                )
             self.predicate = predicate
         elif isinstance(value, d.Attributes):
             if value.role != "block":
-                raise parser.error("attributes of a module stand in its class", node)
+                raise parser.error(
+                    "attributes of a module stand in its class",
+                    node,
+                    "move the line out of the function",
+                )
             self.annotations.update(value.values)
         else:
             if getattr(self, value.role) is not None:
@@ -74,7 +82,11 @@ def bind_axis(
     if value.value is not None:
         shown = as_expr(value.value, var.dtype)
         if not shown.dtype.is_integral:
-            raise parser.error(f"the value of an axis must be an integer, got {shown.dtype}", node)
+            raise parser.error(
+                f"the value of an axis must be an integer, got {shown.dtype}",
+                node,
+                'T.Cast("int64", ...) makes it one',
+            )
         state.values.append(shown)
     elif not state.no_realize:
         raise parser.error("an axis needs a value", node, "T.axis.spatial(extent, value)")

@@ -18,8 +18,17 @@ PYTHON_ERRORS = (
     AssertionError,
     NotImplementedError,
     RecursionError,
+    MemoryError,
+    OSError,
+    StopIteration,
+    SystemExit,
 )
 """What a Python function that the script calls while it is parsed may raise."""
+
+LARGEST_SEQUENCE = 1 << 20
+"""Items: Python values of a script are parts of a program, not data."""
+LARGEST_NUMBER = 1 << 12
+"""Bits of a Python integer; the widest dtype has 64."""
 
 
 class Poisoned(Exception):
@@ -61,7 +70,16 @@ def located(error: TransectError, source: Source, node: ast.AST) -> ScriptError:
     )
 
 
-def suggest(name: str, known: Iterable[str]) -> str | None:
-    """A remedy that names what the user may have meant."""
+def suggest(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+    """A remedy that names what the user may have meant; `otherwise`, where nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f"did you mean {matches[0]!r}?" if matches else None
+    return f"did you mean {matches[0]!r}?" if matches else otherwise
+
+
+def listed(names: Iterable[str], most: int = 12) -> str | None:
+    """A remedy that names what there is: "there is: a, b, …"; None if there is nothing."""
+    public = [name for name in names if not name.startswith("_")]
+    if not public:
+        return None
+    more = ", …" if len(public) > most else ""
+    return f"there is: {', '.join(public[:most])}{more}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import builtins
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,8 +42,11 @@ from transect.script.axes import as_items, make_range
 from transect.script.directives import ConstantReference, FreshVar
 from transect.script.intrinsics import call_intrinsic
 from transect.script.parser.diagnostics import (
+    LARGEST_NUMBER,
+    LARGEST_SEQUENCE,
     PYTHON_ERRORS,
     Poisoned,
+    listed,
     located,
     script_error,
     suggest,
@@ -215,7 +219,11 @@ class Evaluator:
         """The value of an expression. Raises ScriptError at the innermost part that is wrong."""
         handler = self._table.get(type(node))
         if handler is None:
-            raise self.error(f"{type(node).__name__} has no meaning in script", node)
+            raise self.error(
+                f"{type(node).__name__} has no meaning in script",
+                node,
+                "script holds terms, and Python values that make terms",
+            )
         try:
             return handler(node)
         except TransectError as error:
@@ -226,7 +234,7 @@ class Evaluator:
         values: list[Any] = []
         for node in nodes:
             if isinstance(node, ast.Starred):
-                values.extend(self.eval(node.value))
+                values.extend(self.listed(self.eval(node.value), node))
             else:
                 values.append(self.eval(node))
         return values
@@ -242,7 +250,13 @@ class Evaluator:
             return self.localize(self.environment.find(node.id), node.id)
         except KeyError:
             raise self.error(
-                f"the name {node.id!r} is not defined", node, suggest(node.id, self.known_names())
+                f"the name {node.id!r} is not defined",
+                node,
+                suggest(
+                    node.id,
+                    self.known_names(),
+                    f"define it before, or give it to the parser: parse(text, {node.id}=...)",
+                ),
             ) from None
 
     def localize(self, value: Any, name: str = "") -> Any:
@@ -283,12 +297,14 @@ class Evaluator:
                     ast.unparse(node.value) if isinstance(node, ast.Attribute) else value.__name__
                 )
                 raise self.error(
-                    f"{shown} has no {name!r}", node, suggest(name, dir(value))
+                    f"{shown} has no {name!r}",
+                    node,
+                    suggest(name, dir(value), f"dir({shown}) lists what there is"),
                 ) from None
             raise self.error(
                 f"a {type(value).__name__} has no attribute {name!r}",
                 node,
-                suggest(name, dir(value)),
+                suggest(name, dir(value), listed(dir(value)) or "drop it"),
             ) from None
 
     def module_function(self, name: str, node: ast.AST) -> GlobalVar:
@@ -296,7 +312,10 @@ class Evaluator:
         module = self.environment.module
         if module is None or name not in module.names():
             known = () if module is None else module.names()
-            raise self.error(f"the module has no function {name!r}", node, suggest(name, known))
+            otherwise = listed(known) or "define it in the class"
+            raise self.error(
+                f"the module has no function {name!r}", node, suggest(name, known, otherwise)
+            )
         return GlobalVar(name)
 
     def _subscript(self, node: ast.Subscript) -> Any:
@@ -393,7 +412,9 @@ class Evaluator:
         if isinstance(function, ConstantReference):
             return self.constant(*args, node=node)
         if not callable(function):
-            raise self.error(f"{ast.unparse(node.func)} cannot be called", node)
+            raise self.error(
+                f"{ast.unparse(node.func)} cannot be called", node, f"it is {_kind(function)}"
+            )
         return self.guarded(lambda: function(*args, **keywords), node)
 
     def constant(self, name: str, *, node: ast.AST) -> np.ndarray:
@@ -414,8 +435,31 @@ class Evaluator:
         except TransectError as error:
             raise located(error, self.source, node) from None
         except PYTHON_ERRORS as error:
-            text = str(error).replace("__call__() ", "") or type(error).__name__
-            raise self.error(f"{type(error).__name__}: {text}", node) from error
+            text = str(error).replace("__call__() ", "") or "no message"
+            raise self.error(
+                f"{type(error).__name__}: {text}",
+                node,
+                "this is evaluated as Python while the script is parsed",
+            ) from error
+
+    def listed(self, value: Any, node: ast.AST) -> list[Any]:
+        """The items of a Python sequence. Raises ScriptError if there are too many."""
+
+        def some() -> list[Any]:
+            start: list[Any] = list(itertools.islice(iter(value), LARGEST_SEQUENCE + 1))
+            return start
+
+        items: list[Any] = self.guarded(some, node)
+        if len(items) > LARGEST_SEQUENCE:
+            raise self._too_large(node)
+        return items
+
+    def _too_large(self, node: ast.AST) -> ScriptError:
+        return self.error(
+            "this Python value is too large for a part of a program",
+            node,
+            "loops of a program are T.grid, T.serial and their siblings; arrays are constants",
+        )
 
     def _binary(self, node: ast.BinOp) -> Any:
         return self.binary(type(node.op), self.eval(node.left), self.eval(node.right), node)
@@ -426,13 +470,19 @@ class Evaluator:
         a, b = self.as_value(a, node), self.as_value(b, node)
         if kind is ast.Pow and (isinstance(a, Expr) or isinstance(b, Expr)):
             return call_intrinsic(INTRINSICS["pow"], (a, b))
+        if _is_too_large(kind, a, b):
+            raise self._too_large(node)
         try:
             return function(a, b)
         except TransectError as error:
             raise located(error, self.source, node) from None
         except PYTHON_ERRORS:
             names = f"{_kind(a)} and {_kind(b)}"
-            raise self.error(f"{symbol} of {names}", node) from None
+            raise self.error(
+                f"{symbol} of {names}",
+                node,
+                "the operands are terms, or Python values that have it",
+            ) from None
 
     def _unary(self, node: ast.UnaryOp) -> Any:
         value = self.as_value(self.eval(node.operand), node)
@@ -537,7 +587,7 @@ class Evaluator:
         values = self.eval(first.iter)
         results: list[Any] = []
         self.scopes.append({})
-        for value in self.guarded(lambda: list(values), first.iter):
+        for value in self.listed(values, first.iter):
             self.unpack(first.target, value)
             if all(self.eval(test) for test in first.ifs):
                 results.extend(self._comprehend(rest, make_item))
@@ -550,10 +600,14 @@ class Evaluator:
             self.define(target.id, value)
             return
         if not isinstance(target, ast.Tuple | ast.List):
-            raise self.error("cannot assign to this", target)
-        items = self.guarded(lambda: list(value), target)
+            raise self.error("cannot assign to this", target, "assign to a name, or to names")
+        items = self.listed(value, target)
         if len(items) != len(target.elts):
-            raise self.error(f"{len(target.elts)} names for {len(items)} values", target)
+            raise self.error(
+                f"{len(target.elts)} names for {len(items)} values",
+                target,
+                "as many of the one as of the other",
+            )
         for item, part in zip(target.elts, items, strict=True):
             self.unpack(item, part)
 
@@ -579,7 +633,9 @@ class Evaluator:
         try:
             tree = ast.parse(text.strip(), mode="eval").body
         except SyntaxError:
-            raise self.error(f"{text!r} is not an expression", node) from None
+            raise self.error(
+                f"{text!r} is not an expression", node, "a string names a dimension or a type here"
+            ) from None
         for item in ast.walk(tree):
             ast.copy_location(item, node)
         return tree
@@ -602,6 +658,22 @@ def as_tuple(value: Any) -> tuple[Any, ...]:
 
 def _point(index: Expr) -> Range:
     return Range(index, as_expr(1, index.dtype))
+
+
+def _is_too_large(kind: type[ast.operator], a: Any, b: Any) -> bool:
+    """Whether an operation on Python values would take all memory, or forever."""
+    if isinstance(a, int) and isinstance(b, int):
+        if kind is ast.Pow:
+            return b > 0 and a.bit_length() * b > LARGEST_NUMBER
+        if kind is ast.LShift:
+            return a.bit_length() + b > LARGEST_NUMBER
+        return kind is ast.Mult and a.bit_length() + b.bit_length() > LARGEST_NUMBER
+    if kind is not ast.Mult:
+        return False
+    for items, count in ((a, b), (b, a)):
+        if isinstance(items, str | bytes | list | tuple) and isinstance(count, int):
+            return len(items) * count > LARGEST_SEQUENCE  # pyright: ignore[reportUnknownArgumentType]
+    return False
 
 
 def _kind(value: Any) -> str:

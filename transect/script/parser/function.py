@@ -46,7 +46,13 @@ class FunctionParser(Evaluator):
         except TransectError as error:
             self.diagnostics.add(located(error, self.source, node))
         except PYTHON_ERRORS as error:
-            self.diagnostics.add(self.error(f"{type(error).__name__}: {error}", node))
+            self.diagnostics.add(
+                self.error(
+                    f"{type(error).__name__}: {error}",
+                    node,
+                    "this is evaluated as Python while the script is parsed",
+                )
+            )
         for name in assigned_names(node):
             self.define(name, POISON)
         return None
@@ -73,9 +79,15 @@ class FunctionParser(Evaluator):
             )
         expr = as_expr(value, INDEX)
         if not expr.dtype.is_integral:
-            raise self.error(f"a dimension must be an integer, got {expr.dtype}", node)
+            raise self.error(
+                f"a dimension must be an integer, got {expr.dtype}",
+                node,
+                'T.Cast("int64", ...) makes it one',
+            )
         if isinstance(expr, IntImm) and expr.value < 0:
-            raise self.error(f"a dimension cannot be negative: {expr.value}", node)
+            raise self.error(
+                f"a dimension cannot be negative: {expr.value}", node, "dimensions start at 0"
+            )
         return expr
 
     def string_dimension(self, text: str, node: ast.AST) -> Expr:
@@ -86,7 +98,11 @@ class FunctionParser(Evaluator):
                 self.symbol(item.id)
         value = self.eval(tree)
         if isinstance(value, str):
-            raise self.error(f"{text!r} is not a dimension", node)
+            raise self.error(
+                f"{text!r} is not a dimension",
+                node,
+                'a dimension is a number, or names and arithmetic: "n", "n + 1"',
+            )
         return self.dimension(value, node)
 
     def symbol(self, name: str) -> None:
@@ -145,6 +161,12 @@ def check_plain_parameters(parser: FunctionParser, node: ast.FunctionDef) -> Non
         for item in (arguments.vararg, arguments.kwarg, *arguments.kwonlyargs)
         if item is not None
     ]
+    names = [item.arg for item in (*arguments.posonlyargs, *arguments.args)]
+    for number, item in enumerate((*arguments.posonlyargs, *arguments.args)):
+        if item.arg in names[:number]:
+            parser.diagnostics.add(
+                parser.error(f"two parameters named {item.arg!r}", item, "rename one of them")
+            )
     odd_nodes: list[ast.AST] = [*odd, *arguments.defaults]
     if odd_nodes:
         parser.diagnostics.add(

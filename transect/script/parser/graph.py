@@ -16,7 +16,7 @@ from transect.relax.shapes import plain_vars
 from transect.script import directives as d
 from transect.script import graph_directives as g
 from transect.script.axes import is_items
-from transect.script.parser.diagnostics import Diagnostics, suggest
+from transect.script.parser.diagnostics import Diagnostics, listed, suggest
 from transect.script.parser.evaluate import POISON, Environment
 from transect.script.parser.function import decorator_name
 from transect.script.parser.graph_call import CallParser
@@ -89,7 +89,11 @@ class GraphParser(CallParser):
                 f"a function of a graph has no argument {next(iter(keywords))!r}", node
             )
         if not isinstance(callee.type, CallableType | ObjectType):
-            raise self.error(f"a value of type {callee.type!r} cannot be called", node)
+            raise self.error(
+                f"a value of type {callee.type!r} cannot be called",
+                node,
+                "functions, operators and packed functions can",
+            )
         if isinstance(callee, rx.GlobalFunc) and isinstance(callee.type, ObjectType) and not types:
             raise self.error(
                 f"{callee.name!r} is a tensor program",
@@ -119,7 +123,10 @@ class GraphParser(CallParser):
         if isinstance(value, g.OperatorName):
             found = getattr(value, name, None)
             if found is None:
-                raise self.error(f"{value!r} has no {name!r}", node, suggest(name, dir(value)))
+                otherwise = listed(dir(value))
+                raise self.error(
+                    f"{value!r} has no {name!r}", node, suggest(name, dir(value), otherwise)
+                )
             return found
         return super().attribute(value, name, node)
 
@@ -169,7 +176,7 @@ class GraphParser(CallParser):
 
     def _annotated(self, node: ast.AnnAssign) -> None:
         if node.value is None:
-            raise self.error("a binding needs a value", node)
+            raise self.error("a binding needs a value", node, "write name: type = value")
         value = self.eval(node.value)
         described = self.eval(node.annotation)
         kind = (
@@ -186,7 +193,11 @@ class GraphParser(CallParser):
             raise self.error("cannot assign to this", target, "values of a graph do not change")
         if isinstance(value, rx.Value) and not isinstance(value, rx.Tuple):
             if not isinstance(value.type, TupleType):
-                raise self.error(f"a value of type {value.type!r} has no items", node)
+                raise self.error(
+                    f"a value of type {value.type!r} has no items",
+                    node,
+                    "tuples have: unpack a tuple, or take t[0]",
+                )
             source = value if isinstance(value, rx.Var) else self.bind("lv", value, None, node)
             value = [rx.tuple_item(source, index) for index in range(len(value.type.items))]
         items = (
@@ -274,7 +285,11 @@ class GraphParser(CallParser):
         elif isinstance(value, g.MatchCastSpec):
             self.match_cast("_", value, node)
         elif value is not None:
-            raise self.error(f"a {type(value).__name__} does nothing as a statement", node)
+            raise self.error(
+                f"a {type(value).__name__} does nothing as a statement",
+                node,
+                "assign it to a name, or drop it",
+            )
 
     def _output(self, value: g.OutputDirective, node: ast.stmt) -> None:
         if self.outputs is None:
@@ -282,7 +297,11 @@ class GraphParser(CallParser):
         for item in value.values:
             if not isinstance(item, rx.Var) or item.dataflow:
                 shown = item.name if isinstance(item, rx.Var) else type(item).__name__
-                raise self.error(f"{shown} is no variable of this dataflow block", node)
+                raise self.error(
+                    f"{shown} is no variable of this dataflow block",
+                    node,
+                    "R.output names what the block assigns",
+                )
 
     def _assert(self, node: ast.Assert) -> None:
         message = "" if node.msg is None else self.eval(node.msg)
@@ -294,7 +313,11 @@ class GraphParser(CallParser):
     def _with(self, node: ast.With) -> None:
         frame = self.eval(node.items[0].context_expr)
         if len(node.items) != 1 or not isinstance(frame, g.DataflowFrame | g.BindingsFrame):
-            raise self.error("only R.dataflow() opens a block in a graph function", node)
+            raise self.error(
+                "only R.dataflow() opens a block in a graph function",
+                node,
+                "write with R.dataflow():",
+            )
         if self.bindings.in_dataflow:
             raise self.error("a dataflow block inside another", node, "close the first one before")
         dataflow = isinstance(frame, g.DataflowFrame)
@@ -361,7 +384,11 @@ class GraphParser(CallParser):
         condition = self.bindings.leaf(test)
         names = {_result_name(side) for side in (node.body, node.orelse)}
         if len(names) != 1:
-            raise self.error("both sides of a branch assign their value to one name, last", node)
+            raise self.error(
+                "both sides of a branch assign their value to one name, last",
+                node,
+                "end both with the same name = value",
+            )
         name = names.pop()
         then_branch, then_kind = self._branch(node.body)
         else_branch, else_kind = self._branch(node.orelse)
@@ -426,7 +453,11 @@ class GraphParser(CallParser):
 
     def _return(self, node: ast.Return) -> None:
         if self.bindings.in_dataflow:
-            raise self.error("the result of a function stands outside of dataflow blocks", node)
+            raise self.error(
+                "the result of a function stands outside of dataflow blocks",
+                node,
+                "write return after the block, less indented",
+            )
         value = rx.make_tuple() if node.value is None else self.operand(self.eval(node.value), node)
         self.result, self.returned = value, node
 

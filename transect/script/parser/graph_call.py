@@ -97,13 +97,17 @@ class CallParser(TypeParser):
         types = self.type_arguments(keywords, node)
         operands, fields = self.bind_arguments(name, kind, args, keywords, node)
         op = self.guarded(lambda: kind(**fields), node)
-        return self.infer(
-            op,
-            [self.operand(item, node) for item in operands],
-            operands,
-            types,
-            self.source.span(node),
-        )
+        try:
+            return self.infer(
+                op,
+                [self.operand(item, node) for item in operands],
+                operands,
+                types,
+                self.source.span(node),
+            )
+        except InferenceError as error:
+            error.remedy = error.remedy or f"it is {_usage(name, kind)}"
+            raise
 
     def infer(
         self,
@@ -392,7 +396,11 @@ class CallParser(TypeParser):
         if fields:
             fields["inplace_indices"] = tuple(as_items(fields["inplace_indices"]))
         if not args:
-            raise self.error(f"R.{name} needs the name of a function", node)
+            raise self.error(
+                f"R.{name} needs the name of a function",
+                node,
+                "a string, R.ExternFunc(...) or a function of the module",
+            )
         if keywords:
             raise self.error(
                 f"R.{name} has no argument {next(iter(keywords))!r}",
@@ -411,7 +419,11 @@ class CallParser(TypeParser):
         if len(args) == 1 and "args" in keywords:
             args = [*args, keywords.pop("args")]
         if len(args) != 2 or keywords:
-            raise self.error(f"R.{name} takes a function and a tuple of arguments", node)
+            raise self.error(
+                f"R.{name} takes a function and a tuple of arguments",
+                node,
+                f"for example R.{name}(f, (x, y))",
+            )
         operands = [self.callee(args[0], node), self.packed_tuple(args[1], node)]
         return find_operator(name)()(*operands, type_args=types, span=self.source.span(node))
 

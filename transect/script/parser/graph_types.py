@@ -79,7 +79,11 @@ class TypeParser(FunctionParser):
     def _tensor(self, spec: g.TensorSpec, node: ast.AST) -> TensorType:
         if isinstance(spec.shape, Value):
             if not isinstance(spec.shape, ShapeExpr):
-                raise self.error("the shape of a tensor type is a tuple of dimensions", node)
+                raise self.error(
+                    "the shape of a tensor type is a tuple of dimensions",
+                    node,
+                    'write for example R.Tensor((n, 4), "float32")',
+                )
             shape: tuple[Expr, ...] | None = spec.shape.values
         else:
             shape = (
@@ -88,7 +92,11 @@ class TypeParser(FunctionParser):
                 else tuple(self.dimension(item, node) for item in spec.shape)
             )
         if shape is not None and spec.ndim not in (-1, len(shape)):
-            raise self.error(f"a shape of {len(shape)} dimensions with ndim={spec.ndim}", node)
+            raise self.error(
+                f"a shape of {len(shape)} dimensions with ndim={spec.ndim}",
+                node,
+                "drop ndim=: the shape says it",
+            )
         return tensor_type(shape, spec.dtype, spec.ndim, find_device(self.environment, spec.device))
 
     def _prim(self, spec: g.PrimSpec, node: ast.AST) -> PrimType:
@@ -97,7 +105,11 @@ class TypeParser(FunctionParser):
             value = self.string_dimension(value, node)
         expr = None if value is None else as_expr(value, spec.dtype)
         if expr is not None and spec.dtype is not None and expr.dtype is not spec.dtype:
-            raise self.error(f"a value of {expr.dtype} for R.Prim of {spec.dtype}", node)
+            raise self.error(
+                f"a value of {expr.dtype} for R.Prim of {spec.dtype}",
+                node,
+                "give value= the dtype of R.Prim, or drop the dtype",
+            )
         dtype = expr.dtype if expr is not None else spec.dtype
         assert dtype is not None
         return PrimType(dtype, expr)

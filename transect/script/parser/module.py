@@ -73,7 +73,11 @@ class ModuleParser(FunctionParser):
                     "write @T.prim_func or @R.function above it",
                 )
             if node.name in self.definitions:
-                raise self.error(f"the module has a function {node.name!r} already", node)
+                raise self.error(
+                    f"the module has a function {node.name!r} already",
+                    node,
+                    "give one of them another name",
+                )
             self.definitions[node.name] = node
             self.own[node.name] = GlobalVar(node.name)
         elif isinstance(node, ast.Expr):

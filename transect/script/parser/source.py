@@ -34,11 +34,22 @@ class Source:
         line: int | None = getattr(node, "lineno", None)
         if line is None:
             return ()
-        column: int = getattr(node, "col_offset", 0)
         end_line: int = getattr(node, "end_lineno", None) or line
-        end_column: int = getattr(node, "end_col_offset", None) or column + 1
+        column = self._column(line, getattr(node, "col_offset", 0))
+        end: int | None = getattr(node, "end_col_offset", None)
+        end_column = column + 1 if not end else self._column(end_line, end)
         text = None if self.on_disk else "\n".join(self.lines[line - 1 : end_line])
         return (Span(self.file, line, column, end_line, end_column, text),)
+
+    def _column(self, line: int, offset: int) -> int:
+        """A column in characters; the syntax tree counts bytes of UTF-8."""
+        text = linecache.getline(self.file, line) if self.on_disk else self._line(line)
+        if text.isascii():
+            return offset
+        return len(text.encode("utf-8", "replace")[:offset].decode("utf-8", "ignore"))
+
+    def _line(self, line: int) -> str:
+        return self.lines[line - 1] if line <= len(self.lines) else ""
 
     def parse(self) -> ast.Module:
         """The syntax tree. Raises ScriptError where Python itself cannot read the text."""
@@ -59,10 +70,22 @@ def _parse(file: str, text: str, source: Source) -> ast.Module:
             span=Span(file, line, column, error.end_lineno or line, end, shown),
             remedy="script is written in Python's syntax",
         ) from None
-    except RecursionError:
-        raise ScriptError(f"{file} nests too deeply for Python's parser") from None
+    except (RecursionError, MemoryError):
+        raise ScriptError(
+            f"{file} nests too deeply for Python's parser",
+            span=_start(file, source),
+            remedy="give parts of long expressions names of their own",
+        ) from None
     except ValueError as error:
-        raise ScriptError(f"{file} is not Python text: {error}") from None
+        raise ScriptError(
+            f"{file} is not Python text: {error}",
+            span=_start(file, source),
+            remedy="script is text in UTF-8",
+        ) from None
+
+
+def _start(file: str, source: Source) -> Span:
+    return Span(file, 1, 0, 1, 1, None if source.on_disk else "".join(source.lines[:1]))
 
 
 @lru_cache(maxsize=8)

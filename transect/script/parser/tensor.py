@@ -183,7 +183,9 @@ class TensorParser(FunctionParser):
         for item, part in zip(target.elts, items, strict=True):
             result = self.assign(item, part, node)
             if isinstance(result, Rest):
-                raise self.error("this opens a scope and needs a line of its own", node)
+                raise self.error(
+                    "this opens a scope and needs a line of its own", node, "assign it to one name"
+                )
             found.extend(result)
         return found
 
@@ -226,7 +228,7 @@ class TensorParser(FunctionParser):
 
     def _annotated(self, node: ast.AnnAssign) -> list[Stmt] | Rest:
         if not isinstance(node.target, ast.Name):
-            raise self.error("only a name can be annotated", node)
+            raise self.error("only a name can be annotated", node, "write name: type = value")
         kind = self.eval(node.annotation)
         if node.value is None:
             raise self.error(
@@ -243,7 +245,11 @@ class TensorParser(FunctionParser):
             pointer = kind.pointer if isinstance(kind, d.FreshVar) else None
             value = as_expr(value)
             if value.dtype is not HANDLE:
-                raise self.error(f"{node.target.id!r} is a handle, the value a {value.dtype}", node)
+                raise self.error(
+                    f"{node.target.id!r} is a handle, the value a {value.dtype}",
+                    node,
+                    "drop the annotation, or T.reinterpret the value",
+                )
             return self.bind(node.target.id, value, node, Var(node.target.id, HANDLE, pointer))
         if isinstance(kind, d.ScalarName) and isinstance(value, Expr | int | float):
             return self.bind(node.target.id, self.converted(value, kind.dtype, node), node)
@@ -257,7 +263,11 @@ class TensorParser(FunctionParser):
                     f"{value} is not of {dtype}", node, "round it, or store to a float buffer"
                 )
             if not isinstance(value, int | float | np.generic):
-                raise self.error(f"expected a value of {dtype}, got {_kind(value)}", node)
+                raise self.error(
+                    f"expected a value of {dtype}, got {_kind(value)}",
+                    node,
+                    "store a number or a term",
+                )
             return const(value, dtype)  # pyright: ignore[reportArgumentType]
         if value.dtype is dtype:
             return value
@@ -323,7 +333,11 @@ class TensorParser(FunctionParser):
         """The buffer that a description means; strings in it name symbolic dimensions."""
         pointer = spec.data if data is None else data
         if pointer is not None and not isinstance(pointer, Var):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise self.error(f"data= must be a pointer variable, got {_kind(pointer)}", node)
+            raise self.error(
+                f"data= must be a pointer variable, got {_kind(pointer)}",
+                node,
+                "the data of a buffer (A.data), or what T.allocate gives",
+            )
         if pointer is None:
             pointer = Var(name, HANDLE, Pointer(spec.dtype, spec.scope))
         return Buffer(
@@ -356,7 +370,11 @@ class TensorParser(FunctionParser):
             )
         elif isinstance(value.source, Var) and value.source in self.params:
             if value.source in self.buffer_map:
-                raise self.error(f"{value.source.name!r} is matched already", node)
+                raise self.error(
+                    f"{value.source.name!r} is matched already",
+                    node,
+                    "use the buffer that it was matched to",
+                )
             self.buffer_map[value.source] = made
         else:
             raise self.error(
@@ -585,7 +603,9 @@ class TensorParser(FunctionParser):
             return [self.block(frame, inner, node)]
         if isinstance(frame, d.InitFrame):
             if not self.blocks or self.blocks[-1].init is not None or self.blocks[-1].is_root:
-                raise self.error("T.init() stands once in a block", node)
+                raise self.error(
+                    "T.init() stands once in a block", node, "put all statements into the one"
+                )
             self.blocks[-1].init = as_body(inner())
             return []
         if isinstance(frame, d.ScopeFrame):
@@ -640,13 +660,17 @@ class TensorParser(FunctionParser):
         """`vi = T.axis.remap("S", [i])`."""
         axes = self.remap_axes(value, node)
         if len(axes) != 1:
-            raise self.error(f"1 name for {len(axes)} axes", node)
+            raise self.error(f"1 name for {len(axes)} axes", node, "write a, b = T.axis.remap(...)")
         return self.axis(name, axes[0], node)
 
     def remap_axes(self, value: d.AxisRemap, node: ast.stmt) -> list[d.Axis]:
         """The axes that a remap stands for: each runs over the whole range of its loop."""
         if len(value.kinds) != len(value.values):
-            raise self.error(f"{len(value.kinds)} kinds for {len(value.values)} loops", node)
+            raise self.error(
+                f"{len(value.kinds)} kinds for {len(value.values)} loops",
+                node,
+                'one letter of "SR" for each loop',
+            )
         axes: list[d.Axis] = []
         for letter, loop in zip(value.kinds, value.values, strict=True):
             kind = _AXIS_KINDS.get(letter)
