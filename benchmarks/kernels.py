@@ -132,8 +132,10 @@ def ort(operator: str, **attributes: object) -> Callable[[list[np.ndarray]], Cal
         graph = helper.make_graph([node], "kernel", inputs, [output], initializer=extra)
         opset = [helper.make_opsetid("", 20)]
         model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = transect.num_threads()
         session = onnxruntime.InferenceSession(
-            model.SerializeToString(), providers=["CPUExecutionProvider"]
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         feeds = dict(zip(names, arrays, strict=True))
         return lambda: session.run(None, feeds)

@@ -7,22 +7,25 @@ benchmarks/kernels.py for what this reaches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.elementwise import operations_of
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int, ceildiv
+from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.affine import difference
+from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import Contraction
-from transect.tir.buffer import BufferLoad
-from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
-from transect.tir.stmt import BufferStore, IterVar
+from transect.tir.analysis.pattern import PatternKind
+from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.stmt import Block, BufferStore, IterVar
 
 _FMA_LATENCY = 4
 
@@ -74,7 +77,8 @@ class ContractionRule(ScheduleRule):
     """Register-tiled contractions, for static and symbolic extents alike.
 
     tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
-    a producer are worth repeating where its result is read.
+    a producer are worth repeating where its result is read. unroll_limit: how many operations on
+    each result are worth repeating in the code for every result of a tile.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -92,6 +96,7 @@ class ContractionRule(ScheduleRule):
         (14, 2),
     )
     inline_limit: int = 4
+    unroll_limit: int = 8
     name: ClassVar[str] = "x86.contraction"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -101,17 +106,18 @@ class ContractionRule(ScheduleRule):
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
-        found = info.contractions()[0]
-        subject = subject_of(info.func)
-        return self._sites(found, subject, target)
+        return self._sites(info.contractions()[0], target)
 
-    def _sites(self, found: Contraction, subject: str, target: Target) -> tuple[Site, ...]:
+    def _sites(self, found: Contraction, target: Target) -> tuple[Site, ...]:
         part = roles(found)
         assert part is not None
-        name = found.site.block.name
+        block = found.site.block
+        name = block.name
+        # Fusing other blocks with the contraction leaves its block as it is, and so its keys.
+        subject = structural_hash(block)
 
         def key(role: str) -> SiteKey:
-            return SiteKey("schedule", subject, str(target), f"{name}.{role}")
+            return SiteKey("schedule", subject, str(target), role)
 
         return (
             Site(key("tile"), self._tile_options(found, part, target), f"{name} register tile"),
@@ -136,10 +142,12 @@ class ContractionRule(ScheduleRule):
             if part.row is not None:
                 padded = padded * (ceildiv(part.row.dom.extent, rows) * rows)
             chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
-            # More results per loaded operand leave room for everything else; more than eight rows
-            # of the other operand start to evict each other from the first-level cache.
-            reuse = 1 - 1 / (2 * rows * vectors)
+            # Vectors come from the second-level cache and are used once a row, broadcast elements
+            # from the first, once a vector; more than eight rows evict each other from there.
+            reuse = 1 / (1 + 1 / (2 * rows) + 1 / (10 * vectors))
             efficiency = min(1.0, chains) * reuse * (0.8 if rows > 8 else 1.0)
+            if part.row is not None and (as_int(part.row.dom.extent) or 0) % rows:
+                efficiency *= 0.97  # Partial tiles run code of their own.
             panel = padded * others * (dtype.bytes // 2) // max(1, rows)
             options.append(
                 Option(
@@ -178,58 +186,65 @@ class ContractionRule(ScheduleRule):
         found = info.contractions()[0]
         part = roles(found)
         assert part is not None
-        tile, pack, parallel = (
-            sch.sample(site).parameters for site in self._sites(found, sch.subject, target)
-        )
+        tile, pack, parallel = (sch.sample(site).parameters for site in self._sites(found, target))
         rows, vectors = int(_number(tile["rows"])), int(_number(tile["vectors"]))
         lanes = target.lanes(found.output.buffer.dtype)
-        name = found.site.block.name
-        block = sch.get_block(name)
-        handled = [name]
-        handled += self._inline_producers(sch, info, found)
+        block = sch.get_block(found.site.block.name)
+        handled = self._inline_producers(sch, info, found)
         copy = sch.cache_write(block, 0, "local")
-        handled.append(_name(sch, copy))
-        handled += self._inline_consumers(sch, info, copy, found)
-        current = sch.get(block)
-        iter_vars = current.iter_vars
+        handled += inline_consumers(sch, info, found.output.buffer)
+        iter_vars = sch.get(block).iter_vars
         column = next(n for n, item in enumerate(iter_vars) if item.var is part.column.var)
         row = next(
             (n for n, i in enumerate(iter_vars) if part.row is not None and i.var is part.row.var),
             None,
         )
-        width = vectors * lanes
+        multiples = [1] * len(iter_vars)
+        multiples[column] = vectors * lanes
+        if row is not None:
+            multiples[row] = rows
         packed: BlockRV | None = None
         if pack["pack"]:
             packed, axes = self._pack(sch, block, found, part, column)
-            handled.append(_name(sch, packed))
-            sch.pad_domain(packed, [width if axis == column else 1 for axis in axes])
-        multiples = [1] * len(iter_vars)
-        multiples[column] = width
-        if row is not None:
-            multiples[row] = rows
+            sch.pad_domain(packed, [multiples[axis] if axis == column else 1 for axis in axes])
+        stage = self._stage(sch, copy, found)
         sch.pad_domain(block, multiples)
-        loops = sch.get_loops(block)
-        return self._tile(
-            sch, block, copy, packed, loops, found, (row, column), (rows, vectors, lanes),
-            parallel=bool(parallel["parallel"]), handled=handled,
+        if stage is not None:
+            by_var = {i.var: m for i, m in zip(found.site.block.iter_vars, multiples, strict=True)}
+            indices = found.output.indices
+            sch.pad_domain(stage, [by_var[i] if isinstance(i, Var) else 1 for i in indices])
+        blocks = _Blocks(block, copy, packed, stage)
+        init = self._tile(
+            sch, blocks, found, (row, column), (rows, vectors, lanes),
+            parallel=bool(parallel["parallel"]),
         )  # fmt: skip
+        return (*handled, *(_name(sch, item) for item in (*blocks.all(), init)))
+
+    def _stage(self, sch: Schedule, copy: BlockRV, found: Contraction) -> BlockRV | None:
+        """Where much is done with each result, a buffer between: what leaves the registers is
+        unrolled, and the code for the rest should not be."""
+        if operations_of(sch.get(copy)) <= self.unroll_limit:
+            return None
+        result = sch.get(copy)
+        accumulated = sch.get_block(found.site.block.name)
+        own = sch.get(accumulated).writes[0].buffer
+        index = next(n for n, region in enumerate(result.reads) if region.buffer is own)
+        return sch.cache_read(copy, index, "local")
 
     def _tile(
         self,
         sch: Schedule,
-        block: BlockRV,
-        copy: BlockRV,
-        packed: BlockRV | None,
-        loops: Sequence[LoopRV],
+        blocks: _Blocks,
         found: Contraction,
         axes: tuple[int | None, int],
         tile: tuple[int, int, int],
         *,
         parallel: bool,
-        handled: list[str],
-    ) -> tuple[str, ...]:
+    ) -> BlockRV:
         row, column = axes
         rows, vectors, lanes = tile
+        block, copy = blocks.block, blocks.copy
+        loops = sch.get_loops(block)
         kinds = [item.kind for item in found.site.block.iter_vars]
         outer = [
             loop for n, loop in enumerate(loops) if kinds[n] == "spatial" and n not in (row, column)
@@ -246,12 +261,13 @@ class ContractionRule(ScheduleRule):
             nest.append(loops[row])
         inner += [vector, lane]
         sch.reorder(*nest, *reduced, *inner)
+        if blocks.stage is not None:
+            sch.reverse_compute_at(blocks.stage, nest[-1])
         sch.reverse_compute_at(copy, nest[-1])
-        if packed is not None:
-            sch.compute_at(packed, columns)
-            self._vectorize_last(sch, packed, lanes)
+        if blocks.packed is not None:
+            sch.compute_at(blocks.packed, columns)
+            self._vectorize_last(sch, blocks.packed, lanes)
         init = sch.decompose_reduction(block, reduced[0])
-        handled.append(_name(sch, init))
         sch.vectorize(lane)
         for loop in inner[:-1]:
             sch.unroll(loop)
@@ -259,15 +275,19 @@ class ContractionRule(ScheduleRule):
         for loop in init_loops[:-1]:
             sch.unroll(loop)
         sch.vectorize(init_loops[-1])
-        # Constant indices everywhere let the accumulators live in registers.
         self._vectorize_last(sch, copy, lanes)
-        for loop in sch.get_loops(copy)[len(nest) :]:
+        # Constant indices everywhere let the accumulators live in registers.
+        leaving = copy
+        if blocks.stage is not None:
+            leaving = blocks.stage
+            self._vectorize_last(sch, leaving, lanes)
+        for loop in sch.get_loops(leaving)[len(nest) :]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
+        together = [*outer, columns]
         if parallel:
-            together = [*outer, columns]
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
-        return tuple(handled)
+        return init
 
     def _vectorize_last(self, sch: Schedule, block: BlockRV, lanes: int) -> None:
         last = sch.get_loops(block)[-1]
@@ -307,23 +327,62 @@ class ContractionRule(ScheduleRule):
             done.append(producer.name)
         return done
 
-    def _inline_consumers(
-        self, sch: Schedule, info: KernelInfo, copy: BlockRV, found: Contraction
-    ) -> list[str]:
-        """Do elementwise consumers while the results are still in registers."""
-        done: list[str] = []
-        result = found.output.buffer
-        while True:
-            readers = info.consumers(result)
-            if len(readers) != 1 or result in info.func.buffers:
-                return done
-            (reader,) = readers
-            try:
+
+@dataclass(frozen=True)
+class _Blocks:
+    """The blocks of a contraction: itself, the copy to its output with what follows it, the packed
+    operand, and the results between registers and copy."""
+
+    block: BlockRV
+    copy: BlockRV
+    packed: BlockRV | None
+    stage: BlockRV | None
+
+    def all(self) -> list[BlockRV]:
+        """Those that there are."""
+        found = (self.block, self.copy, self.packed, self.stage)
+        return [item for item in found if item is not None]
+
+
+def inline_consumers(sch: Schedule, info: KernelInfo, result: Buffer) -> list[str]:
+    """Do elementwise consumers of `result`, which one block makes, in that block.
+
+    Where several read it, all but the last are computed where they are read, if they are maps
+    that maps read. Gives the names of the blocks that are gone.
+    """
+    done: list[str] = []
+    while result not in sch.func.buffers:
+        now = replace(info, func=sch.func, sites=block_sites(sch.func))
+        readers = now.consumers(result)
+        if not all(reader.name in info.pending for reader in readers):
+            return done
+        inner = [reader for reader in readers if _is_inner_map(now, reader)]
+        try:
+            if len(readers) == 1:
+                (reader,) = readers
                 sch.reverse_compute_inline(sch.get_block(reader.name))
-            except ScheduleError:
+                result = reader.writes[0].buffer
+            elif inner:
+                reader = inner[0]
+                sch.compute_inline(sch.get_block(reader.name))
+            else:
                 return done
-            done.append(reader.name)
-            result = reader.writes[0].buffer
+        except ScheduleError:
+            return done
+        done.append(reader.name)
+    return done
+
+
+def _is_inner_map(info: KernelInfo, block: Block) -> bool:
+    """Whether a block is a map whose result only maps read."""
+    output = block.writes[0].buffer
+    readers = info.consumers(output)
+    return (
+        len(block.writes) == 1
+        and output not in info.func.buffers
+        and bool(readers)
+        and all(info.kind(item.name) <= PatternKind.INJECTIVE for item in (block, *readers))
+    )
 
 
 def _used(found: Contraction, load: BufferLoad) -> list[IterVar]:
