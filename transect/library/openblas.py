@@ -7,24 +7,29 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+from transect.arith import Analyzer
 from transect.ir.dtype import FLOAT32, FLOAT64, HANDLE, INT32, VOID
 from transect.ir.expr import (
     Call,
+    Cast,
     Expr,
     IntImm,
     Var,
+    as_int,
     cast,
     ceildiv,
     const,
+    equal,
     maximum,
     minimum,
 )
 from transect.ir.node import replace
+from transect.ir.traverse import walk
 from transect.library.base import Library, Offer, Routine
 from transect.plan import Cost
 from transect.target import Target
@@ -35,6 +40,8 @@ from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import (
     AssertStmt,
     Bind,
+    BlockRealize,
+    BufferStore,
     DeclBuffer,
     Evaluate,
     For,
@@ -97,7 +104,7 @@ class Gemm(Routine):
     def offer(self, func: PrimFunc, target: Target) -> Offer | None:
         """The product as calls, if `func` is one product and nothing else."""
         found = sole_contraction(func)
-        match = None if found is None else _match(found)
+        match = _match(found) if found is not None and _runs_over_all(func, found) else None
         if match is None:
             return None
         return Offer(self.name, match.cost(), replace(func, body=match.body(target.cores)))
@@ -152,9 +159,9 @@ class _Product:
         views = [DeclBuffer(value) for value in flat]
         count = _extent(self.batch)
         if self.batch:
-            index = Var("b")
-            single = For(index, IntImm(0), count, "serial", self._call(flat, index))
-            apart: Stmt = For(index, IntImm(0), count, "parallel", self._call(flat, index))
+            one, other = Var("b"), Var("b")
+            single = For(one, IntImm(0), count, "serial", self._call(flat, one))
+            apart: Stmt = For(other, IntImm(0), count, "parallel", self._call(flat, other))
         else:
             single = self._call(flat, IntImm(0))
             apart = _either(
@@ -250,8 +257,38 @@ def _either(condition: Expr, yes: Stmt, no: Stmt) -> Stmt:
     return IfThenElse(condition, yes, no)
 
 
+def _runs_over_all(func: PrimFunc, found: Contraction) -> bool:
+    """Whether `func` is nothing but loops around the contraction, one over each iteration
+    variable's whole domain."""
+    stmt = func.body.block.body if isinstance(func.body, BlockRealize) else func.body
+    site = found.site
+    for loop in site.loops:
+        if stmt is not loop or loop.kind != "serial":
+            return False
+        stmt = loop.body
+    if stmt is not site.realize or as_int(site.realize.predicate) != 1:
+        return False
+    loops = {loop.var: loop for loop in site.loops}
+    for item, value in zip(site.block.iter_vars, site.realize.iter_values, strict=True):
+        loop = loops.pop(value, None) if isinstance(value, Var) else None
+        if loop is None or loop.min is not item.dom.min or loop.extent is not item.dom.extent:
+            return False
+    return not loops
+
+
+def _covers(buffer: Buffer, access: BufferLoad | BufferStore, extents: Mapping[Var, Expr]) -> bool:
+    """Whether an access by plain variables visits every element, so that rows follow on rows."""
+    pairs = zip(buffer.shape, access.indices, strict=True)
+    return all(
+        isinstance(index, Var) and Analyzer().can_prove(equal(dim, extents[index]))
+        for dim, index in pairs
+    )
+
+
 def _match(found: Contraction) -> _Product | None:
     """The product that a contraction is, or None if its memory is laid out otherwise."""
+    if any(isinstance(item, Cast) for item in walk(found.output.value)):
+        return None  # Rounding on the way.
     buffers = (found.left.buffer, found.right.buffer, found.output.buffer)
     dtype = found.output.buffer.dtype
     if not found.is_plain or dtype not in _SYMBOLS or any(b.dtype is not dtype for b in buffers):
@@ -278,6 +315,10 @@ def _match(found: Contraction) -> _Product | None:
     by_var = {item.var: item for item in found.site.block.iter_vars}
     items = tuple(tuple(by_var[var] for var in group) for group in (batch, rows, columns, summed))
     if any(item.dom.min is not IntImm(0) for group in items for item in group):
+        return None
+    extents = {item.var: item.dom.extent for group in items for item in group}
+    accesses = (found.left, found.right, found.output)
+    if not all(_covers(access.buffer, access, extents) for access in accesses):
         return None
     m, n, k = (_extent(group) for group in items[1:])
     left_buffer, right_buffer, output = buffers
