@@ -9,6 +9,7 @@ import pytest
 
 from transect.ir.dtype import HANDLE, INT32, VOID
 from transect.ir.expr import (
+    LT,
     Broadcast,
     Call,
     Div,
@@ -26,6 +27,7 @@ from transect.ir.expr import (
     truncmod,
 )
 from transect.ir.function import IRModule
+from transect.ir.node import replace
 from transect.support.errors import ExecutionError, InputError, InputTypeError
 from transect.tir import op
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion, buffer
@@ -33,6 +35,8 @@ from transect.tir.builder import ARGMAX, FunctionBuilder, serial, store, when
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import Interpreter, interpret
 from transect.tir.interpreter.host import AnyList
+from transect.tir.interpreter.independence import judge
+from transect.tir.interpreter.linear import Scope
 from transect.tir.schedule import Schedule
 from transect.tir.stmt import (
     Allocate,
@@ -629,3 +633,17 @@ def test_ragged_reduction_starts_once(vectorize: bool) -> None:
     maps = dict(zip(handles, (x, y), strict=True))
     interpret(PrimFunc(handles, maps, nest, {}), data, result, vectorize=vectorize)
     np.testing.assert_array_equal(result, data[1].sum())
+
+
+def test_predicate_of_lanes_limits_what_a_vector_store_touches() -> None:
+    """Rows of 12 by vectors of 8: without the predicate each row would reach into the next."""
+    y = buffer("y", (36,))
+    i, j = Var("i"), Var("j")
+    lanes = Ramp(as_expr(0) + j * 8, as_expr(1), 8)
+    index = Ramp(i * 12 + j * 8, as_expr(1), 8)
+    value = Broadcast(const(1, "float32"), 8)
+    row = BufferStore(y, value, (index,), LT(lanes, Broadcast(as_expr(12), 8)))
+    loop = For(i, as_expr(0), as_expr(3), "serial", For(j, as_expr(0), as_expr(2), "serial", row))
+    assert judge(loop, Scope()).kind == "independent"
+    unlimited = replace(loop, body=replace(loop.body, body=replace(row, predicate=None)))
+    assert judge(unlimited, Scope()).kind == "ordered"

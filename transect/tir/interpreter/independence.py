@@ -87,7 +87,7 @@ class _Uses:
             raise _Opaque
         self.terms(own_terms(stmt), scope, stmt if isinstance(stmt, BufferStore) else None)
         if isinstance(stmt, BufferStore):
-            self.add(stmt.buffer, stmt.indices, scope, stmt, init=init)
+            self.add(stmt.buffer, stmt.indices, _assuming(scope, stmt.predicate), stmt, init=init)
         elif isinstance(stmt, Bind):
             self.bound.add(stmt.var)
             if stmt.var.dtype.is_handle:
@@ -134,7 +134,8 @@ class _Uses:
         for item in walk(*roots):
             if isinstance(item, BufferLoad):
                 same = store if item is accumulated else None
-                self.add(item.buffer, item.indices, scope, None, current=same)
+                inside = _assuming(scope, item.predicate)
+                self.add(item.buffer, item.indices, inside, None, current=same)
             elif isinstance(item, Call):
                 harmless = isinstance(item.op, Intrinsic) and (
                     item.op.effect == "pure" or item.op.name in _HARMLESS
@@ -155,6 +156,11 @@ class _Uses:
         forms = tuple(linear(index, scope) for index in indices)
         lanes = indices[-1].dtype.lanes if indices else 1
         self.found.append(_Use(buffer, forms, scope, lanes, store, init, current))
+
+
+def _assuming(scope: Scope, predicate: Expr | None) -> Scope:
+    """The scope for the lanes that take part in an access."""
+    return scope if predicate is None else scope.assuming(predicate)
 
 
 def loop_range(loop: For, scope: Scope) -> Interval | None:
