@@ -59,6 +59,34 @@ def conv1d(length: Var | int) -> PrimFunc:
     return builder.finish([y])
 
 
+def column_sum(n: Var | int, m: Var | int) -> PrimFunc:
+    """z[j] = 2 * sum of x[:, j] squared."""
+    builder = FunctionBuilder("column_sum")
+    x = builder.input("x", (n, m), "float32")
+    t = builder.compute((n, m), lambda i, j: x[i, j] * x[i, j], name="t")
+    y = builder.reduce((m,), (n,), lambda j, k: t[k, j], name="y")
+    return builder.finish([builder.compute((m,), lambda j: y[j] * 2.0, name="z")])
+
+
+def centred(n: Var | int, m: Var | int) -> PrimFunc:
+    """o[b, i, j] = x[b, i, j] - max of x[b, :, j]."""
+    builder = FunctionBuilder("centred")
+    x = builder.input("x", (2, n, m), "float32")
+    t = builder.reduce((2, m), (n,), lambda b, j, k: x[b, k, j], combiner="max", name="t")
+    return builder.finish(
+        [builder.compute((2, n, m), lambda b, i, j: x[b, i, j] - t[b, j], name="o")]
+    )
+
+
+def pool(length: Var | int) -> PrimFunc:
+    """The largest of three neighbours."""
+    builder = FunctionBuilder("pool")
+    x = builder.input("x", (2, length), "float32")
+    size = length - 2
+    y = builder.reduce((2, size), (3,), lambda i, j, k: x[i, j + k], combiner="max", name="y")
+    return builder.finish([y])
+
+
 def softmax(n: Var | int, m: Var | int) -> PrimFunc:
     """Like softmax, with exact arithmetic: (x - max) / 2 ** 3 summed and taken off again."""
     builder = FunctionBuilder("softmax")
@@ -77,6 +105,10 @@ PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
     "epilogue static": (lambda: epilogue(13, 70, 9), "x86.contraction"),
     "transposed": (lambda: transposed(N, M, D), "x86.contraction"),
     "conv1d": (lambda: conv1d(23), "x86.contraction"),
+    "column sum": (lambda: column_sum(N, M), "x86.columns"),
+    "column sum static": (lambda: column_sum(9, 70), "x86.columns"),
+    "centred": (lambda: centred(N, M), "x86.columns"),
+    "pool": (lambda: pool(37), "x86.columns"),
     "softmax": (lambda: softmax(N, M), "x86.rows"),
     "softmax static": (lambda: softmax(5, 40), "x86.rows"),
     "normalized": (lambda: normalized(N, M), "x86.rows"),

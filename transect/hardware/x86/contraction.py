@@ -60,10 +60,11 @@ def roles(found: Contraction) -> Roles | None:
         (item for item in candidates if item.var in order), key=lambda item: order.index(item.var)
     )
     row = in_order[-1] if in_order else None
-    return Roles(column, row, columns, _contiguous(columns, column.var))
+    return Roles(column, row, columns, contiguous(columns, column.var))
 
 
-def _contiguous(load: BufferLoad, var: Var) -> bool:
+def contiguous(load: BufferLoad, var: Var) -> bool:
+    """Whether the elements that a load reads for neighbouring values of `var` are neighbours."""
     *outer, last = load.indices
     if any(item is var for index in outer for item in walk(index)):
         return False

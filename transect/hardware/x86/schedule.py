@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.columns import ColumnReductionRule
 from transect.hardware.x86.contraction import ContractionRule
 from transect.hardware.x86.elementwise import ElementwiseRule
 from transect.hardware.x86.reduction import RowReductionRule
 
-RULES: tuple[ScheduleRule, ...] = (ContractionRule(), RowReductionRule(), ElementwiseRule())
+RULES: tuple[ScheduleRule, ...] = (
+    ContractionRule(),
+    ColumnReductionRule(),
+    RowReductionRule(),
+    ElementwiseRule(),
+)
