@@ -1,0 +1,90 @@
+"""What the x86 rules make, compiled: the same numbers as the unscheduled program interpreted, at
+sizes that leave partial tiles, partial vectors and nothing at all."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+import transect
+from tests.hardware.test_x86_rules import (
+    centred,
+    column_sum,
+    conv1d,
+    epilogue,
+    pool,
+    softmax,
+    transposed,
+)
+from tests.schedule.programs import chain, matmul, row_sum
+from transect.hardware.x86 import host
+from transect.ir.expr import EQ, Var
+from transect.tir.builder import FunctionBuilder
+from transect.tir.function import PrimFunc
+from transect.tir.interpret import interpret
+
+N, M, D = Var("n"), Var("m"), Var("d")
+
+
+def outer(n: Var | int, m: Var | int) -> PrimFunc:
+    """o[i, j] = 1 where a[i] == b[j], else 0."""
+    builder = FunctionBuilder("outer")
+    a = builder.input("a", (n,), "int32")
+    b = builder.input("b", (m,), "int32")
+    return builder.finish(
+        [builder.compute((n, m), lambda i, j: EQ(a[i], b[j]).astype("float32"), name="o")]
+    )
+
+
+PROGRAMS: dict[str, Callable[[], PrimFunc]] = {
+    "matmul": lambda: matmul(N, M, D),
+    "matmul static": lambda: matmul(13, 70, 9),
+    "row times matrix": lambda: matmul(1, M, D),
+    "matmul bias": lambda: matmul(N, M, D, bias=True),
+    "epilogue": lambda: epilogue(N, M, D),
+    "epilogue static": lambda: epilogue(13, 70, 9),
+    "transposed": lambda: transposed(N, M, D),
+    "conv1d": lambda: conv1d(135),
+    "column sum": lambda: column_sum(N, M),
+    "column sum static": lambda: column_sum(9, 70),
+    "centred": lambda: centred(N, M),
+    "pool": lambda: pool(37),
+    "softmax": lambda: softmax(N, M),
+    "row sum": lambda: row_sum(N, M),
+    "row sum static": lambda: row_sum(3, 508),
+    "chain": lambda: chain(N, M),
+    "chain static": lambda: chain(5, 41),
+    "outer": lambda: outer(N, M),
+}
+SIZES = [
+    {"n": 1, "m": 1, "d": 1},
+    {"n": 7, "m": 13, "d": 3},
+    {"n": 13, "m": 7, "d": 1},
+    {"n": 17, "m": 135, "d": 5},
+    {"n": 8, "m": 64, "d": 2},
+    {"n": 0, "m": 13, "d": 3},
+    {"n": 7, "m": 0, "d": 3},
+    {"n": 7, "m": 33, "d": 0},
+]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_compiled_programs_agree_with_the_interpreter(name: str) -> None:
+    func = PROGRAMS[name]()
+    model = transect.compile(func, target=host(), cache=False)
+    symbolic = any(isinstance(e, Var) for value in func.buffers for e in value.shape)
+    rng = np.random.default_rng(0)
+    for sizes in SIZES if symbolic else [{}]:
+        arrays = []
+        for buffer in func.buffers:
+            shape = [sizes[e.name] if isinstance(e, Var) else e.value for e in buffer.shape]
+            # Small integers: sums are exact in any order.
+            arrays.append(rng.integers(-8, 8, shape).astype(buffer.dtype.numpy))
+        expected = [array.copy() for array in arrays]
+        interpret(func, *expected)
+        # Room around the output shows writes beyond it.
+        room = np.full(arrays[-1].size + 128, 99, arrays[-1].dtype)
+        output = room[64 : 64 + arrays[-1].size].reshape(arrays[-1].shape)
+        model(*arrays[:-1], output)
+        np.testing.assert_array_equal(output, expected[-1], err_msg=str(sizes))
+        assert (room[:64] == 99).all() and (room[64 + output.size :] == 99).all(), sizes
