@@ -1,5 +1,8 @@
 """Damaging valid scripts: what the parser must refuse with a message, or read as something else."""
 
+# A program reads best in one piece, however long its lines.
+# ruff: noqa: E501
+
 from __future__ import annotations
 
 import io

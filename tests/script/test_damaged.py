@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.script.damage import PROGRAMS, damaged
-from transect.driver.verify import verify_module
+from tests.script.damage import damaged
 from transect.ir.function import BaseFunc, IRModule
 from transect.script import parse
 from transect.support.errors import ScriptError

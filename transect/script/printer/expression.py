@@ -133,7 +133,7 @@ class ExpressionPrinter:
         if handler is not None:
             text, binds = handler(expr)
         else:
-            text, binds = self._binary(expr) if isinstance(expr, Binary) else self._other(expr)
+            text, binds = self._uncommon(expr)
         return f"({text})" if binds < level else text
 
     def literal_or(self, expr: Expr, dtype: DType, level: int = 0) -> str:
@@ -157,6 +157,11 @@ class ExpressionPrinter:
     def tuple(self, items: tuple[Expr, ...]) -> str:
         """A Python tuple of expressions."""
         return f"({self.join(items)}{',' if len(items) == 1 else ''})"
+
+    def _uncommon(self, expr: Term) -> tuple[str, int]:
+        if isinstance(expr, Var):  # One of a class of its own, such as a variable without a name.
+            return self._var(expr)
+        return self._binary(expr) if isinstance(expr, Binary) else self._other(expr)
 
     def _other(self, expr: Term) -> tuple[str, int]:
         inside = ", ".join(
