@@ -87,4 +87,5 @@ def test_compiled_programs_agree_with_the_interpreter(name: str) -> None:
         output = room[64 : 64 + arrays[-1].size].reshape(arrays[-1].shape)
         model(*arrays[:-1], output)
         np.testing.assert_array_equal(output, expected[-1], err_msg=str(sizes))
-        assert (room[:64] == 99).all() and (room[64 + output.size :] == 99).all(), sizes
+        around = np.concatenate([room[:64], room[64 + output.size :]])
+        assert (around == 99).all(), sizes
