@@ -14,6 +14,7 @@ from pathlib import Path
 from transect.ir.function import IRModule
 from transect.plan import Planner
 from transect.support import flags
+from transect.support.errors import VerifyError
 from transect.target import Target, host_target
 
 
@@ -75,6 +76,14 @@ class Pass(ABC):
         return self.run(module, Context() if context is None else context)
 
 
+def _verify(verify: Callable[[IRModule], None], module: IRModule, step: str) -> None:
+    try:
+        verify(module)
+    except VerifyError as error:
+        error.notes = (*error.notes, f"after the pass {step}")
+        raise
+
+
 class Pipeline(Pass):
     """Passes in order; itself a pass."""
 
@@ -86,7 +95,7 @@ class Pipeline(Pass):
         for number, step in enumerate(self.passes):
             module = step(module, context)
             if flags.check() and context.verify is not None:
-                context.verify(module)
+                _verify(context.verify, module, step.name)
             if context.dump is not None:
                 context.dump(number, step.name, module)
             if context.observe is not None:
