@@ -150,6 +150,12 @@ class Decision:
     reason: str
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not the name of an option")
+    return value
+
+
 @dataclass(frozen=True)
 class Plan:
     """Answers by site, complete or partial; with how they came about if a policy gave them.
@@ -244,9 +250,16 @@ class Plan:
                 )
                 for d in record["decisions"]
             )
-            forbidden = {key: tuple(names) for key, names in record["forbidden"].items()}
-            return cls(record["answers"], forbidden, record["preferred"], decisions)
-        except (KeyError, TypeError, ValueError) as error:
+            forbidden = {
+                str(key): tuple(_text(name) for name in names)
+                for key, names in record["forbidden"].items()
+            }
+            answers, preferred = (
+                {str(key): _text(name) for key, name in record[part].items()}
+                for part in ("answers", "preferred")
+            )
+            return cls(answers, forbidden, preferred, decisions)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not a plan: {error}", remedy="give what Plan.save wrote") from error
