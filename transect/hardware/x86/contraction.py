@@ -131,7 +131,9 @@ class ContractionRule(ScheduleRule):
         lanes = target.lanes(dtype)
         options: list[Option] = []
         for rows, vectors in self.tiles:
-            if rows * vectors + vectors + 1 > target.vector_registers:
+            # A single row uses each vector once, straight from memory.
+            operands = vectors + 1 if rows > 1 else 2
+            if rows * vectors + operands > target.vector_registers:
                 continue
             if part.row is None and rows > 1:
                 continue
@@ -168,9 +170,9 @@ class ContractionRule(ScheduleRule):
         packed = Option("packed", {"pack": True}, Cost(traffic={"L2": elements * 2}))
         if not part.contiguous:
             return (packed,)
-        # Rows far apart miss the first-level cache and its translation buffers: about a seventh
-        # of the time of the arithmetic (benchmarks/kernels.py), and nothing to copy.
-        slower = _scaled(found.operations, 15, 100)
+        # Rows far apart miss the first-level cache and its translation buffers: a seventh
+        # to most of the time of the arithmetic (benchmarks/kernels.py), but nothing to copy.
+        slower = _scaled(found.operations, 30, 100)
         direct = Option("direct", {"pack": False}, Cost({dtype: slower}))
         return (direct, packed)
 
