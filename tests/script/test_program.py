@@ -1,7 +1,6 @@
 """Whole programs: decorated Python, text and files; constants, spans, captured values, dumps."""
 
 # Annotations of embedded programs hold strings, which are no forward references.
-# ruff: noqa: UP037
 
 from pathlib import Path
 

@@ -552,7 +552,7 @@ class Simplifier:
         """From x % d == r with constants: the residue of x."""
         offset = gap.offset
         rest = gap.shifted(-offset)
-        atom = rest.only or rest.scaled(-1).only
+        atom = rest.only if rest.only is not None else rest.scaled(-1).only
         if not isinstance(atom, FloorMod):
             return
         remainder = offset if rest.only is None else -offset

@@ -99,11 +99,12 @@ def locate(
 ) -> tuple[Source, Definition]:
     """The source and syntax tree of the definition of `name` that contains `line` of `file`."""
     lines = linecache.getlines(file, scope)
+    missing = ScriptError(
+        f"the source of {name!r} is not available ({file})",
+        remedy="define it in a file, or give its text to transect.script.parse",
+    )
     if not lines:
-        raise ScriptError(
-            f"the source of {name!r} is not available ({file})",
-            remedy="define it in a file, or give its text to transect.script.parse",
-        )
+        raise missing
     source = Source(file, "".join(lines), True)
     best: Definition | None = None
     for node in ast.walk(source.parse()):
@@ -114,6 +115,10 @@ def locate(
             # The innermost definition that contains the line; without a line, the last one.
             best = node
     if best is None:
+        if file == "<string>":
+            # Python 3.13 remembers the program of `python -c` under this name: not where `exec`
+            # took the definition from.
+            raise missing
         raise ScriptError(
             f"no definition of {name!r} at {file}:{line}",
             remedy="the file has changed since it was imported: restart Python",
