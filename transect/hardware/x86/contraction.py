@@ -131,9 +131,7 @@ class ContractionRule(ScheduleRule):
         lanes = target.lanes(dtype)
         options: list[Option] = []
         for rows, vectors in self.tiles:
-            # A single row uses each vector once, straight from memory.
-            operands = vectors + 1 if rows > 1 else 2
-            if rows * vectors + operands > target.vector_registers:
+            if rows * vectors + vectors + 1 > target.vector_registers:
                 continue
             if part.row is None and rows > 1:
                 continue

@@ -64,18 +64,23 @@ def parallel_site(site: BlockSite, subject: str, target: Target) -> Site:
 
 
 def vectorize_loop(sch: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
-    """Run the full vectors of `loop` as vectors and what is left one by one.
+    """Run the full vectors of `loop` as vectors and what is left as one with a mask.
 
-    Gives the loop over the vectors; None if the loop is known to be shorter than one vector.
+    Gives the loop over the full vectors; None if the loop is known to be too short for one.
     """
-    extent = sch.get(loop).extent
-    known = as_int(extent)
-    if known is not None and known < lanes:
+    known = as_int(sch.get(loop).extent)
+    if known is not None and known < lanes // 4:
         return None
-    main = loop
+    if known is not None and known <= lanes:
+        if known < lanes:
+            (_, loop) = sch.split(loop, [1, lanes])
+        sch.vectorize(loop)
+        return None
+    extent = sch.get(loop).extent
     if known is None or known % lanes:
-        main = sch.loop_partition(loop, [extent // lanes * lanes, None])[0]
-    steps, lane = sch.split(main, [None, lanes])
+        loop, rest = sch.loop_partition(loop, [extent // lanes * lanes, None])
+        sch.vectorize(sch.split(rest, [None, lanes])[1])
+    steps, lane = sch.split(loop, [None, lanes])
     sch.vectorize(lane)
     return steps
 
@@ -116,14 +121,14 @@ class ElementwiseRule(ScheduleRule):
             loops = [sch.fuse(*loops)]
         steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
         if answer.parameters["parallel"]:
-            _parallelize(sch, loops[:-1], steps if steps is not None else loops[-1])
+            _parallelize(sch, loops[:-1], steps)
         return tuple(done)
 
 
-def _parallelize(sch: Schedule, outer: list[LoopRV], inner: LoopRV) -> None:
+def _parallelize(sch: Schedule, outer: list[LoopRV], inner: LoopRV | None) -> None:
     if outer:
         sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
-    else:
+    elif inner is not None:
         sch.parallel(inner)
 
 
@@ -137,7 +142,9 @@ def _same_everywhere(block: Block) -> bool:
     loads = [term for term in walk(body.value) if isinstance(term, BufferLoad)]
     buffers = [body.buffer, *(load.buffer for load in loads)]
     return (
-        all(load.indices == own for load in loads)
+        # Quotients by what is not a constant stay in the indices.
+        all(as_int(extent) is not None for extent in shape[1:])
+        and all(load.indices == own for load in loads)
         and all(buffer.shape == shape and not buffer.strides for buffer in buffers)
         and not set(free_vars([body.value])) & set(own) - _index_vars(loads)
     )

@@ -338,6 +338,10 @@ class _LaneCode:
     def binary(self, value: Binary) -> Expr:
         a, b = self.expr(value.a), self.expr(value.b)
         kind = type(value)
+        divides = kind in (Div, Mod, FloorDiv, FloorMod) and not value.dtype.is_float
+        if divides and self.mask is not None and as_int(b) is None:
+            # Lanes without a divisor would divide by zero.
+            raise _NotAVectorError
         if isinstance(a, Ramp) or isinstance(b, Ramp):
             folded = _ramp(kind, a, b)
             if folded is not None:
