@@ -10,23 +10,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import ml_dtypes
 import numpy as np
 from hypothesis import strategies as st
 
+from tests.fuzz.values import DTYPES, FLOATS, Values
 from transect.ir.dtype import HANDLE, INT64, DType, as_dtype
 from transect.ir.expr import (
-    EQ,
     LT,
     Add,
+    And,
     Binary,
     Expr,
     IntImm,
     Max,
     Min,
     Mul,
+    Or,
     Range,
-    Select,
     Sub,
     Var,
     as_expr,
@@ -34,8 +34,6 @@ from transect.ir.expr import (
     const,
     make,
     true,
-    truncdiv,
-    truncmod,
 )
 from transect.ir.function import IRModule
 from transect.tir import op
@@ -61,149 +59,55 @@ from transect.tir.stmt import (
     seq,
 )
 
-DTYPES = ("float32", "float64", "float16", "bfloat16", "int8", "int32", "int64", "uint8", "uint32")
 _KINDS = ("serial", "parallel", "unrolled", "vectorized")
+MIX = "transect.test.mix"
+"""A packed function of two integers; see `mix`."""
+
+
+def mix(a: int, b: int) -> int:
+    """What the packed function `MIX` computes. Raises ValueError if a is 7."""
+    if a == 7:
+        raise ValueError(f"mix of {a} and {b}")
+    return 3 * a - b
 
 
 class Program:
     """A module with the function "main", and what to call it with. Shows as script."""
 
-    def __init__(self, module: IRModule, arguments: list[np.ndarray]) -> None:
+    def __init__(
+        self,
+        module: IRModule,
+        arguments: list[np.ndarray],
+        inexact: frozenset[int] = frozenset(),
+    ) -> None:
         self.module = module
         self.arguments = arguments
+        self.inexact = inexact
+        """Numbers of the arguments that are accurate to some units in the last place."""
 
     def __repr__(self) -> str:
         return f"{self.module!r}\n\n{self.arguments!r}"
 
 
 @dataclass
-class _State:
-    draw: st.DrawFn
-    n: Var
-    m: Var
-    sizes: dict[Var, int]
-    readable: list[Buffer]
+class _State(Values):
+    n: Var = field(default_factory=lambda: Var("n", INT64))
+    m: Var = field(default_factory=lambda: Var("m", INT64))
     outputs: list[Buffer] = field(default_factory=list)
+    inexact_outputs: list[Buffer] = field(default_factory=list)
     steps: list[Stmt] = field(default_factory=list)
     names: int = 0
-
-    def pick(self, items: list | tuple) -> object:
-        return self.draw(st.sampled_from(items))
-
-    def chance(self) -> bool:
-        return self.draw(st.booleans())
-
-    def number(self, low: int, high: int) -> int:
-        return self.draw(st.integers(low, high))
+    empty: Buffer | None = None
+    """A buffer of shape (z, n), where z may be 0."""
 
     def name(self, base: str) -> str:
         self.names += 1
         return f"{base}{self.names}"
 
-    def dtype(self) -> DType:
-        return as_dtype(self.pick(DTYPES))
-
     def output(self, shape: tuple[object, ...], dtype: DType) -> Buffer:
         made = buffer(self.name("out"), shape, dtype)
         self.outputs.append(made)
         return made
-
-    # --- expressions
-
-    def index(self, dim: Expr, indices: list[Var]) -> Expr:
-        """An index in [0, dim), from the loop variables."""
-        if not indices:
-            return IntImm(0)
-        base = self.pick(indices)
-        how = self.number(0, 4)
-        if how == 0:
-            return (base + self.number(0, 3)) % dim
-        if how == 1:
-            return Min(base, dim - 1)
-        if how == 2:
-            return (dim - 1) - base % dim
-        if how == 3:
-            return (base * self.number(1, 3) + self.pick(indices)) % dim
-        return base % dim
-
-    def load(self, indices: list[Var]) -> Expr:
-        source = self.pick(self.readable)
-        return source[tuple(self.index(dim, indices) for dim in source.shape)]
-
-    def leaf(self, dtype: DType, indices: list[Var]) -> Expr:
-        how = self.number(0, 3)
-        if how == 0:
-            return const(self.number(0 if dtype.is_uint else -3, 3), dtype)
-        if how == 1 and indices and not dtype.is_bool:
-            return cast(self.pick(indices) % 7, dtype)
-        return self.convert(self.load(indices), dtype)
-
-    def convert(self, value: Expr, dtype: DType) -> Expr:
-        """`value` as `dtype`; a float becomes an integer only where that is defined."""
-        if value.dtype.is_float and dtype.is_integral:
-            low = 0.0 if dtype.is_uint else -90.0
-            clamped = Min(Max(value, const(low, value.dtype)), const(90.0, value.dtype))
-            ordered = EQ(value, value)
-            return cast(Select(ordered, clamped, const(0.0, value.dtype)), dtype)
-        return cast(value, dtype)
-
-    def condition(self, indices: list[Var]) -> Expr:
-        """A condition on exact values only."""
-        dtype = self.dtype()
-        a, b = self.leaf(dtype, indices), self.leaf(dtype, indices)
-        how = self.number(0, 4)
-        if how == 0:
-            return LT(a, b)
-        if how == 1:
-            return EQ(a, b)
-        if how == 2 and indices:
-            return LT(self.pick(indices), IntImm(self.number(0, 6)))
-        if how == 3:
-            return self.condition(indices) & LT(b, a)
-        return ~LT(a, b)
-
-    def expr(self, dtype: DType, indices: list[Var], depth: int = 3) -> Expr:
-        if depth == 0 or self.number(0, 4) == 0:
-            return self.leaf(dtype, indices)
-        how = self.number(0, 9)
-        a = self.expr(dtype, indices, depth - 1)
-        if how <= 4:
-            kind: type[Binary] = self.pick([Add, Sub, Mul, Min, Max])
-            return make(kind, a, self.expr(dtype, indices, depth - 1))
-        if how == 5:
-            return Select(self.condition(indices), a, self.expr(dtype, indices, depth - 1))
-        if how == 6:
-            other = self.expr(dtype, indices, depth - 1)
-            return op.if_then_else(self.condition(indices), a, other)
-        if how == 7:
-            return self.convert(self.leaf(self.dtype(), indices), dtype)
-        return self.special(a, dtype, indices)
-
-    def special(self, a: Expr, dtype: DType, indices: list[Var]) -> Expr:
-        if dtype.is_float:
-            how = self.number(0, 3)
-            if how == 0:
-                return op.abs(a)
-            if how == 1:
-                return op.sqrt(op.abs(self.leaf(dtype, indices)))
-            if how == 2:
-                return op.floor(self.leaf(dtype, indices))
-            return op.copysign(a, self.leaf(dtype, indices))
-        divisor = const(self.number(1, 5), dtype)
-        how = self.number(0, 6)
-        if how == 0:
-            return a // divisor
-        if how == 1:
-            return a % divisor
-        if how == 2:
-            return truncdiv(a, divisor)
-        if how == 3:
-            return truncmod(a, divisor)
-        if how == 4:
-            return a & self.leaf(dtype, indices)
-        if how == 5:
-            return op.bitwise_xor(a, self.leaf(dtype, indices))
-        return a << const(self.number(0, 3), dtype)
 
     # --- statements
 
@@ -262,6 +166,62 @@ class _State:
 
         self.steps.append(self.loops(list(shape), body))
 
+    def reversed_piece(self) -> None:
+        dtype = self.dtype()
+        out = self.output((self.m, self.n), dtype)
+
+        def body(variables: list[Var]) -> Stmt:
+            i, j = variables
+            return store(out, (self.m - 1 - j, (self.n - 1) - i), self.expr(dtype, variables))
+
+        self.steps.append(self.loops([self.n, self.m], body))
+
+    def inexact_piece(self) -> None:
+        dtype = as_dtype(self.pick(FLOATS))
+        out = self.output((self.n, IntImm(8)), dtype)
+        self.outputs.remove(out)
+        self.inexact_outputs.append(out)
+        self.steps.append(
+            self.loops([self.n, IntImm(8)], lambda v: store(out, tuple(v), self.inexact(dtype, v)))
+        )
+
+    def empty_piece(self) -> None:
+        """Loops over z, which may be 0: a map, and a reduction."""
+        if self.empty is None:
+            return
+        source, z = self.empty, self.empty.shape[0]
+        dtype = self.dtype()
+        mapped, reduced = self.output((z, self.m), dtype), self.output((self.n,), source.dtype)
+        self.outputs.remove(mapped)
+        self.inexact_outputs.append(mapped)
+        self.steps.append(
+            self.loops([z, self.m], lambda v: store(mapped, tuple(v), self.expr(dtype, v[1:], 2)))
+        )
+
+        def body(variables: list[Var]) -> Stmt:
+            return self.block(
+                list(variables),
+                [self.n, z],
+                ["spatial", "reduce"],
+                lambda v: store(reduced, (v[0],), reduced[v[0]] + source[v[1], v[0]]),
+                lambda v: store(reduced, (v[0],), const(0, source.dtype)),
+            )
+
+        self.steps.append(self.loops([self.n, z], body, free=False))
+
+    def packed_piece(self) -> None:
+        """Calls of a packed function, once and in a loop; it fails where its argument is 7."""
+        out = self.output((self.n,), INT64)
+        x = Var(self.name("x"), INT64)
+        self.steps.append(Bind(x, op.call_packed(MIX, self.m, self.n % 3, dtype=INT64)))
+
+        def body(variables: list[Var]) -> Stmt:
+            value = self.convert(self.load(variables), INT64)
+            return store(out, tuple(variables), op.call_packed(MIX, value, x, dtype=INT64) + x)
+
+        var = Var(self.name("i"), INT64)
+        self.steps.append(For(var, IntImm(0), self.n, "serial", body([var])))
+
     def tile_piece(self) -> None:
         dtype, size = self.dtype(), self.pick([2, 4, 8])
         out = self.output((self.n,), dtype)
@@ -282,10 +242,11 @@ class _State:
 
         self.steps.append(self.loops([tiles, IntImm(size)], body))
 
-    def reduce_piece(self) -> None:
-        dtype = self.dtype()
-        out = self.output((self.n,), dtype)
-        kind, start = self.pick(
+    def reduction(self, dtype: DType) -> tuple[type[Binary], Expr]:
+        """An operation, and what it starts from."""
+        if dtype.is_bool:
+            return self.pick([(And, const(1, dtype)), (Or, const(0, dtype))])
+        return self.pick(
             [
                 (Add, const(0, dtype)),
                 (Min, op.highest(dtype)),
@@ -293,6 +254,11 @@ class _State:
                 (Mul, const(1, dtype)),
             ]
         )
+
+    def reduce_piece(self) -> None:
+        dtype = self.dtype()
+        out = self.output((self.n,), dtype)
+        kind, start = self.reduction(dtype)
 
         def body(variables: list[Var]) -> Stmt:
             def update(v: list[Var]) -> Stmt:
@@ -317,7 +283,7 @@ class _State:
         def body(variables: list[Var]) -> Stmt:
             (i,) = variables
             added = self.expr(dtype, variables, 1)
-            kind: type[Binary] = self.pick([Add, Max, Min, Sub])
+            kind: type[Binary] = self.pick(_updates(dtype, Sub))
             return store(out, (i + 1,), make(kind, out[i], added))
 
         self.steps.append(self.loops([self.n - 1], body, free=False))
@@ -374,8 +340,10 @@ class _State:
         def body(variables: list[Var]) -> Stmt:
             x = Var(self.name("x"), dtype)
             bind = Bind(x, self.expr(dtype, variables, 2))
-            one = store(out, tuple(variables), make(Add, x, const(1, dtype)))
-            other = store(out, tuple(variables), make(Sub, x, self.leaf(dtype, variables)))
+            kind = Or if dtype.is_bool else Add
+            one = store(out, tuple(variables), make(kind, x, const(1, dtype)))
+            kind = And if dtype.is_bool else Sub
+            other = store(out, tuple(variables), make(kind, x, self.leaf(dtype, variables)))
             return SeqStmt((bind, IfThenElse(self.condition(variables), one, other)))
 
         self.steps.append(self.loops([self.n], body))
@@ -389,7 +357,8 @@ class _State:
 
         def body(variables: list[Var]) -> Stmt:
             where = cast(self.convert(self.load(variables), INT64) % self.m, INT64)
-            return store(out, (where,), make(Add, out[where], self.leaf(dtype, variables)))
+            kind = Or if dtype.is_bool else Add
+            return store(out, (where,), make(kind, out[where], self.leaf(dtype, variables)))
 
         self.steps.append(self.loops([self.n], body, free=False))
 
@@ -401,7 +370,7 @@ class _State:
 
         def body(variables: list[Var]) -> Stmt:
             old = target[tuple(variables)]
-            kind: type[Binary] = self.pick([Add, Max, Min])
+            kind: type[Binary] = self.pick(_updates(target.dtype))
             return store(
                 target, tuple(variables), make(kind, old, self.leaf(target.dtype, list(variables)))
             )
@@ -412,14 +381,26 @@ class _State:
     def assert_piece(self) -> None:
         kind = self.pick(("ValueError", "TypeError", "RuntimeError"))
         # About half of them fail, so that errors are compared as well.
-        holds = LT(self.n, IntImm(self.number(0, 9)))
-        self.steps.append(AssertStmt(holds, ("n is ", self.n, ", m is ", self.m), kind))
+        if self.chance():
+            holds = LT(self.n, IntImm(self.number(0, 9)))
+            self.steps.append(AssertStmt(holds, ("n is ", self.n, ", m is ", self.m), kind))
+            return
+        var = Var(self.name("i"), INT64)
+        value = self.leaf(self.dtype(), [var])
+        message = ("at ", var, " 100% is ", value, ", a number")
+        check = AssertStmt(
+            LT(var, IntImm(self.number(0, 9))) | self.condition([var]), message, kind
+        )
+        self.steps.append(For(var, IntImm(0), self.n, "serial", check))
 
     def call_piece(self) -> None:
-        out = self.output((self.n, self.m), as_dtype("float32"))
-        self.steps.append(
-            op.call_function("helper", self.readable[0].data, out.data, self.n, self.m)
-        )
+        callee, dtype = self.pick([("helper", "float32"), ("chain", "float64")])
+        out = self.output((self.n, self.m), as_dtype(dtype))
+        self.steps.append(op.call_function(callee, self.readable[0].data, out.data, self.n, self.m))
+
+
+def _updates(dtype: DType, *more: type[Binary]) -> list[type[Binary]]:
+    return [And, Or] if dtype.is_bool else [Add, Max, Min, *more]
 
 
 def _inner_loops(stmt: Stmt) -> list[For]:
@@ -435,7 +416,7 @@ def _inner_loops(stmt: Stmt) -> list[For]:
 _PIECES = (
     "map_piece", "map_piece", "tile_piece", "reduce_piece", "scan_piece", "while_piece",
     "temporary_piece", "branch_piece", "scatter_piece", "update_piece", "assert_piece",
-    "call_piece",
+    "call_piece", "reversed_piece", "inexact_piece", "empty_piece", "packed_piece",
 )  # fmt: skip
 
 
@@ -450,46 +431,74 @@ def _helper() -> PrimFunc:
     return PrimFunc(handles, dict(zip(handles, (a, b), strict=True)), realize_root(loops), {})
 
 
-def _data(draw: st.DrawFn, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    seed = draw(st.integers(0, 2**16))
-    random = np.random.default_rng(seed)
+def _chain(draw: st.DrawFn) -> PrimFunc:
+    """chain(a, c): some map of a into c, of which a part comes from a call of helper."""
+    a = buffer("a", (Var("rows", INT64), Var("columns", INT64)))
+    rows, columns = a.shape
+    assert isinstance(rows, Var)
+    assert isinstance(columns, Var)
+    c = buffer("c", (rows, columns), "float64")
+    t = buffer("t", (rows, columns))
+    state = _State(draw, [a], n=rows, m=columns)
+    call = op.call_function("helper", a.data, t.data, rows, columns)
+    loops = state.loops(
+        [rows, columns],
+        lambda v: store(c, tuple(v), cast(t[tuple(v)], c.dtype) + state.expr(c.dtype, v, 2)),
+    )
+    handles = (Var("a", HANDLE), Var("c", HANDLE))
+    memory = (Allocate(t.data, t.dtype, t.shape, {}), DeclBuffer(t))
+    body = realize_root(seq(*memory, call, loops))
+    return PrimFunc(handles, dict(zip(handles, (a, c), strict=True)), body, {})
+
+
+def data(draw: st.DrawFn, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    """Small values of any dtype; floats are multiples of a quarter."""
+    random = np.random.default_rng(draw(st.integers(0, 2**16)))
+    if dtype.is_bool:
+        return random.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_float:
-        values = random.integers(-8, 9, shape) / 4
-        kind = ml_dtypes.bfloat16 if dtype.code == "bfloat" else dtype.numpy
-        return values.astype(kind)
-    low = 0 if dtype.is_uint else max(int(dtype.min_value), -100)
-    return random.integers(low, 100, shape).astype(dtype.numpy)
+        return (random.integers(-8, 9, shape) / 4).astype(dtype.numpy)
+    low, high = max(int(dtype.min_value), -100), min(int(dtype.max_value), 100)
+    return random.integers(low, high + 1, shape).astype(dtype.numpy)
 
 
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
     """A module and arguments for its function "main"."""
-    n, m = Var("n", INT64), Var("m", INT64)
-    sizes = {n: draw(st.integers(1, 9)), m: draw(st.integers(1, 6))}
-    other, more = as_dtype(draw(st.sampled_from(DTYPES))), as_dtype(draw(st.sampled_from(DTYPES)))
+    state = _State(draw, [])
+    n, m, z = state.n, state.m, Var("z", INT64)
+    sizes = {
+        n: draw(st.integers(1, 9)),
+        m: draw(st.integers(1, 7)),
+        z: draw(st.integers(0, 3)),
+    }
+    kinds = [as_dtype(draw(st.sampled_from(DTYPES))) for _ in range(3)]
+    whole = as_dtype(draw(st.sampled_from(("float32", "int32", "uint8", "bfloat16"))))
     inputs = [
         buffer("a", (n, m), "float32"),
-        buffer("b", (m,), other),
-        buffer("c", (IntImm(3), n), more),
+        buffer("b", (m,), kinds[0]),
+        buffer("c", (IntImm(3), n), kinds[1]),
+        buffer("e", (n, IntImm(4)), kinds[2]),
     ]
-    state = _State(draw, n, m, sizes, list(inputs))
+    state.empty = buffer("d", (z, n), whole)
+    state.readable = list(inputs)
     for _ in range(draw(st.integers(1, 4))):
         getattr(state, draw(st.sampled_from(_PIECES)))()
         state.readable = [*inputs, *state.outputs]
-    buffers = [*inputs, *state.outputs]
+    buffers = [*inputs, state.empty, *state.outputs, *state.inexact_outputs]
+    exact = len(buffers) - len(state.inexact_outputs)
     handles = [Var(item.name, HANDLE) for item in buffers]
-    body = realize_root(seq(*state.steps))
     main = PrimFunc(
         tuple(handles),
         dict(zip(handles, buffers, strict=True)),
-        body,
+        realize_root(seq(*state.steps)),
         {"global_symbol": "main"},
     )
     arguments = [
-        _data(draw, tuple(_size(dim, sizes) for dim in item.shape), item.dtype) for item in buffers
+        data(draw, tuple(_size(dim, sizes) for dim in item.shape), item.dtype) for item in buffers
     ]
-    module = IRModule.of(helper=_helper(), main=main)
-    return Program(module, arguments)
+    module = IRModule.of(helper=_helper(), chain=_chain(draw), main=main)
+    return Program(module, arguments, frozenset(range(exact, len(buffers))))
 
 
 def _size(dim: Expr, sizes: dict[Var, int]) -> int:

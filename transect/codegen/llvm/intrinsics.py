@@ -175,9 +175,10 @@ def _assume(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _return(emitter: ExpressionEmitter, call: Call) -> str:
-    if as_int(call.args[0]) not in (0, None):
+    if as_int(call.args[0]) != 0:
         raise UnsupportedError(
-            "T.ret of a value in a native function", remedy="write the result to a buffer parameter"
+            "T.ret of a value: native functions return their status, which is 0",
+            remedy="write the result to a buffer parameter",
         )
     emitter.text.branch("exit")
     emitter.text.begin(emitter.text.label("unreachable"))

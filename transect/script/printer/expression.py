@@ -182,7 +182,8 @@ class ExpressionPrinter:
     def _binary(self, expr: Binary) -> tuple[str, int]:
         kind = type(expr)
         a, b = expr.a, expr.b
-        if is_literal(a) and is_literal(b):
+        either = is_literal(a) or is_literal(b)
+        if (is_literal(a) and is_literal(b)) or (either and kind in (And, Or)):
             # The operators fold constants; the constructors do not.
             return f"T.{kind.__name__}({self.text(a)}, {self.text(b)})", ATOM
         if kind is Div and expr.dtype.is_float:

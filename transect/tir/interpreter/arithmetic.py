@@ -78,6 +78,8 @@ def convert(value: Value, source: DType, target: DType) -> Value:
         return value != value.dtype.type(0)
     if source.is_float and target.is_integral:
         return _float_to_integer(value, target)
+    if source.bits == 4 and source.is_integral:
+        value = value.astype(np.int8)  # ml_dtypes converts its 4-bit types to few others.
     return value.astype(target.numpy)
 
 
@@ -223,6 +225,37 @@ MATH: dict[str, Callable[..., Value]] = {
     "q_multiply_shift": _multiply_shift,
 }
 """Pure intrinsics whose result follows from the values of their arguments."""
+
+
+def on_dtype(function: Callable[..., Value], dtype: DType) -> Callable[..., Value]:
+    """`function` on values of `dtype`: those of 4 bits are computed in bytes and wrapped."""
+    if not dtype.is_integral or dtype.bits != 4:
+        return function
+    function = _ON_NIBBLES.get(function, function)
+    wide, kind = (np.int8 if dtype.is_int else np.uint8), dtype.numpy
+
+    def compute(*args: Value) -> Value:
+        result: Value = function(*(arg.astype(wide) for arg in args))
+        if result.dtype == np.bool_:
+            return result
+        low = result & wide(15)
+        return (((low ^ wide(8)) - wide(8)) if dtype.is_int else low).astype(kind)
+
+    return compute
+
+
+def _nibble_population(x: Value) -> Value:
+    return _population_count(x & x.dtype.type(15))
+
+
+def _nibble_leading_zeros(x: Value) -> Value:
+    return _leading_zeros(x & x.dtype.type(15)) - x.dtype.type(4)
+
+
+_ON_NIBBLES: dict[Callable[..., Value], Callable[..., Value]] = {
+    _population_count: _nibble_population,
+    _leading_zeros: _nibble_leading_zeros,
+}
 
 
 def reinterpret(value: Value, source: DType, target: DType) -> Value:

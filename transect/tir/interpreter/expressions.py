@@ -41,7 +41,15 @@ from transect.ir.traverse import walk
 from transect.support.errors import ExecutionError, UnsupportedError
 from transect.tir.affine import Affine
 from transect.tir.buffer import BufferLoad
-from transect.tir.interpreter.arithmetic import BINARY, MATH, Value, convert, reinterpret, where
+from transect.tir.interpreter.arithmetic import (
+    BINARY,
+    MATH,
+    Value,
+    convert,
+    on_dtype,
+    reinterpret,
+    where,
+)
 from transect.tir.interpreter.frame import Frame, ReturnSignal
 from transect.tir.interpreter.grid import (
     IntRun,
@@ -181,7 +189,7 @@ def dense(compiler: ExprCompiler, form: Affine, dtype: DType) -> Run:
 
 
 def _binary(compiler: ExprCompiler, expr: Binary) -> Run:
-    operation = BINARY[type(expr)]
+    operation = on_dtype(BINARY[type(expr)], expr.a.dtype)
     a, b = compiler.compile(expr.a), compiler.compile(expr.b)
     if isinstance(expr, Div | Mod | FloorDiv | FloorMod) and expr.dtype.is_integral:
         return _division(operation, a, b, vector=not expr.dtype.is_scalar)
@@ -318,7 +326,7 @@ def _call(compiler: ExprCompiler, expr: Call) -> Run:
         return special(compiler, expr)
     args = [compiler.compile(arg) for arg in expr.args]
     if name in MATH:
-        return _math_call(MATH[name], args)
+        return _math_call(on_dtype(MATH[name], expr.args[0].dtype), args)
     if name in HOST_CALLS:
         operation = HOST_CALLS[name]
         return lambda frame: operation(frame.runner, [arg(frame) for arg in args])

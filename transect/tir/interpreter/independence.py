@@ -28,6 +28,7 @@ from transect.tir.interpreter.memory_access import accumulation
 from transect.tir.stmt import (
     Allocate,
     AllocateConst,
+    AssertStmt,
     AttrStmt,
     Bind,
     BlockRealize,
@@ -72,6 +73,7 @@ class _Uses:
         self.local: set[Var] = set()
         self.bound: set[Var] = set()
         self.inner: list[tuple[For, Scope]] = []
+        self.asserts = 0
 
     def visit(self, stmt: Stmt, scope: Scope, *, init: bool = False) -> Scope:
         """Collect from `stmt`; the scope after it."""
@@ -85,6 +87,10 @@ class _Uses:
             return scope
         if isinstance(stmt, While):
             raise _Opaque
+        if isinstance(stmt, AssertStmt):
+            self.asserts += 1
+            if self.asserts > 1:
+                raise _Opaque  # Which of them fails first depends on the order.
         self.terms(own_terms(stmt), scope, stmt if isinstance(stmt, BufferStore) else None)
         if isinstance(stmt, BufferStore):
             self.add(stmt.buffer, stmt.indices, _assuming(scope, stmt.predicate), stmt, init=init)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from transect.ir.dtype import DType
+from transect.ir.dtype import DType, as_dtype
 from transect.ir.expr import (
     EQ,
     LE,
@@ -190,14 +190,35 @@ def _assert(owner: StmtCompiler, stmt: AssertStmt, scope: Scope) -> tuple[Do, Sc
         held = condition(frame)
         failed = ~held if frame.mask is None else frame.mask & ~held
         if np.any(failed):
-            texts = [part if isinstance(part, str) else _number(part(frame)) for part in parts]
+            # Transposed, points come in the order of the loops, the outermost first.
+            depth = len(frame.lengths)
+            shape = np.shape(failed)
+            full = np.broadcast_to(
+                np.reshape(failed, (1,) * (depth - len(shape)) + shape), frame.shape
+            )
+            place = np.unravel_index(int(np.argmax(full.T)), full.T.shape)[::-1]
+            texts = [
+                part if isinstance(part, str) else _number(_at_point(part(frame), place))
+                for part in parts
+            ]
             raise _error(stmt, "".join(texts))
 
     return run, scope
 
 
+def _at_point(value: Value, place: tuple[Any, ...]) -> Value:
+    """The value at one point of the grid."""
+    array = np.asarray(value)
+    kept = place[len(place) - array.ndim :]
+    return array[tuple(0 if n == 1 else k for n, k in zip(array.shape, kept, strict=True))]
+
+
 def _number(value: Value) -> str:
-    return str(np.asarray(value).reshape(-1)[0].item())
+    """A number as the formats %lld and %.9g of C print it."""
+    dtype = np.asarray(value).dtype
+    if as_dtype(dtype).is_float:
+        return f"{float(value):.9g}"
+    return str(int(value))
 
 
 def _error(stmt: AssertStmt, message: str) -> Exception:
