@@ -23,6 +23,9 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
+_LAST_LANES = 4
+"""Partial results that are combined one after the other; more of them in vectors."""
+
 
 @dataclass(frozen=True)
 class RowReductionRule(ScheduleRule):
@@ -107,7 +110,7 @@ class RowReductionRule(ScheduleRule):
             if block in partial:
                 self._lanes(sch, block, loops, target.lanes(dtype))
             elif block in final:
-                # The lanes of one vector, at constant indices.
+                # A few lanes, at constant indices.
                 sch.decompose_reduction(block, loops[-1])
                 sch.unroll(loops[-1])
             elif loops:
@@ -117,7 +120,7 @@ class RowReductionRule(ScheduleRule):
     def _partial(
         self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target
     ) -> list[BlockRV]:
-        """Partial results: in several vectors, and in one vector where there were several."""
+        """Partial results: in several vectors, in one vector, in a few lanes."""
         answer = sch.sample(self._width_site(site, sch.subject, target))
         width = answer.parameters["width"]
         assert isinstance(width, int)
@@ -136,9 +139,11 @@ class RowReductionRule(ScheduleRule):
         loop = sch.get_loops(block)[position]
         _, lane = sch.split(loop, [None, lanes])
         parts = [sch.rfactor(lane, axis=-1)]
-        if width > 1:
-            _, lane = sch.split(sch.get_loops(block)[-1], [None, vector])
-            parts.append(sch.rfactor(lane, axis=-1))
+        for narrower in (vector, _LAST_LANES):
+            if narrower < lanes:
+                _, lane = sch.split(sch.get_loops(block)[-1], [None, narrower])
+                parts.append(sch.rfactor(lane, axis=-1))
+                lanes = narrower
         return parts
 
     def _row_loops(self, sch: Schedule, final: BlockRV) -> list[LoopRV]:
@@ -153,7 +158,7 @@ class RowReductionRule(ScheduleRule):
         """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
         lane = next(loop for loop in loops if self._is_lane(sch, block, loop))
         steps = [loop for loop in loops if loop is not lane]
-        several = as_int(sch.get(lane).extent) != lanes
+        several = (as_int(sch.get(lane).extent) or 0) > lanes
         inner = sch.split(lane, [None, lanes]) if several else [lane]
         sch.reorder(*steps, *inner)
         init = sch.decompose_reduction(block, steps[0] if steps else inner[0])
