@@ -89,18 +89,18 @@ TENSOR_PROGRAMS = {
     "A[0, 0] = B[0, 1]": ("B has 1 dimensions, indexed with 2", "its shape is (16)"),
     "A[0, 0] = n": ("expected float32, got int64", 'convert it: T.Cast("float32", ...)'),
     "B[0] = 1.5": ("1.5 is not of int32", "round it, or store to a float buffer"),
-    "B[0] = 'x'": ("expected a value of int32, got str", None),
+    "B[0] = 'x'": ("expected a value of int32, got str", 'store a number or a term'),
     "A[1.5, 0] = 1.0": ("an index must be an integer, got float", 'cast it: T.Cast("int64", ...)'),
     "T.evaluate(T.exq(n))": ("T has no 'exq'", "did you mean 'exp'?"),
     "T.evaluate(n / 2)": ("/ of int64 is ambiguous", "use // (floor) or truncdiv(a, b)"),
-    "T.evaluate(T.exp(A[0, 0], 2))": ("T.exp takes 1 arguments, got 2", None),
+    "T.evaluate(T.exp(A[0, 0], 2))": ("T.exp takes 1 arguments, got 2", 'a dtype, where it takes one, is dtype='),
     "T.evaluate(nn)": ("the name 'nn' is not defined", "did you mean 'n'?"),
     "T.evaluate(A.shap)": ("a Buffer has no attribute 'shap'", "did you mean 'shape'?"),
     "for i in n:\n    pass": ("cannot loop over a value of int64", "use range, T.serial, T.grid, T.parallel, …"),
-    "for i, j in range(4):\n    pass": ("2 names for 1 loops", None),
+    "for i, j in range(4):\n    pass": ("2 names for 1 loops", 'one name for each loop'),
     "for i in range(0, 8, 2):\n    pass": ("a loop has no step", "scale the index instead"),
-    "for i in range(4):\n    pass\nelse:\n    pass": ("a loop has no else", None),
-    "for i in T.serial(1.5):\n    pass": ("the bounds of a loop must be integers, got float32", None),
+    "for i in range(4):\n    pass\nelse:\n    pass": ("a loop has no else", 'write it after the loop'),
+    "for i in T.serial(1.5):\n    pass": ("the bounds of a loop must be integers, got float32", 'T.Cast("int64", ...) makes it one'),
     "for i in T.thread_binding(4):\n    pass": (
         "T.thread_binding needs thread=",
         'name the axis: thread="threadIdx.x"',
@@ -126,7 +126,7 @@ TENSOR_PROGRAMS = {
         "no kind of axis 'X'",
         "S (spatial) or R (reduce)",
     ),
-    'for i in range(4):\n    with T.block("b"):\n        vi = T.axis.remap("SS", [i])': ("2 kinds for 1 loops", None),
+    'for i in range(4):\n    with T.block("b"):\n        vi = T.axis.remap("SS", [i])': ("2 kinds for 1 loops", 'one letter of "SR" for each loop'),
     'with T.block("b"):\n    T.reads(A[0, 0])\n    T.reads(B[0])': (
         "T.reads stands once in a block",
         "give all regions in one call",
@@ -135,14 +135,14 @@ TENSOR_PROGRAMS = {
         "n is not a part of a buffer",
         "write for example A[i, 0:16]",
     ),
-    "with T.init():\n    pass": ("T.init() stands once in a block", None),
+    "with T.init():\n    pass": ("T.init() stands once in a block", 'put all statements into the one'),
     "with n:\n    pass": ("a value of int64 opens no scope", "with takes T.block, T.init, T.attr, …"),
     "P = T.match_buffer(n + 1, (4,))": (
         "only a handle parameter or a region can be matched",
         "declare the parameter as `a: T.handle`, or give a region: A[0:16, i]",
     ),
     "P = T.Buffer((4,))": ("a buffer in a body needs data=", "T.alloc_buffer(...) allocates one"),
-    "P = T.alloc_buffer((-1,))": ("a dimension cannot be negative: -1", None),
+    "P = T.alloc_buffer((-1,))": ("a dimension cannot be negative: -1", 'dimensions start at 0'),
     'P = T.alloc_buffer((4,), "float23")': (
         "no such dtype: float23x1",
         "use bool, (u)int4/8/16/32/64, float16/32/64, bfloat16, float8_e4m3fn/e5m2",
@@ -153,9 +153,9 @@ TENSOR_PROGRAMS = {
     ),
     "return": ("a tensor program returns nothing", "leave it out"),
     "T.grid(4)": ("a Loops does nothing as a statement", "assign it to a name, or leave it out"),
-    "T.evaluate(1 + 'x')": ("+ of int and str", None),
-    "T.evaluate([1, 2][5])": ("IndexError: list index out of range", None),
-    "T.evaluate(lambda: (yield))": ("expected an expression or a number, got function", None),
+    "T.evaluate(1 + 'x')": ("+ of int and str", 'the operands are terms, or Python values that have it'),
+    "T.evaluate([1, 2][5])": ("IndexError: list index out of range", 'this is evaluated as Python while the script is parsed'),
+    "T.evaluate(lambda: (yield))": ("expected an expression or a number, got function", 'for example 3, 0.5, T.float32(1), or a variable'),
     'q = I.constant("float32_9_00")\nT.evaluate(0)': (
         "the constant 'float32_9_00' is not in the text",
         "give parse(text, constants=...) the mapping that script(...) filled",
@@ -175,7 +175,7 @@ def test_tensor_program(body: str) -> None:
 
 
 GRAPHS = {
-    "return y": ("the name 'y' is not defined", None),
+    "return y": ("the name 'y' is not defined", 'define it before, or give it to the parser: parse(text, y=...)'),
     "y = R.nn.sofmax(x)\nreturn y": ("R.nn has no 'sofmax'", "did you mean 'softmax'?"),
     "y = R.Tensro(x)\nreturn y": ("R has no 'Tensro'", "did you mean 'Tensor'?"),
     "y = R.nn.softmax(x, axsi=1)\nreturn y": ("R.nn.softmax has no argument 'axsi'", "did you mean 'axis'?"),
@@ -205,14 +205,14 @@ GRAPHS = {
     "return x\ny = R.exp(x)": ("nothing may follow the result", "return comes last"),
     "with R.dataflow():\n    y = R.exp(x)\n    return y": (
         "the result of a function stands outside of dataflow blocks",
-        None,
+        'write return after the block, less indented',
     ),
     "with R.dataflow():\n    with R.dataflow():\n        y = R.exp(x)\nreturn y": (
         "a dataflow block inside another",
         "close the first one before",
     ),
     "R.output(x)\nreturn x": ("R.output stands in a dataflow block", "with R.dataflow():"),
-    "with T.block('b'):\n    pass\nreturn x": ("only R.dataflow() opens a block in a graph function", None),
+    "with T.block('b'):\n    pass\nreturn x": ("only R.dataflow() opens a block in a graph function", 'write with R.dataflow():'),
     "for i in range(3):\n    y = x\nreturn x": (
         "For statements have no meaning in a graph function",
         "statements are assignments, with R.dataflow(), if and return",
@@ -220,12 +220,12 @@ GRAPHS = {
     "if R.const(True):\n    y = x\nreturn x": ("a branch of a graph needs an else", "both sides give a value"),
     "if R.const(True):\n    y = x\nelse:\n    z = x\nreturn x": (
         "both sides of a branch assign their value to one name, last",
-        None,
+        'end both with the same name = value',
     ),
-    "a, b = t\nreturn a": ("2 names for 1 values", None),
+    "a, b = t\nreturn a": ("2 names for 1 values", 'as many of the one as of the other'),
     "y = t[3]\nreturn y": ("no item 3 in a value of type R.Tuple(R.Object)", None),
     "y = x[0]\nreturn y": ('no item 0 in a value of type R.Tensor((16, n), "float32")', None),
-    "y = x(x)\nreturn y": ('a value of type R.Tensor((16, n), "float32") cannot be called', None),
+    "y = x(x)\nreturn y": ('a value of type R.Tensor((16, n), "float32") cannot be called', 'functions, operators and packed functions can'),
     'y = R.call_dps((4,), "f", [x])\nreturn y': (
         "the dtype of the result is not known",
         'give its type: R.Tensor((n, m), "float32")',
@@ -236,9 +236,9 @@ GRAPHS = {
     ),
     'y = R.match_cast(x, R.Tensor((4,), "float32", ndim=2))\nreturn y': (
         "a shape of 1 dimensions with ndim=2",
-        None,
+        'drop ndim=: the shape says it',
     ),
-    "y = cls.g(x)\nreturn y": ("the module has no function 'g'", None),
+    "y = cls.g(x)\nreturn y": ("the module has no function 'g'", 'there is: f'),
     "def g(y):\n    return y\nreturn x": (
         "a function inside a graph function is one itself",
         "write @R.function above it",
@@ -266,7 +266,7 @@ MODULES = {
         "the parameter 'A' has no type",
         'for example T.Buffer((16,), "float32"), T.int64, T.handle',
     ),
-    '@T.prim_func\ndef f(A: "float32"):\n    pass': ("the name 'float32' is not defined", None),
+    '@T.prim_func\ndef f(A: "float32"):\n    pass': ("the name 'float32' is not defined", 'define it before, or give it to the parser: parse(text, float32=...)'),
     "@T.prim_func\ndef f(A: 3):\n    pass": (
         "3 is no type of a parameter",
         'use T.Buffer((16,), "float32"), T.int64, T.handle',
@@ -299,7 +299,7 @@ MODULES = {
     ),
     "@I.ir_module\nclass M:\n    @T.prim_func\n    def f():\n        pass\n    @T.prim_func\n    def f():\n        pass": (
         "the module has a function 'f' already",
-        None,
+        'give one of them another name',
     ),
     "@I.ir_module\nclass M:\n    @R.function\n    def f(x: R.Object):\n        return cls.f(x)": (
         "the type of 'f' is needed before its body is known",
@@ -308,7 +308,7 @@ MODULES = {
     '@I.ir_module\nclass M:\n    @T.prim_func\n    def k(A: T.Buffer((4,), "int8")):\n        pass\n    @R.function\n'
     '    def f(x: R.Tensor((4,), "int8")):\n        return R.call_dps((4,), k, [x])': (
         "k has 1 buffers: 0 outputs after 1 inputs, got 1 shapes",
-        None,
+        'inputs come first, then outputs, as in its parameters',
     ),
 }  # fmt: skip
 

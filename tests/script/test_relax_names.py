@@ -7,9 +7,12 @@ import textwrap
 
 import pytest
 
+from transect.driver.verify import verify_module
 from transect.ir.function import IRModule
 from transect.ir.structural import structural_mismatch
 from transect.script import parse, script
+from transect.tir.buffer import Buffer
+from transect.tir.builder import FunctionBuilder
 
 HEAD = """
 @I.ir_module
@@ -17,6 +20,7 @@ class Module:
     I.module_attrs({"a": 1})
     I.module_global_infos({
         "vdevice": [I.vdevice("llvm", 0), I.vdevice({"kind": "cuda"}, 0, "global"), I.vdevice("cuda", 1)],
+        "nothing": [I.dummy_global_info()],
         "mesh": [R.device_mesh((2, 2), I.Range(0, 4)), R.device_mesh((2,), [4, 5])],
     })
 
@@ -124,6 +128,16 @@ VALUES = {
     "call_inplace_packed": "R.call_inplace_packed('f', y, inplace_indices=[0], sinfo_args=R.Tensor((16,), 'float32'))",
     "call_builtin_with_ctx": "R.call_builtin_with_ctx('f', (y, R.prim_value(1)), sinfo_args=(R.Object,))",
     "dist.call_tir": "R.dist.call_tir(cls.kernel, (y,), R.DTensor((16,), 'float32', 'mesh[1]', 'S[0]'))",
+    "memory.alloc_storage by position": "R.memory.alloc_storage(R.shape([64]), R.prim_value(1), R.str('shared'), R.dtype('float32'))",
+    "memory.alloc_tensor by position": "R.memory.alloc_tensor(R.memory.alloc_storage(R.shape([64]), 0, 'global', 'uint8'), R.prim_value(0), R.shape([4, 4]), R.dtype('float16'))",
+    "memory.view by position": "R.memory.view(y, R.shape([8]), R.dtype('float32'), R.prim_value(8))",
+    "vm.alloc_storage": "R.vm.alloc_storage(R.shape([64]), R.prim_value(0), R.dtype('uint8'))",
+    "vm.alloc_tensor": "R.vm.alloc_tensor(R.vm.alloc_storage(R.shape([64]), R.prim_value(0), R.dtype('uint8')), R.prim_value(0), R.shape([16]), R.dtype('float32'), R.prim_value(0))",
+    "vm.call_tir_dyn": "R.vm.call_tir_dyn(cls.dynamic, (y, y, R.shape([16])))",
+    "emit_te": "R.emit_te(double, z, 3)",
+    "emit_te of several": "R.emit_te(pair, y, x)",
+    "emit_with_ty": "R.emit_with_ty(R.call_packed('f', y), R.Tensor((k, 2), 'float32'))",
+    "nonzero": "R.nonzero(y)",
     "const": "R.const([[1.5, 2], [3, -0.0]], 'float16')",
     "shape": "R.shape([k, 4, k * 2])",
     "prim_value": "R.prim_value(T.int32(3))",
@@ -155,19 +169,32 @@ TYPES = {
     "Any": "R.Any()",
     "Callable": "R.Callable((R.Object, R.Prim('int64')), R.Tensor((k,), 'float32'), purity=False)",
     "Callable of anything": "R.Callable(ret=R.Object)",
+    "dist.DTensor": "R.dist.DTensor((k, 8), 'float32', R.dist.device_mesh((2,), [4, 5]), 'S[0]')",
     "DTensor": "R.DTensor((k, 8), 'float32', 'mesh[0]', 'S[0], R')",
 }
 
 WITHOUT_OWN_FORM = {
+    "memory.alloc_storage by position": 'scope="shared", virtual_device_index=1, dtype="float32"',
+    "memory.alloc_tensor by position": 'dtype="float16"', "memory.view by position": "relative_byte_offset=R.prim_value(8)",
+    "emit_te": "cls._double, (z,)", "emit_te of several": "cls._pair, (y, x)", "emit_with_ty": "R.call_packed(",
     "subtract": "R.subtract(y, R.prim_value(1.5))", "call_dps": "R.call_tir(cls.kernel, (y,)", "TupleGetItem": "t[1]",
     "call of a function": "cls.helper(y)", "call of a parameter": "f(y)", "call of a name": "cls.helper(y)", "item": "t[0]",
 }  # fmt: skip
 
 
+def _double(b: FunctionBuilder, x: Buffer, factor: int) -> Buffer:
+    return b.compute(x.shape, lambda *i: x[i] * factor, name="y")
+
+
+def _pair(b: FunctionBuilder, x: Buffer, y: Buffer) -> tuple[Buffer, Buffer]:
+    return _double(b, x, 2), _double(b, y, 3)
+
+
 def _round_trip(body: str) -> str:
     source = HEAD + textwrap.indent(body, " " * 8) + "\n"
-    first = parse(source)
+    first = parse(source, double=_double, pair=_pair)
     assert isinstance(first, IRModule)
+    verify_module(first)
     text = script(first)
     again = parse(text)
     assert structural_mismatch(first, again) is None, text

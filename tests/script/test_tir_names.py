@@ -9,6 +9,8 @@ import pytest
 
 from transect.ir.structural import structural_mismatch
 from transect.script import parse, script
+from transect.tir.function import PrimFunc
+from transect.tir.verify import verify_func
 
 HEAD = """
 @T.prim_func(private=True)
@@ -61,10 +63,13 @@ STATEMENTS = {
     "meta_var": "k = T.meta_var(n + 1)\nC[k] = 0",
     "Assert": 'T.Assert(n > 1, "n", kind="TypeError")',
     "tvm_storage_sync": 'T.tvm_storage_sync("shared")',
+    "tvm_storage_sync of older scripts": 'T.evaluate(T.tvm_storage_sync("shared", dtype=""))',
     "buffer_store": "T.buffer_store(C, 3, [n])",
     "alloc_shared": 'D = T.alloc_shared((4,), "float32")\nD[0] = 0.0',
     "alloc_local": 'D = T.alloc_local((4,), "float32")\nD[0] = 0.0',
     "symbolic": 'k = T.symbolic("k")\nP = T.match_buffer(p, (k,), "int8")\nP[0] = 1',
+    "sblock_alloc_buffer": 'D = T.sblock_alloc_buffer((16,), "float16")\nD[0] = 1.0',
+    "sblock_attr": 'with T.sblock("b"):\n    T.sblock_attr({"a": 1})\n    C[0] = 0',
     "scope": 'with T.scope():\n    q = T.allocate([16], "float32")\n    T.evaluate(q)\nC[0] = 1',
 }
 
@@ -170,19 +175,23 @@ EXPRESSIONS = {
     "anylist_getitem": "T.anylist_getitem(p, 0)",
     "anylist_setitem_call_packed": 'T.anylist_setitem_call_packed(p, 0, "f", n)',
     "start_profile_intrinsic": "T.start_profile_intrinsic(3)",
+    "f32": "T.f32(3) + f",
+    "i8": "T.i8(3)",
+    "Let": "T.Let(n + 1, where={n: m})",
     "call_intrin": 'T.call_intrin("float32", "tir.exp", f)',
 }
 
 WITHOUT_OWN_FORM = {
     # Printed under another name, or as an operator, a constant or a declaration.
     "sblock": "T.block", "Buffer": "T.decl_buffer", "axis.S": "T.axis.spatial", "axis.R": "T.axis.reduce",
-    "launch_thread": "T.thread_binding", "env_thread": "T.thread_binding", "LetStmt": "k: T.int64 =",
+    "tvm_storage_sync of older scripts": "T.tvm_storage_sync(",     "sblock_alloc_buffer": "T.alloc_buffer", "sblock_attr": "T.block_attr", "f32": "3.0 + f", "i8": "T.int8(3)",
+    "Let": 'T.Cast("int64", m) + 1', "launch_thread": "T.thread_binding", "env_thread": "T.thread_binding", "LetStmt": "k: T.int64 =",
     "let": "k: T.int64 =", "bind": "k: T.int64 =", "meta_var": "C[n + 1]", "buffer_store": "C[n] =",
     "alloc_shared": 'scope="shared"', "alloc_local": 'scope="local"', "symbolic": "P: T.Buffer",
     "int64": "3 + n", "bool": "True", "boolean": "False", "cast": "T.Cast", "bitwise_or": "T.bitwise_or", "int32": "3 + m",
     "float32": '"nan"', "float32x4": "T.Broadcast(T.float32(2.0), 4)", "min_value": "-3.4028234663852886e+38 + f",
     "max_value": "127", "ramp": "T.Ramp", "broadcast": "T.Broadcast", "floordiv": "n // 3", "floormod": "n % 3",
-    "ceildiv": "(n + 2) // 3", "Div": "f / 3.0", "And": "True and n < 3", "FloatImm": "T.float16(2.0)",
+    "ceildiv": "(n + 2) // 3", "Div": "f / 3.0", "FloatImm": "T.float16(2.0)",
     "IntImm": "T.int8(2)", "BufferLoad": "A[n, 0]", "call_intrin": "T.exp(f)","match_buffer": "P: T.Buffer",
 }  # fmt: skip
 
@@ -190,6 +199,8 @@ WITHOUT_OWN_FORM = {
 def _round_trip(body: str) -> str:
     source = HEAD + textwrap.indent(body, "    ") + "\n"
     first = parse(source)
+    assert isinstance(first, PrimFunc)
+    verify_func(first)
     text = script(first)
     again = parse(text)
     assert structural_mismatch(first, again) is None, text

@@ -459,7 +459,10 @@ class Intrinsic:
     def __call__(self, *args: ExprLike | str, dtype: DType | str | None = None) -> Call:
         """The call of this primitive. Raises InputTypeError for a wrong number of arguments."""
         if self.arity is not None and len(args) != self.arity:
-            raise InputTypeError(f"T.{self.name} takes {self.arity} arguments, got {len(args)}")
+            raise InputTypeError(
+                f"T.{self.name} takes {self.arity} arguments, got {len(args)}",
+                remedy="a dtype, where it takes one, is dtype=",
+            )
         terms = tuple(StringImm(arg) if isinstance(arg, str) else as_expr(arg) for arg in args)
         if dtype is not None:
             result = as_dtype(dtype)
@@ -468,7 +471,7 @@ class Intrinsic:
         elif self.result is not None:
             result = self.result
         else:
-            raise InputTypeError(f"T.{self.name} needs a dtype")
+            raise InputTypeError(f"T.{self.name} needs a dtype", remedy="give dtype=")
         return Call(self, terms, result)
 
     def __repr__(self) -> str:

@@ -65,6 +65,11 @@ class DeviceMesh(Term):
 
 
 @term
+class DummyGlobalInfo(Term):
+    """Information about a module that says nothing: it stands where some is expected."""
+
+
+@term
 class DTensorType(Type):
     """A tensor divided over a mesh.
 

@@ -369,10 +369,10 @@ def _flat_arrays(value: Any) -> list[Any]:
 def _own(value: Any) -> Any:
     """A result of a function or branch: tensors of its own, whatever they were before."""
     if isinstance(value, np.ndarray):
-        return np.array(value)
+        return np.array(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if type(value) is tuple:
-        items: tuple[Any, ...] = value
-        return tuple(_own(item) for item in items)
+        items: list[Any] = list(value)  # pyright: ignore[reportUnknownArgumentType]
+        return tuple(map(_own, items))
     return value
 
 

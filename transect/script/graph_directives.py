@@ -5,11 +5,15 @@ Values that need no context (constants, shapes, names of packed functions) are I
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
+import numpy as np
+
 from transect.ir.dtype import DType
+from transect.ir.types import DeviceMesh
 from transect.relax.expr import Value
 from transect.relax.op import ENTRY_POINTS, OPERATORS
 from transect.script.axes import as_items, is_items, scalar_dtype
@@ -237,16 +241,34 @@ class OutputDirective:
     values: tuple[Any, ...]
 
 
+def device_mesh(shape: Sequence[int], device_ids: Any) -> DeviceMesh:
+    """A mesh of devices. device_ids: as many as the shape has elements, or a range of them."""
+    sizes = tuple(shape)
+    if hasattr(device_ids, "extent"):
+        first = device_ids.min.value
+        ids = tuple(range(first, first + device_ids.extent.value))
+    else:
+        ids = tuple(int(item) for item in device_ids)
+    if int(np.prod(sizes)) != len(ids):
+        raise InputTypeError(f"a mesh of shape {sizes} with {len(ids)} devices")
+    return DeviceMesh(sizes, ids)
+
+
+_DISTRIBUTED: dict[str, Any] = {"dist.DTensor": DTensorName(), "dist.device_mesh": device_mesh}
+"""Names of R.dist that are no operators."""
+
+
 @dataclass(frozen=True)
 class OperatorName:
     """`R.add`, `R.nn`, `R.nn.softmax`: an operator, or a family of them."""
 
     name: str
 
-    def __getattr__(self, name: str) -> OperatorName:
+    def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return operator_name(f"{self.name}.{name}")
+        whole = f"{self.name}.{name}"
+        return _DISTRIBUTED[whole] if whole in _DISTRIBUTED else operator_name(whole)
 
     def __dir__(self) -> list[str]:
         start = f"{self.name}."

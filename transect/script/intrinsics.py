@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from transect.ir.dtype import BOOL, DType, as_dtype
+from transect.ir.dtype import BOOL, VOID, DType, as_dtype
 from transect.ir.expr import Expr, ExprLike, Intrinsic, StringImm, as_expr
 from transect.tir.intrinsics import INTRINSICS
 
@@ -79,6 +79,9 @@ def call_intrinsic(op: Intrinsic, args: Sequence[Any], dtype: DType | str | None
         dtype = items.pop(0)
     elif dtype is None and items and place == "last" and is_dtype(items[-1]):
         dtype = items.pop()
+    if op.result is VOID and str(dtype) in ("handle", ""):
+        # How published scripts spell that there is no result.
+        dtype = None
     terms = _coerce(op, items)
     result = as_dtype(dtype) if dtype is not None else implied_dtype(op, terms)
     return op(*terms, dtype=result)
@@ -105,6 +108,9 @@ def _term(item: ExprLike | str, kind: DType | None) -> Any:
     return as_expr(item, kind)
 
 
+_ALIASES = {"tvm_call_packed": "call_packed", "tvm_call_cpacked": "call_cpacked"}
+
+
 def find_intrinsic(name: str) -> Intrinsic | None:
     """The target-independent intrinsic of this name, or None."""
-    return INTRINSICS.get(name)
+    return INTRINSICS.get(_ALIASES.get(name, name))

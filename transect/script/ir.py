@@ -12,7 +12,7 @@ from transect.ir import expr as ir
 from transect.ir.dtype import as_dtype
 from transect.ir.expr import ExprLike, GlobalVar
 from transect.ir.function import IRModule
-from transect.ir.types import VDevice
+from transect.ir.types import DummyGlobalInfo, VDevice
 from transect.script import directives as d
 from transect.script.axes import make_range
 from transect.script.entry import decorate_module
@@ -23,6 +23,7 @@ __all__ = [
     "array",
     "constant",
     "constants",
+    "dummy_global_info",
     "ir_module",
     "module_attrs",
     "module_global_infos",
@@ -60,6 +61,11 @@ def vdevice(target: Any, index: int = 0, scope: str = "global") -> VDevice:
     """A device of the module."""
     known = dict(target) if hasattr(target, "keys") else {"kind": target}
     return VDevice(str(known.get("kind", known.get("name", ""))), index, scope)
+
+
+def dummy_global_info() -> DummyGlobalInfo:
+    """Global information that says nothing."""
+    return DummyGlobalInfo()
 
 
 def Range(start: ExprLike, stop: ExprLike | None = None) -> ir.Range:

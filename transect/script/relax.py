@@ -13,7 +13,7 @@ import numpy as np
 
 from transect.ir.dtype import as_dtype
 from transect.ir.expr import ExprLike, as_expr
-from transect.ir.types import DeviceMesh, ObjectType
+from transect.ir.types import ObjectType
 from transect.relax import expr as rx
 from transect.relax.call import extern
 from transect.relax.op import OPERATORS
@@ -21,7 +21,6 @@ from transect.script import directives as d
 from transect.script import graph_directives as g
 from transect.script.axes import as_items, scalar_dtype
 from transect.script.entry import decorate
-from transect.support.errors import InputTypeError
 
 # --- functions ------------------------------------------------------------------------------
 
@@ -73,19 +72,7 @@ Prim = g.PrimName()
 Tuple = g.TupleName()
 Object = Any = g.ObjectName()
 Callable = g.CallableName()
-
-
-def device_mesh(shape: abc.Sequence[int], device_ids: typing.Any) -> DeviceMesh:
-    """A mesh of devices. device_ids: as many as the shape has elements, or a range of them."""
-    sizes = tuple(shape)
-    if hasattr(device_ids, "extent"):
-        first = device_ids.min.value
-        ids = tuple(range(first, first + device_ids.extent.value))
-    else:
-        ids = tuple(int(item) for item in device_ids)
-    if int(np.prod(sizes)) != len(ids):
-        raise InputTypeError(f"a mesh of shape {sizes} with {len(ids)} devices")
-    return DeviceMesh(sizes, ids)
+device_mesh = g.device_mesh
 
 
 # --- values ---------------------------------------------------------------------------------
@@ -151,6 +138,9 @@ _SPECIAL: dict[str, typing.Any] = {
     # The older name of call_tir, and what is no operator but is parsed as one.
     "call_dps": g.OperatorName("call_dps"),
     "tuple": g.OperatorName("tuple"),
+    "emit_te": g.OperatorName("emit_te"),
+    "emit_with_ty": g.OperatorName("emit_with_ty"),
+    "emit_with_sinfo": g.OperatorName("emit_with_sinfo"),
 }
 
 

@@ -29,6 +29,7 @@ from transect.ir.expr import cast as _cast
 from transect.ir.expr import ceildiv as ceildiv
 from transect.ir.expr import truncdiv as truncdiv
 from transect.ir.expr import truncmod as truncmod
+from transect.ir.traverse import substitute as _substitute
 from transect.script import directives as d
 from transect.script.axes import AxisNames, BufferName, LoopName, as_items, make_range, scalar_dtype
 from transect.script.entry import decorate
@@ -434,6 +435,12 @@ def IntImm(dtype: Any, value: int) -> Expr:
     return as_expr(value, _dtype(dtype))
 
 
+def Let(body: ExprLike, where: Mapping[_Var, ExprLike]) -> Expr:
+    """`T.Let(body, where={x: value})`: `body` with values in place of variables."""
+    values = {var: _cast(as_expr(value, var.dtype), var.dtype) for var, value in where.items()}
+    return _substitute(as_expr(body), values)
+
+
 def FloatImm(dtype: Any, value: float) -> Expr:
     """A floating-point constant."""
     return as_expr(float(value), _dtype(dtype))
@@ -511,17 +518,26 @@ def target(description: Any, host: Any = None) -> Target:
     return Target(**known)
 
 
+_SHORT_DTYPES = {
+    **{f"{letter}{bits}": f"{kind}{bits}"
+       for letter, kind in (("i", "int"), ("u", "uint"), ("f", "float"))
+       for bits in (8, 16, 32, 64)},
+    "bf16": "bfloat16",
+}  # fmt: skip
+"""Spellings such as T.f32."""
+
+
 def __getattr__(name: str) -> Any:
     found = find_intrinsic(name)
     if found is not None:
 
         def build(*args: Any, dtype: Any = None) -> Expr:
-            return call_intrinsic(found, args, None if dtype is None else _dtype(dtype))
+            return call_intrinsic(found, args, _dtype(dtype) if dtype else None)
 
         build.__name__ = build.__qualname__ = name
         return build
     try:
-        return d.ScalarName(as_dtype(name))
+        return d.ScalarName(as_dtype(_SHORT_DTYPES.get(name, name)))
     except InputTypeError:
         raise AttributeError(f"T has no {name!r}") from None
 

@@ -21,10 +21,15 @@ class AllocStorage(Operator):
     """memory.alloc_storage(size): an arena of `size` bytes, aligned to 64, of unknown content.
 
     size: a shape of one value. It lives as long as the call of the function around it.
+    virtual_device_index: of the module's devices. dtype: of most tensors in it, a hint.
+    Source: Relax memory.alloc_storage.
     """
 
     name = "memory.alloc_storage"
+    script_order = ("size", "virtual_device_index", "scope", "dtype")
     scope: str = "global"
+    virtual_device_index: int = 0
+    dtype: DType = UINT8
 
     def infer(self, size: Type) -> TensorType:
         """The bytes as a vector of uint8."""
@@ -42,11 +47,14 @@ class AllocTensor(Operator):
     """memory.alloc_tensor(storage, offset, shape): a tensor in an arena, of unknown content.
 
     storage: an arena. offset: in bytes, a multiple of 64. Tensors of one arena may overlap where
-    their uses do not.
+    their uses do not. virtual_device_index: of the module's devices.
+    Source: Relax memory.alloc_tensor.
     """
 
     name = "memory.alloc_tensor"
+    script_order = ("storage", "offset", "shape", "dtype", "virtual_device_index")
     dtype: DType = FLOAT32
+    virtual_device_index: int = 0
 
     def infer(self, storage: Type, offset: Type, shape: Type) -> TensorType:
         """A tensor of this shape."""

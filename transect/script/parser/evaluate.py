@@ -127,6 +127,10 @@ class Module(Protocol):
         """The module's global information, such as the virtual devices."""
         ...
 
+    def add(self, hint: str, function: BaseFunc) -> str:
+        """Add a function that the text does not hold; the name it gets."""
+        ...
+
 
 class Environment:
     """What the Python program around a definition sees.
@@ -201,7 +205,7 @@ class Evaluator:
 
     # --- errors and scopes ------------------------------------------------------------------
 
-    def error(self, message: str, node: ast.AST, remedy: str | None = None) -> ScriptError:
+    def error(self, message: str, node: ast.AST, remedy: str | None) -> ScriptError:
         """An error at `node`, to be raised."""
         return script_error(message, self.source, node, remedy)
 

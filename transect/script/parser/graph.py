@@ -86,7 +86,9 @@ class GraphParser(CallParser):
         types = self.type_arguments(keywords, node)
         if keywords:
             raise self.error(
-                f"a function of a graph has no argument {next(iter(keywords))!r}", node
+                f"a function of a graph has no argument {next(iter(keywords))!r}",
+                node,
+                "give its arguments by position",
             )
         if not isinstance(callee.type, CallableType | ObjectType):
             raise self.error(
@@ -206,7 +208,11 @@ class GraphParser(CallParser):
             else self.guarded(lambda: list(value), node)
         )
         if len(items) != len(target.elts):
-            raise self.error(f"{len(target.elts)} names for {len(items)} values", target)
+            raise self.error(
+                f"{len(target.elts)} names for {len(items)} values",
+                target,
+                "as many of the one as of the other",
+            )
         for part, item in zip(target.elts, items, strict=True):
             self.assign(part, item, None, node)
 
@@ -238,7 +244,7 @@ class GraphParser(CallParser):
         self.bindings.add(rx.VarBinding(var, normal, span))
         return var
 
-    def annotated(self, value: rx.Value, kind: Type, node: ast.stmt) -> rx.Value:
+    def annotated(self, value: rx.Value, kind: Type, node: ast.AST) -> rx.Value:
         """`value` with its annotated type. Raises ScriptError if the annotation is wrong."""
         if value.type is kind:
             return value
@@ -330,7 +336,9 @@ class GraphParser(CallParser):
             self.outputs = None
         if self.returned is not None and dataflow:
             raise self.error(
-                "the result of a function stands outside of dataflow blocks", self.returned
+                "the result of a function stands outside of dataflow blocks",
+                self.returned,
+                "write return after the block, less indented",
             )
 
     def _find_outputs(self, node: ast.With) -> set[tuple[str, tuple[int, int]]]:

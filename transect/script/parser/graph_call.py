@@ -150,6 +150,13 @@ class CallParser(TypeParser):
         """Arguments as operands and attributes: positional ones fill operands, then attributes."""
         signature = operands_of(kind)
         attributes = {item.name: item for item in dataclasses.fields(kind)}
+        order: tuple[str, ...] = getattr(kind, "script_order", ())
+        if order:
+            twice = next((key for key in order[: len(args)] if key in keywords), None)
+            if len(args) > len(order) or twice is not None:
+                what = f"{twice!r} twice" if twice else f"{len(args)} arguments"
+                raise self.error(f"R.{name} got {what}", node, f"R.{name}({', '.join(order)})")
+            keywords, args = {**dict(zip(order, args, strict=False)), **keywords}, []
         operands: list[Any] = []
         fields: dict[str, Any] = {}
         named = list(signature.names)
@@ -281,6 +288,7 @@ class CallParser(TypeParser):
                 f"{callee_label(callee)} has {len(function.buffers)} buffers: "
                 f"{len(outputs)} outputs after {given} inputs, got {count} shapes",
                 node,
+                "inputs come first, then outputs, as in its parameters",
             )
         return [item.dtype for item in outputs]
 

@@ -14,11 +14,11 @@ from transect.relax.visit import bindings as all_bindings
 from transect.script.parser.diagnostics import Diagnostics
 from transect.script.parser.evaluate import Environment
 from transect.script.parser.function import check_plain_parameters
-from transect.script.parser.graph import GraphParser
+from transect.script.parser.graph_emit import EmitParser
 from transect.script.parser.source import Source
 
 
-class FunctionBodyParser(GraphParser):
+class FunctionBodyParser(EmitParser):
     """Parses graph functions, those inside others included."""
 
     def parse(

@@ -47,6 +47,7 @@ class ModuleParser(FunctionParser):
         self.own = own
         self.definitions: dict[str, ast.FunctionDef] = {}
         self.functions: dict[str, BaseFunc] = {}
+        self.added: dict[str, BaseFunc] = {}
         self.attrs: dict[str, Any] = {}
         self.infos: dict[str, tuple[Any, ...]] = {}
         self._tried: set[str] = set()
@@ -62,7 +63,8 @@ class ModuleParser(FunctionParser):
         functions = {
             name: self.functions[name] for name in self.definitions if name in self.functions
         }
-        return IRModule(functions, self.attrs, self.infos, self.source.span(node))
+        everything = {**self.added, **functions}
+        return IRModule(everything, self.attrs, self.infos, self.source.span(node))
 
     def _item(self, node: ast.stmt) -> None:
         if isinstance(node, ast.FunctionDef):
@@ -112,12 +114,23 @@ class ModuleParser(FunctionParser):
         """The functions of the module."""
         return self.definitions
 
+    def add(self, hint: str, function: BaseFunc) -> str:
+        """Add a function that the text does not hold; the name it gets."""
+        name, number = hint, 0
+        while name in self.definitions or name in self.added:
+            number += 1
+            name = f"{hint}_{number}"
+        self.added[name] = function
+        return name
+
     def info(self, name: str) -> Any:
         """Global information by its key."""
         return self.infos.get(name)
 
     def function(self, name: str) -> BaseFunc | None:
         """A function by name, parsed on first use; None while it is being parsed itself."""
+        if name in self.added:
+            return self.added[name]
         if name in self._tried or name not in self.definitions:
             return self.functions.get(name)
         self._tried.add(name)

@@ -178,7 +178,11 @@ class TensorParser(FunctionParser):
             value = self.remap_axes(value, node)
         items = self.guarded(lambda: list(value), node)
         if len(items) != len(target.elts):
-            raise self.error(f"{len(target.elts)} names for {len(items)} values", target)
+            raise self.error(
+                f"{len(target.elts)} names for {len(items)} values",
+                target,
+                "as many of the one as of the other",
+            )
         found: list[Stmt] = []
         for item, part in zip(target.elts, items, strict=True):
             result = self.assign(item, part, node)
@@ -320,7 +324,11 @@ class TensorParser(FunctionParser):
             )
         buffer, index = self.eval(node.target.value), self.eval(node.target.slice)
         if not isinstance(buffer, Buffer):
-            raise self.error(f"cannot store to a {_kind(buffer)}", node.target)
+            raise self.error(
+                f"cannot store to a {_kind(buffer)}",
+                node.target,
+                "store to elements of buffers: A[i] = ...",
+            )
         old = self.as_value(self.load(buffer, index, node.target), node)
         value = self.binary(type(node.op), old, self.eval(node.value), node)
         return [self.store_to(buffer, index, value, None, node.target, node)]
@@ -441,11 +449,15 @@ class TensorParser(FunctionParser):
                 "use range, T.serial, T.grid, T.parallel, …",
             )
         if node.orelse:
-            raise self.error("a loop has no else", node.orelse[0])
+            raise self.error("a loop has no else", node.orelse[0], "write it after the loop")
         targets = node.target.elts if isinstance(node.target, ast.Tuple) else [node.target]
         names = [item.id for item in targets if isinstance(item, ast.Name)]
         if len(names) != len(loops.bounds):
-            raise self.error(f"{len(targets)} names for {len(loops.bounds)} loops", node.target)
+            raise self.error(
+                f"{len(targets)} names for {len(loops.bounds)} loops",
+                node.target,
+                "one name for each loop",
+            )
         ranges = [make_range(start, stop) for start, stop in loops.bounds]
         variables = [
             Var(name, loops.dtype or item.extent.dtype)
@@ -454,7 +466,9 @@ class TensorParser(FunctionParser):
         for item in ranges:
             if not item.extent.dtype.is_integral:
                 raise self.error(
-                    f"the bounds of a loop must be integers, got {item.extent.dtype}", node.iter
+                    f"the bounds of a loop must be integers, got {item.extent.dtype}",
+                    node.iter,
+                    'T.Cast("int64", ...) makes it one',
                 )
         with self.scope():
             for name, var, item in zip(names, variables, ranges, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,9 +92,20 @@ class GraphPrinter:
         special = _SPECIAL.get(value.op.name)
         if special is not None:
             return special(self, value)
-        parts = [self._operand(item) for item in value.args]
+        parts = self._operands(value.op, value.args)
         parts += self._attributes(value.op)
         return f"R.{value.op.name}({', '.join(parts + self._types(value))})"
+
+    def _operands(self, op: rx.Op, args: Sequence[rx.Value]) -> list[str]:
+        """Operands by position, those that stand behind an attribute by name."""
+        order: tuple[str, ...] = getattr(op, "script_order", ())
+        if not order:
+            return [self._operand(item) for item in args]
+        names = list(inspect.signature(op.infer).parameters)
+        return [
+            self._operand(item) if order[place] == name else f"{name}={self._operand(item)}"
+            for place, (name, item) in enumerate(zip(names, args, strict=False))
+        ]
 
     def _operand(self, value: rx.Value) -> str:
         if isinstance(value, rx.Tuple) and value.items:

@@ -10,6 +10,7 @@ from transect.ir.types import (
     CallableType,
     DeviceMesh,
     DTensorType,
+    DummyGlobalInfo,
     ObjectType,
     PrimType,
     ShapeType,
@@ -78,4 +79,6 @@ def print_info(value: Term) -> str:
         return f"I.vdevice({quote(value.target)}, {value.index}, {quote(value.scope)})"
     if isinstance(value, DeviceMesh):
         return f"R.device_mesh({value.shape!r}, {list(value.device_ids)!r})"
+    if isinstance(value, DummyGlobalInfo):
+        return "I.dummy_global_info()"
     return type(value).__name__
