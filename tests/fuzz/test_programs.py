@@ -14,6 +14,7 @@ import tvm_ffi
 from hypothesis import HealthCheck, given, settings
 
 from tests.fuzz.programs import MIX, Program, mix, programs
+from tests.fuzz.scheduled import scheduled
 from transect.codegen.llvm.compile import compile_module
 from transect.codegen.llvm.loader import load
 from transect.ir.dtype import as_dtype
@@ -133,14 +134,28 @@ def test_every_stage_is_valid_and_means_the_same(program: Program) -> None:
     Pipeline(*lowering(target))(program.module, Context(target=target, observe=observe))
 
 
+def compiled(module: IRModule) -> Callable[..., object]:
+    target = host_target()
+    lowered = Pipeline(*lowering(target))(module, Context(target=target))
+    loaded = load(compile_module(lowered, target))
+    address = loaded.address(PREFIX + "main")
+    entry = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=loaded)
+    return lambda *args: entry(*(to_tensor(arg) for arg in args))
+
+
+@given(scheduled())
+@FUZZ
+def test_scheduled_agrees(pair: tuple[Program, Program]) -> None:
+    before, after = pair
+    want = outcome(interpreted(before.module), before.arguments)
+    verify_module(after.module)
+    assert_agree(outcome(interpreted(after.module), after.arguments), want)
+    assert_agree(outcome(compiled(after.module), after.arguments), want)
+
+
 @given(programs())
 @FUZZ
 def test_compiled_agrees_with_interpreted(program: Program) -> None:
     want = outcome(interpreted(program.module), program.arguments)
-    target = host_target()
-    lowered = Pipeline(*lowering(target))(program.module, Context(target=target))
-    loaded = load(compile_module(lowered, target))
-    address = loaded.address(PREFIX + "main")
-    entry = tvm_ffi.Function.__from_extern_c__(address, keep_alive_object=loaded)
-    got = outcome(lambda *args: entry(*(to_tensor(arg) for arg in args)), program.arguments)
+    got = outcome(compiled(program.module), program.arguments)
     assert_agree(got, want, inexact=program.inexact)
