@@ -29,6 +29,7 @@ from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Function
 from transect.runtime import Cache
 from transect.script import ir as I
+from transect.script import parse
 from transect.script import relax as R
 from transect.script import tir as T
 from transect.support.errors import ImportModelError, InputError, InputTypeError
@@ -131,6 +132,28 @@ def test_bounds_of_a_tensor_program() -> None:
     np.testing.assert_array_equal(result, floats(4, 4) * 2)
     with pytest.raises(ValueError, match=r"n is 5, outside of its bounds 1 to 4"):
         model(floats(5, 4), 2.0, np.zeros((5, 4), np.float32))
+
+
+def test_bounds_are_of_the_entry_alone() -> None:
+    """A function that it calls may call a dimension of its own the same."""
+    module = parse("""
+@I.ir_module
+class Twice:
+    @R.function(private=True)
+    def helper(a: R.Tensor(("n", 4), "float32")) -> R.Tensor(("n", 4), "float32"):
+        b = R.exp(R.exp(R.exp(a)))
+        return b
+    @R.function
+    def main(x: R.Tensor(("n", 4), "float32")) -> R.Tensor(None, "float32", ndim=2):
+        y = R.concat((x, x), axis=0)
+        z = cls.helper(y)
+        return z
+""")
+    model = transect.compile(module, dims={"n": (6, 8)}, cache=False)
+    x = -np.abs(floats(8, 4))
+    np.testing.assert_allclose(model(x), np.exp(np.exp(np.exp(np.concatenate([x, x])))), rtol=1e-5)
+    with pytest.raises(ValueError, match="n is 9, outside of its bounds 6 to 8"):
+        model(floats(9, 4))
 
 
 @pytest.mark.parametrize(

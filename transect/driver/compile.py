@@ -93,8 +93,9 @@ class _Request:
 
     def build(self) -> tuple[Mapping[str, IRModule], Artifact]:
         """The program after every pass, and the machine code."""
-        module = _with_bounds(_as_module(self.model), self.dims)
+        module = _as_module(self.model)
         name = entry_name(module, self.entry)
+        module = _with_bounds(module, name, self.dims)
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
         history = _History({"input": module})
         context = Context(
@@ -189,32 +190,21 @@ def _bounds(dims: Mapping[str, int | tuple[int, int]]) -> Bounds:
     return bounds
 
 
-def _with_bounds(module: IRModule, dims: Bounds) -> IRModule:
-    """The module with the user's bounds on the functions that have dimensions of these names."""
+def _with_bounds(module: IRModule, name: str, dims: Bounds) -> IRModule:
+    """The module with the user's bounds on the entry. Other functions have dimensions of their own,
+    whatever they are called."""
     if not dims:
         return module
-    known: set[str] = set()
-
-    def bound(_: str, function: BaseFunc) -> BaseFunc:
-        names = {var.name for var in dimension_vars(function)}
-        mine = {name: dims[name] for name in dims if name in names}
-        known.update(mine)
-        if not mine:
-            return function
-        return function.with_attrs(**{DIMS: {**function.attrs.get(DIMS, {}), **mine}})
-
-    result = module.map_functions(bound)
-    unknown = [name for name in dims if name not in known]
+    function = module[name]
+    known = {var.name for var in dimension_vars(function)}
+    unknown = [dim for dim in dims if dim not in known]
     if unknown:
         raise InputError(
             f"the model has no symbolic dimension {unknown[0]!r}",
-            notes=[f"it has: {', '.join(sorted(_dimension_names(module))) or 'none'}"],
+            notes=[f"it has: {', '.join(sorted(known)) or 'none'}"],
         )
-    return result
-
-
-def _dimension_names(module: IRModule) -> set[str]:
-    return {var.name for function in module.functions.values() for var in dimension_vars(function)}
+    bounds = {**function.attrs.get(DIMS, {}), **dims}
+    return module.with_function(name, function.with_attrs(**{DIMS: bounds}))
 
 
 def _sizes(dims: Bounds) -> Callable[[Var], int]:

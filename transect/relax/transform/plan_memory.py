@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from transect.arith import Analyzer
 from transect.ir.expr import Expr, Var
-from transect.ir.function import IRModule
+from transect.ir.function import DIMS, IRModule
 from transect.ir.node import replace
 from transect.ir.types import TensorType, TupleType, Type
 from transect.relax import call as special
@@ -52,6 +52,7 @@ class PlanMemory(Pass):
 
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with allocations written out in its graph functions."""
+        del context
         escapes = module_escapes(module)
         result = module
         for name, found in escapes.items():
@@ -60,7 +61,7 @@ class PlanMemory(Pass):
             lifetimes = _Lifetimes(function, found, module, inplace=self.inplace)
             if not lifetimes.tenants:
                 continue
-            result = result.with_function(name, _plan(function, lifetimes, context))
+            result = result.with_function(name, _plan(function, lifetimes))
         return result
 
 
@@ -192,10 +193,12 @@ def _calls(seq: rx.SeqExpr) -> Iterator[rx.VarBinding]:
                 yield from _calls(binding.value.else_branch)
 
 
-def _plan(function: rx.Function, lifetimes: _Lifetimes, context: Context) -> rx.Function:
+def _plan(function: rx.Function, lifetimes: _Lifetimes) -> rx.Function:
     analyzer = Analyzer()
+    # The bounds that the entry checks: other functions have dimensions of the same names.
+    bounds = function.attrs.get(DIMS, {})
     for var in plain_vars(param.type for param in function.params):
-        low, _ = context.dims.get(var.name, (0, 0))
+        low, _ = bounds.get(var.name, (0, 0))
         analyzer.bind(var, (max(0, low), None))
     groups: dict[ArenaKey, list[Root]] = {}
     for root, key in lifetimes.arenas.items():
