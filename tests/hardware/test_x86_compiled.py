@@ -40,6 +40,8 @@ PROGRAMS: dict[str, Callable[[], PrimFunc]] = {
     "matmul": lambda: matmul(N, M, D),
     "matmul static": lambda: matmul(13, 70, 9),
     "row times matrix": lambda: matmul(1, M, D),
+    "row times wide matrix": lambda: epilogue(1, 529, D),
+    "row times wide matrix static": lambda: matmul(1, 1024, 19, bias=True),
     "matmul bias": lambda: matmul(N, M, D, bias=True),
     "epilogue": lambda: epilogue(N, M, D),
     "epilogue static": lambda: epilogue(13, 70, 9),

@@ -7,8 +7,10 @@ from transect.hardware.x86.columns import ColumnReductionRule
 from transect.hardware.x86.contraction import ContractionRule
 from transect.hardware.x86.elementwise import ElementwiseRule
 from transect.hardware.x86.reduction import RowReductionRule
+from transect.hardware.x86.vector_matrix import VectorMatrixRule
 
 RULES: tuple[ScheduleRule, ...] = (
+    VectorMatrixRule(),
     ContractionRule(),
     ColumnReductionRule(),
     RowReductionRule(),

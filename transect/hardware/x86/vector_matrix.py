@@ -1,0 +1,134 @@
+"""How products of a single row with a matrix are scheduled on x86.
+
+They take as long as reading the matrix does, so it is read in order: several whole rows of it are
+added to a row of results that stays in the first-level cache. See benchmarks/kernels.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.contraction import Roles, inline_consumers, roles
+from transect.hardware.x86.elementwise import parallel_site, vectorize_loop
+from transect.ir.expr import as_int
+from transect.ir.structural import structural_hash
+from transect.plan import Cost, Option, Site, SiteKey
+from transect.target import Target
+from transect.tir.analysis.contraction import Contraction
+from transect.tir.schedule import BlockRV, LoopRV, Schedule
+
+
+@dataclass(frozen=True)
+class VectorMatrixRule(ScheduleRule):
+    """Products of one row with a matrix of many columns that lie side by side.
+
+    least: columns from which on the rule applies, below them registers hold all results. most:
+    columns that are worked on at once, whose results stay in the first-level cache. unrolls: how
+    many rows of the matrix may be added at once.
+    """
+
+    least: int = 512
+    most: int = 4096
+    unrolls: tuple[int, ...] = (2, 4, 8)
+    name: ClassVar[str] = "x86.vector_matrix"
+
+    def matches(self, info: KernelInfo) -> bool:
+        """See ScheduleRule."""
+        return self._found(info) is not None
+
+    def _found(self, info: KernelInfo) -> tuple[Contraction, Roles] | None:
+        for found in info.contractions()[:1]:
+            part = roles(found)
+            if part is None or not part.contiguous:
+                return None
+            single = part.row is None or as_int(part.row.dom.extent) == 1
+            if single and (as_int(part.column.dom.extent) or 0) >= self.least:
+                return found, part
+        return None
+
+    def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
+        """See ScheduleRule."""
+        found = self._found(info)
+        assert found is not None
+        return self._sites(found[0], target)
+
+    def _sites(self, found: Contraction, target: Target) -> tuple[Site, ...]:
+        block = found.site.block
+        # Fusing other blocks with the contraction leaves its block as it is, and so its keys.
+        subject = structural_hash(block)
+        dtype = found.output.buffer.dtype
+        options = tuple(
+            Option(
+                f"{rows} rows",
+                {"rows": rows},
+                # Results are loaded and stored once for so many multiply-adds.
+                Cost({dtype: found.operations}, efficiency=rows / (2 * (rows + 2))),
+            )
+            for rows in self.unrolls
+        )
+        key = SiteKey("schedule", subject, str(target), "rows")
+        rows = Site(key, options, f"{block.name} rows at once")
+        return (rows, parallel_site(found.site, subject, target))
+
+    def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
+        """See ScheduleRule."""
+        matched = self._found(info)
+        assert matched is not None
+        found, part = matched
+        answer, parallel = (sch.sample(site).parameters for site in self._sites(found, target))
+        rows = answer["rows"]
+        assert isinstance(rows, int)
+        name = found.site.block.name
+        block = sch.get_block(name)
+        copy = sch.cache_write(block, 0, "local")
+        done = [name, sch.get(copy).name]
+        done += inline_consumers(sch, info, found.output.buffer)
+        lanes = target.lanes(found.output.buffer.dtype)
+        items = found.site.block.iter_vars
+        position = items.index(part.column)
+        width = self._width(as_int(part.column.dom.extent) or 0, lanes, target)
+        sch.pad_domain(block, [width if n == position else 1 for n in range(len(items))])
+        loops = sch.get_loops(block)
+        outer = [
+            loop for n, loop in enumerate(loops) if items[n].kind == "spatial" and n != position
+        ]
+        reduced = [loop for n, loop in enumerate(loops) if items[n].kind == "reduce"]
+        panels, vector, lane = sch.split(loops[position], [None, width // lanes, lanes])
+        sch.reorder(*outer, panels, *reduced, vector, lane)
+        sch.reverse_compute_at(copy, panels)
+        init = sch.decompose_reduction(block, reduced[0])
+        done.append(sch.get(init).name)
+        done += self._unroll(sch, block, reduced[-1], vector, rows)
+        for made in (init, copy):
+            vectorize_loop(sch, sch.get_loops(made)[-1], lanes)
+        together = [*outer, panels]
+        if parallel["parallel"]:
+            sch.parallel(sch.fuse(*together) if len(together) > 1 else panels)
+        return tuple(done)
+
+    def _width(self, columns: int, lanes: int, target: Target) -> int:
+        """Columns of a panel: as many as fit, in panels of one size, one a core at least."""
+        count = max(target.cores, -(-columns // self.most))
+        return -(-columns // (count * lanes)) * lanes
+
+    def _unroll(
+        self, sch: Schedule, block: BlockRV, reduced: LoopRV, vector: LoopRV, rows: int
+    ) -> list[str]:
+        """Add several rows at once, what is left of them one by one; the names of new blocks."""
+        made: list[str] = []
+        extent = sch.get(reduced).extent
+        lane = sch.get_loops(block)[-1]
+        known = as_int(extent)
+        if known is None or known % rows:
+            reduced, rest = sch.loop_partition(reduced, [extent // rows * rows, None])
+            (last,) = sch.get_child_blocks(rest)
+            made.append(sch.get(last).name)
+            sch.vectorize(sch.get_loops(last)[-1])
+        steps, unrolled = sch.split(reduced, [None, rows])
+        sch.reorder(steps, vector, unrolled, lane)
+        sch.unroll(unrolled)
+        sch.vectorize(lane)
+        return made
