@@ -147,7 +147,10 @@ class _State(Values):
 
     def shape(self) -> tuple[Expr, ...]:
         return self.pick(
-            [(self.n,), (self.n, self.m), (self.m,), (IntImm(8),), (self.n, IntImm(4))]
+            [
+                *[(self.n,), (self.n, self.m), (self.m,), (IntImm(8),), (self.n, IntImm(4))],
+                *[(IntImm(6), self.m), (self.n, IntImm(16)), (IntImm(2), IntImm(3), self.n)],
+            ]
         )
 
     def map_piece(self) -> None:
@@ -451,13 +454,20 @@ def _chain(draw: st.DrawFn) -> PrimFunc:
     return PrimFunc(handles, dict(zip(handles, (a, c), strict=True)), body, {})
 
 
-def data(draw: st.DrawFn, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    """Small values of any dtype; floats are multiples of a quarter."""
+def data(
+    draw: st.DrawFn, shape: tuple[int, ...], dtype: DType, *, special: bool = False
+) -> np.ndarray:
+    """Small values of any dtype; floats are multiples of a quarter, a fifth of them NaN, infinite
+    or -0.0 if `special`."""
     random = np.random.default_rng(draw(st.integers(0, 2**16)))
     if dtype.is_bool:
         return random.integers(0, 2, shape).astype(np.bool_)
     if dtype.is_float:
-        return (random.integers(-8, 9, shape) / 4).astype(dtype.numpy)
+        values = random.integers(-8, 9, shape) / 4
+        if special:
+            chosen = random.random(shape) < 0.2
+            values = np.where(chosen, random.choice([np.nan, np.inf, -np.inf, -0.0], shape), values)
+        return values.astype(dtype.numpy)
     low, high = max(int(dtype.min_value), -100), min(int(dtype.max_value), 100)
     return random.integers(low, high + 1, shape).astype(dtype.numpy)
 
@@ -494,8 +504,10 @@ def programs(draw: st.DrawFn) -> Program:
         realize_root(seq(*state.steps)),
         {"global_symbol": "main"},
     )
+    special = draw(st.integers(0, 3)) == 0
     arguments = [
-        data(draw, tuple(_size(dim, sizes) for dim in item.shape), item.dtype) for item in buffers
+        data(draw, tuple(_size(dim, sizes) for dim in item.shape), item.dtype, special=special)
+        for item in buffers
     ]
     module = IRModule.of(helper=_helper(), chain=_chain(draw), main=main)
     return Program(module, arguments, frozenset(range(exact, len(buffers))))

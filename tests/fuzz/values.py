@@ -17,6 +17,7 @@ from transect.ir.expr import (
     Add,
     And,
     Binary,
+    Call,
     Div,
     Expr,
     IntImm,
@@ -35,6 +36,7 @@ from transect.ir.expr import (
 )
 from transect.tir import op
 from transect.tir.buffer import Buffer
+from transect.tir.intrinsics import INTRINSICS
 
 FLOATS = ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 DTYPES = (
@@ -163,9 +165,11 @@ class Values:
                 lambda: op.copysign(a, b),
                 lambda: op.fma(self.leaf(dtype, indices), b, self.leaf(dtype, indices)),
                 lambda: op.ldexp(b, self.number(-3, 3)),
+                lambda: op.nextafter(b, self.leaf(dtype, indices)),
             ]
             return self.pick(choices)()
-        divisor = const(self.number(1, 5), dtype)
+        numbers = (1, 2, 3, 4, 5, -1, -2, -3) if dtype.is_int else (1, 2, 3, 4, 5)
+        divisor = const(self.pick(numbers), dtype)
         shift = const(self.number(0, 3), dtype)
         choices = [
             lambda: a // divisor,
@@ -182,8 +186,17 @@ class Values:
             lambda: op.clz(a),
             lambda: op.abs(a),
             lambda: a // make(Max, b, const(1, dtype)),
+            lambda: a << (b & const(3, dtype)),
+            lambda: a >> (b & const(3, dtype)),
+            lambda: self.scaled(a, dtype),
         ]
         return self.pick(choices)()
+
+    def scaled(self, a: Expr, dtype: DType) -> Expr:
+        """A fixed-point product."""
+        y, shift = self.number(-(1 << 20), 1 << 20), self.number(-6, 1)
+        args = (cast(a, INT32), const(y, INT32), const(20, INT32), const(shift, INT32))
+        return cast(Call(INTRINSICS["q_multiply_shift"], args, INT32), dtype)
 
     def inexact(self, dtype: DType, indices: list[Var]) -> Expr:
         """A value of a float `dtype` that is accurate to some units in the last place."""
