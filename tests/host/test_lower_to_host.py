@@ -22,6 +22,7 @@ from transect.ir.types import (
 from transect.relax import call as special
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
+from transect.relax.op.manipulate import Reshape
 from transect.runtime import register_function
 from transect.script import from_source
 from transect.support.errors import UnsupportedError
@@ -534,3 +535,31 @@ def test_print_writes_to_standard_output(capfd):
         b.emit_func_output(y)
     compiled(b)(np.zeros(2, f32))
     assert "got [1. 1.] of 2" in capfd.readouterr().out
+
+
+def test_a_view_of_a_new_tensor_is_returned_in_place():
+    vn = Var("n")
+    b = BlockBuilder()
+    x = b.var("x", tensor(vn, 4))
+    with b.function("main", (x,)):
+        y = b.emit_call_tir(elementwise(lambda v: v + 1.0, rank=2), [x])
+        b.emit_func_output(b.emit(Reshape()(y, rx.shape_expr(4, vn))))
+    xs = np.arange(20, dtype=f32).reshape(5, 4)
+    np.testing.assert_array_equal(compiled(b)(xs), (xs + 1).reshape(4, 5))
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_what_a_branch_gives_back_is_a_tensor_of_its_own(recorded, taken):
+    vn = Var("n")
+    b = BlockBuilder()
+    x, c = b.var("x", tensor(vn)), b.var("c", tensor(dtype="bool"))
+    with b.function("main", (x, c), pure=False):
+        y = b.emit_if(c, lambda: x, lambda: b.emit_call_tir(increment(), [x]))
+        b.emit(special.call_packed("test_host.keep", y))
+        b.emit_func_output(rx.make_tuple(x, y))
+    xs = np.arange(3, dtype=f32)
+    same, changed = compiled(b)(xs, np.array(taken))
+    np.testing.assert_array_equal(xs, [0, 1, 2])
+    np.testing.assert_array_equal(same, [0, 1, 2])
+    np.testing.assert_array_equal(changed, np.arange(3) + (1 if taken else 2))
+    assert len(recorded) == 1

@@ -310,3 +310,43 @@ def test_weaker_annotations_survive_canonicalization():
 
 def replace_ret(kind):
     return type(kind)(kind.params, ObjectType(), kind.pure)
+
+
+def test_a_copy_that_is_changed_in_place_is_not_dropped_before_it_is_changed():
+    def copied(b, x):
+        y = b.emit(BroadcastTo()(x, rx.shape_expr(N, M)))
+        b.emit(call_packed("bump", y, type_args=(TupleType(()),)))
+        return x
+
+    module = graph(X, copied, dataflow=False, pure=False)
+    assert operators(Canonicalize()(module)) == ["broadcast_to", "bump"]
+
+
+def test_reads_before_and_after_a_change_are_not_merged():
+    def reads(b, x):
+        before = b.emit(Exp()(x))
+        again = b.emit(Exp()(x))
+        b.emit(call_packed("bump", x, type_args=(TupleType(()),)))
+        after = b.emit(Exp()(x))
+        return rx.make_tuple(before, again, after)
+
+    module = graph(X, reads, dataflow=False, pure=False)
+    merged = Canonicalize()(EliminateCommonSubexpr()(module))
+    assert operators(merged) == ["exp", "bump", "exp"]
+
+
+def test_a_change_in_a_branch_counts():
+    def reads(b, x, c):
+        before = b.emit(Exp()(x))
+
+        def bump():
+            b.emit(call_packed("bump", x, type_args=(TupleType(()),)))
+            return x
+
+        b.emit_if(c, bump, lambda: x)
+        after = b.emit(Exp()(x))
+        return rx.make_tuple(before, after)
+
+    params = [*X, ("c", tensor(dtype="bool"))]
+    module = graph(params, reads, dataflow=False, pure=False)
+    assert operators(EliminateCommonSubexpr()(module)).count("exp") == 2

@@ -22,6 +22,7 @@ from transect.ir.types import (
 )
 from transect.relax import call as special
 from transect.relax import expr as rx
+from transect.relax.legalize import has_decomposition, has_loops, is_concrete
 from transect.relax.op.memory import AllocStorage, AllocTensor
 from transect.relax.transform.host_emit import HostEmitter
 from transect.relax.transform.host_escape import Escapes, Root, is_view
@@ -374,13 +375,41 @@ class BodyLowering:
             return self._memory(var, call)
         simple = self._simple(var, call)
         if simple is None:
-            name = op.name if isinstance(op, rx.Op) else type(op).__name__
-            raise UnsupportedError(
-                f"{name} cannot be lowered to a host function",
-                span=self.out.span,
-                remedy="run LegalizeOps first; closures need LambdaLift",
-            )
+            raise self._unsupported(var, call)
         return simple
+
+    def _unsupported(self, var: rx.Var, call: rx.Call) -> UnsupportedError:
+        """Why a call is still there, and what can be done about it."""
+        op = call.op
+        if not isinstance(op, rx.Op):
+            return UnsupportedError(
+                f"{var.name} is the call of a function that is a value",
+                span=self.out.span,
+                remedy="call functions by name; LambdaLift makes nested ones functions by name",
+            )
+        can = has_loops(op) or has_decomposition(op)
+        unknown = [arg for arg in call.args if not is_concrete(arg.type)]
+        if can and unknown:
+            first = unknown[0]
+            label = first.name if isinstance(first, rx.Var) else "an operand"
+            return UnsupportedError(
+                f"{var.name} = R.{op.name}(...): the type of {label} is not known well enough to"
+                f" write loops: {first.type!r}",
+                span=self.out.span,
+                remedy=f"R.match_cast({label}, R.Tensor((n, ...), dtype)) checks it at run time",
+            )
+        if can:
+            return UnsupportedError(
+                f"{var.name} = R.{op.name}(...) is still an operator",
+                span=self.out.span,
+                remedy="run LegalizeOps before LowerToHost",
+            )
+        return UnsupportedError(
+            f"{var.name} = R.{op.name}(...): this operator cannot be compiled, it has no loops",
+            span=self.out.span,
+            remedy=f'register a function that computes it and call that: R.call_pure_packed("my.'
+            f'{op.name}", ..., sinfo_args=(R.Tensor(...),)) with transect.register_function',
+        )
 
     def _simple(self, var: rx.Var, call: rx.Call) -> HostValue | None:
         """The operators on shapes, views, and those that exist for an effect."""
