@@ -647,3 +647,34 @@ def test_predicate_of_lanes_limits_what_a_vector_store_touches() -> None:
     assert judge(loop, Scope()).kind == "independent"
     unlimited = replace(loop, body=replace(loop.body, body=replace(row, predicate=None)))
     assert judge(unlimited, Scope()).kind == "ordered"
+
+
+def test_fma_rounds_once() -> None:
+    """Sums that rounding in a wider format first would push to a tie, and from there to even."""
+    builder = FunctionBuilder("fma")
+    a, b, c = (builder.input(name, (2,), "float64") for name in "abc")
+    func = builder.finish([builder.compute((2,), lambda i: op.fma(a[i], b[i], c[i]), name="y")])
+    one = 1 + 2.0**-52
+    x, y, z = np.array([-one, 1e300]), np.array([one, 1e300]), np.array([1.0, 0.0])
+    result = both(func, x, y, z, out=((2,), "float64"))
+    np.testing.assert_array_equal(result, [-(2.0**-51) - 2.0**-104, np.inf])
+
+    builder = FunctionBuilder("fma")
+    a, b, c = (builder.input(name, (1,), "float32") for name in "abc")
+    func = builder.finish([builder.compute((1,), lambda i: op.fma(a[i], b[i], c[i]), name="y")])
+    x, y, z = (np.array([item], np.float32) for item in (1 + 2.0**-12, 1 + 2.0**-12, 2.0**-90))
+    above = 1 + 2.0**-11 + 2.0**-23
+    np.testing.assert_array_equal(both(func, x, y, z, out=((1,), "float32")), np.float32(above))
+
+
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_the_first_point_that_fails_is_named(vectorize: bool) -> None:
+    x = buffer("x", (2, 3), "int32")
+    i, j = Var("i"), Var("j")
+    check = AssertStmt(x[i, j] < 9, (x[i, j], " at ", i, ", ", j), "ValueError")
+    inner = For(j, as_expr(0), as_expr(3), "serial", check)
+    handle = Var("x", HANDLE)
+    func = PrimFunc((handle,), {handle: x}, For(i, as_expr(0), as_expr(2), "serial", inner), {})
+    data = np.array([[0, 1, 12], [11, 10, 0]], np.int32)
+    with pytest.raises(ValueError, match=r"^12 at 0, 2$"):
+        interpret(func, data, vectorize=vectorize)

@@ -10,7 +10,13 @@ from transect.codegen.llvm.expression import ExpressionEmitter, Handler
 from transect.codegen.llvm.formula import Formula, Shape
 from transect.codegen.llvm.intrinsics import call_overloaded, on_float32
 from transect.codegen.llvm.module import ModuleText
-from transect.codegen.llvm.types import element_type, register_type, splat, vector_of
+from transect.codegen.llvm.types import (
+    element_type,
+    is_soft_float,
+    register_type,
+    splat,
+    vector_of,
+)
 from transect.ir.dtype import FLOAT32, FLOAT64, DType
 from transect.ir.expr import Call
 from transect.support.errors import UnsupportedError
@@ -106,6 +112,36 @@ def _library(symbol: str) -> Handler:
         )
 
     return handle
+
+
+def _next_after(emitter: ExpressionEmitter, call: Call) -> str:
+    """nextafter; for narrow formats by counting in their bits, where neighbours are neighbours."""
+    dtype = call.dtype
+    if not is_soft_float(dtype):
+        return _library("nextafter")(emitter, call)
+    define, bits = emitter.text.define, register_type(dtype)
+    element, lanes = element_type(dtype), dtype.lanes
+    wide, flags = FLOAT32.with_lanes(lanes), vector_of("i1", lanes)
+    single = register_type(wide)
+    x, y = (emitter.emit(arg) for arg in call.args)
+    a, b = (emitter.convert(operand, dtype, wide) for operand in (x, y))
+
+    def number(value: int) -> str:
+        return splat(element, str(value), lanes)
+
+    def choose(flag: str, one: str, other: str) -> str:
+        return define(f"select {flags} {flag}, {bits} {one}, {bits} {other}")
+
+    sign = 1 << (dtype.bits - 1)
+    above = define(f"fcmp olt {single} {a}, {b}")
+    negative = define(f"icmp slt {bits} {x}, {number(0)}")
+    away = define(f"xor {flags} {above}, {negative}")
+    moved = define(f"add {bits} {x}, {choose(away, number(1), number(-1))}")
+    smallest = define(f"or {bits} {define(f'and {bits} {y}, {number(sign)}')}, {number(1)}")
+    is_zero = define(f"icmp eq {bits} {define(f'and {bits} {x}, {number(sign - 1)}')}, {number(0)}")
+    result = choose(is_zero, smallest, moved)
+    result = choose(define(f"fcmp ueq {single} {a}, {b}"), y, result)
+    return choose(define(f"fcmp uno {single} {a}, {a}"), x, result)
 
 
 def _ldexp(emitter: ExpressionEmitter, call: Call) -> str:
@@ -243,11 +279,12 @@ HANDLERS: dict[str, Handler] = {
     **{
         name: _library(name)
         for name in (
-            "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "hypot", "nextafter",
+            "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "hypot",
         )
     },
     "fmod": _remainder,
     "pow": _power,
     "ldexp": _ldexp,
+    "nextafter": _next_after,
 }  # fmt: skip
 """Intrinsic name -> what emits it."""

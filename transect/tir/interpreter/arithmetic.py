@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,15 @@ def divide(a: Value, b: Value) -> Value:
     return truncated_quotient(a, b) if a.dtype.kind in "iu" else np.divide(a, b)
 
 
+def _minimum(a: Value, b: Value) -> Value:
+    # numpy prefers the first of equals for float16 only, which shows in the sign of zero.
+    return where((a < b) | (a != a), a, b) if a.dtype == np.float16 else np.minimum(a, b)
+
+
+def _maximum(a: Value, b: Value) -> Value:
+    return where((a > b) | (a != a), a, b) if a.dtype == np.float16 else np.maximum(a, b)
+
+
 BINARY: dict[type[Binary], Callable[[Value, Value], Value]] = {
     Add: np.add,
     Sub: np.subtract,
@@ -60,8 +70,8 @@ BINARY: dict[type[Binary], Callable[[Value, Value], Value]] = {
     Mod: np.fmod,
     FloorDiv: np.floor_divide,
     FloorMod: np.remainder,
-    Min: np.minimum,
-    Max: np.maximum,
+    Min: _minimum,
+    Max: _maximum,
     EQ: np.equal,
     NE: np.not_equal,
     LT: np.less,
@@ -115,9 +125,37 @@ def _round_half_away(x: Value) -> Value:
 
 
 def _fused_multiply_add(a: Value, b: Value, c: Value) -> Value:
-    # The product is exact in the wider format for every format up to float32.
-    wide = np.longdouble if a.dtype == np.float64 else np.float64
-    return (a.astype(wide) * b.astype(wide) + c.astype(wide)).astype(a.dtype)
+    kind = a.dtype
+    if kind == np.float64:
+        return np.asarray(_exact_multiply_add(a, b, c)).astype(kind)[()]
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    # The product is exact. The sum is rounded to odd, so that rounding it again is rounding once.
+    total = product + addend
+    virtual = total - product
+    error = (product - (total - virtual)) + (addend - virtual)
+    even = np.asarray(total).view(np.int64) & 1 == 0
+    inexact = np.isfinite(total) & (error != 0) & even
+    toward = np.nextafter(total, np.copysign(np.inf, error))
+    return where(inexact, toward, total).astype(kind)[()]
+
+
+def _multiply_add_of_floats(a: float, b: float, c: float) -> float:
+    plain = a * b + c
+    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
+        return plain
+    exact = Fraction(a) * Fraction(b) + Fraction(c)
+    try:
+        return float(exact) if exact else plain
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
+
+
+_exact_multiply_add = np.frompyfunc(_multiply_add_of_floats, 3, 1)
+
+
+def _next_after(a: Value, b: Value) -> Value:
+    # As in C, equal arguments give the second: a zero of its sign.
+    return where(a == b, b, np.nextafter(a, b))
 
 
 _UNSIGNED = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
@@ -208,7 +246,7 @@ MATH: dict[str, Callable[..., Value]] = {
     "abs": np.abs,
     "fma": _fused_multiply_add,
     "ldexp": _load_exponent,
-    "nextafter": np.nextafter,
+    "nextafter": _next_after,
     "popcount": _population_count,
     "clz": _leading_zeros,
     "isnan": np.isnan,
