@@ -181,3 +181,17 @@ def test_roofline_cost() -> None:
     problem = Problem(())
     expected = 2e9 / problem.target.peak(FLOAT32) / 0.5
     assert problem.seconds(cost) == pytest.approx(expected)
+
+
+def test_a_name_that_fits_no_choice_is_an_error() -> None:
+    planner = Planner(given=Plan({"implementatoin:*": "generated"}))
+    planner.solve(matmul_and_gelu())
+    with pytest.raises(PlanError, match="no choice has that name") as error:
+        planner.check_all_used()
+    assert "there is 'implementation:matmul'" in str(error.value)
+
+
+def test_a_saved_plan_may_be_of_a_larger_program() -> None:
+    planner = Planner(given=Plan({str(key("tile", "gone")): "8x32", "fusion:*": "no"}))
+    planner.solve(matmul_and_gelu())
+    planner.check_all_used()

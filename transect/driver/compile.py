@@ -109,6 +109,7 @@ class _Request:
         verify_module(module)
         evaluate = self.evaluate if self.is_whole else None
         lowered = pipeline(context, name, evaluate)(module, context)
+        planner.check_all_used()
         compiled = compile_module(lowered, self.target)
         artifact = Artifact(compiled, _signature(name, module, history), planner.plan)
         return history.stages, artifact

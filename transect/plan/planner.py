@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from transect.plan.cost import Sizes
 from transect.plan.policy import GreedyPolicy, Policy
 from transect.plan.problem import Option, Plan, Problem, Site, typical_size
+from transect.support.errors import PlanError
 from transect.target import Target, host_target
 
 
@@ -47,3 +50,20 @@ class Planner:
             return site.option(settled)
         answer = self.solve(Problem((site,), target=self.target, sizes=self.sizes))
         return site.option(answer.answers[str(site.key)])
+
+    def check_all_used(self) -> None:
+        """Raise PlanError if a name that an expert wrote in the given plan fits no choice made.
+
+        Keys of sites, as saved plans hold them, may be of regions that this program does not have.
+        """
+        titles = [decision.label for decision in self.plan.decisions]
+        for group in (self.given.answers, self.given.forbidden, self.given.preferred):
+            for pattern in group:
+                if "@" in pattern or any(fnmatchcase(title, pattern) for title in titles):
+                    continue
+                near = get_close_matches(pattern, titles, 3, 0.3)
+                raise PlanError(
+                    f"the plan is about {pattern!r}, but no choice has that name",
+                    notes=[f"there is {title!r}" for title in near or titles[:3]],
+                    remedy="names are kind:label, * stands for anything; print(model.plan) shows them",
+                )

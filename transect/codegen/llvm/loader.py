@@ -6,8 +6,8 @@ Compiling is in `compile`. Loading checks every symbol and takes about a millise
 from __future__ import annotations
 
 import ctypes
-import os
 import itertools
+import os
 import weakref
 from collections.abc import Mapping, Sequence
 from functools import cache
