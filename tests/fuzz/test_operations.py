@@ -21,6 +21,7 @@ from transect.ir.expr import (
     NE,
     Add,
     And,
+    Call,
     Div,
     Expr,
     FloorDiv,
@@ -42,6 +43,7 @@ from transect.tir.buffer import buffer
 from transect.tir.builder import store
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import Interpreter
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import For, ForKind, realize_root, seq
 
 ALL = tuple(dict.fromkeys(DTYPES))
@@ -101,7 +103,17 @@ def _divisor(b: Expr) -> Expr:
     return Select(EQ(b, const(0, b.dtype)), const(1, b.dtype), b)
 
 
+def _fixed_point(fraction: int, shift: int) -> Pair:
+    numbers = const(fraction, "int32"), const(shift, "int32")
+    return lambda a, b: Call(INTRINSICS["q_multiply_shift"], (a, b, *numbers), a.dtype)
+
+
+FIXED_POINT = {f"fixed point {q} {s}": _fixed_point(q, s) for q in (0, 8, 31) for s in (-5, 0, 3)}
+
+
 def operations(dtype: DType) -> dict[str, Pair]:
+    if dtype.name == "int32":
+        return {**ANY, **NUMBER, **INTEGER, **FIXED_POINT}
     if dtype.is_bool:
         return {**ANY, **BOOLEAN}
     return {**ANY, **NUMBER, **(FLOAT if dtype.is_float else INTEGER)}

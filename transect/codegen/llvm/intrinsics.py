@@ -17,7 +17,7 @@ from transect.codegen.llvm.types import (
     vector_of,
 )
 from transect.ir.dtype import FLOAT32, INT64, DType
-from transect.ir.expr import Call, Expr, StringImm, as_int
+from transect.ir.expr import Broadcast, Call, Expr, StringImm, as_int
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import BufferLoad
 
@@ -237,24 +237,23 @@ def _large_uint(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _multiply_shift(emitter: ExpressionEmitter, call: Call) -> str:
-    """round(x * y * 2^-(q + s)) with x, y of q fractional bits; halves round up."""
-    q, s = as_int(call.args[2]), as_int(call.args[3])
-    if q is None or s is None:
-        raise UnsupportedError("q_multiply_shift with a shift that is not a constant")
+    """round(x * y * 2^(s - q)) with x, y of q fractional bits; halves round up. A left shift is
+    taken of x before the product. Source: tir.q_multiply_shift of TVM."""
+    q, s = (as_int(item.value if isinstance(item, Broadcast) else item) for item in call.args[2:])
+    if q is None or s is None or q < 0:
+        raise UnsupportedError("q_multiply_shift with a shift that is not a constant, or below 0")
     kind, wide = call.dtype, INT64.with_lanes(call.dtype.lanes)
     lanes = register_type(wide)
     x, y = (emitter.convert(emitter.emit(arg), kind, wide) for arg in call.args[:2])
     product = emitter.text.define(f"mul {lanes} {x}, {y}")
-    shift = q + s
+    if s > 0:
+        product = emitter.text.define(f"shl {lanes} {product}, {splat('i64', str(s), kind.lanes)}")
+    shift = q + max(-s, 0)
     if shift > 0:
         half = splat("i64", str(1 << (shift - 1)), kind.lanes)
         product = emitter.text.define(f"add {lanes} {product}, {half}")
         product = emitter.text.define(
             f"ashr {lanes} {product}, {splat('i64', str(shift), kind.lanes)}"
-        )
-    elif shift < 0:
-        product = emitter.text.define(
-            f"shl {lanes} {product}, {splat('i64', str(-shift), kind.lanes)}"
         )
     return emitter.convert(product, wide, kind)
 
