@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from transect.ir.dtype import BOOL
 from transect.ir.expr import Var as Symbol
+from transect.ir.expr import as_int
 from transect.ir.function import IRModule
 from transect.ir.structural import structural_equal
 from transect.ir.traverse import free_vars
-from transect.ir.types import CallableType, ObjectType, ShapeType, TensorType, TupleType, Type
+from transect.ir.types import (
+    CallableType,
+    ObjectType,
+    PrimType,
+    ShapeType,
+    TensorType,
+    TupleType,
+    Type,
+)
 from transect.relax import expr as rx
 from transect.relax.call import CallTIR, CallTIRInplace, call_inputs
 from transect.relax.emit import is_leaf, is_normal
@@ -161,6 +171,7 @@ class _Verifier:
             if dataflow:
                 raise self.fail("a branch in a dataflow block")
             self.leaf(value.condition)
+            self.condition(value.condition.type)
             binding = self.binding
             self.seq(value.then_branch)
             self.seq(value.else_branch)
@@ -172,6 +183,22 @@ class _Verifier:
         else:
             self.leaf(value)
         self.check_type(value)
+
+    def condition(self, kind: Type) -> None:
+        """What a branch decides by: one bool, as a scalar or a tensor of one element."""
+        if isinstance(kind, TensorType):
+            dtype = kind.dtype
+            single = kind.ndim <= 0 or (
+                kind.shape is not None and all(as_int(dim) == 1 for dim in kind.shape)
+            )
+        else:
+            dtype = kind.dtype if isinstance(kind, PrimType) else None
+            single = isinstance(kind, PrimType | ObjectType)
+        if not single or dtype not in (BOOL, None):
+            raise self.fail(
+                f"the condition of a branch is {kind!r}, not one bool",
+                remedy="compare it: R.not_equal(x, 0)",
+            )
 
     def check_type(self, value: rx.Value) -> None:
         try:

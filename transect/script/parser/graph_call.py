@@ -60,6 +60,10 @@ class CallParser(TypeParser):
                 return rx.make_tuple(*(self.operand(item, node) for item in items))
             if all(isinstance(item, Expr | int) for item in items):
                 return rx.shape_expr(*items)
+        if isinstance(value, g.MatchCastSpec):
+            raise self.error(
+                "R.match_cast binds a variable and stands alone", node, "y = R.match_cast(x, type)"
+            )
         raise self.error(
             f"a {type(value).__name__} is no value of a graph", node, "R.const(...) makes a tensor"
         )
