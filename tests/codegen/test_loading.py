@@ -173,3 +173,9 @@ def test_while_and_nested_conditions() -> None:
     x, y = np.array([100.0], np.float32), np.zeros(1, np.float32)
     f(x, y)
     assert y[0] == 7
+
+
+def test_returning_a_value_is_refused() -> None:
+    body = Evaluate(INTRINSICS["ret"](N + 1, dtype=VOID))
+    with pytest.raises(UnsupportedError, match=r"T\.ret of a value"):
+        compile_module(lower(function(body)), host_target())
