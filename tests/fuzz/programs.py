@@ -8,6 +8,7 @@ contraction, and undefined behaviour does not occur.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -104,14 +105,16 @@ class _State(Values):
         self.names += 1
         return f"{base}{self.names}"
 
-    def output(self, shape: tuple[object, ...], dtype: DType) -> Buffer:
+    def output(self, shape: tuple[Expr, ...], dtype: DType) -> Buffer:
         made = buffer(self.name("out"), shape, dtype)
         self.outputs.append(made)
         return made
 
     # --- statements
 
-    def loops(self, extents: list[Expr], body: object, *, free: bool = True) -> Stmt:
+    def loops(
+        self, extents: list[Expr], body: Callable[[list[Var]], Stmt], *, free: bool = True
+    ) -> Stmt:
         """Loops around `body(variables)`; free: any kind that runs iterations in any order."""
         variables = [Var(self.name("i"), INT64) for _ in extents]
         stmt = body(variables)
@@ -129,8 +132,8 @@ class _State(Values):
         values: list[Expr],
         domains: list[Expr],
         kinds: list[IterKind],
-        body: object,
-        init: object = None,
+        body: Callable[[list[Var]], Stmt],
+        init: Callable[[list[Var]], Stmt] | None = None,
         predicate: Expr | None = None,
     ) -> Stmt:
         axes = [

@@ -6,6 +6,7 @@ does not occur. What is only accurate to some units in the last place comes from
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -38,6 +39,8 @@ from transect.tir import op
 from transect.tir.buffer import Buffer
 from transect.tir.intrinsics import INTRINSICS
 
+ItemT = TypeVar("ItemT")
+
 FLOATS = ("float32", "float64", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2")
 DTYPES = (
     *FLOATS, "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32",
@@ -58,7 +61,7 @@ class Values:
     readable: list[Buffer]
     dtypes: tuple[str, ...] = DTYPES
 
-    def pick(self, items: list | tuple) -> object:
+    def pick(self, items: Sequence[ItemT]) -> ItemT:
         return self.draw(st.sampled_from(items))
 
     def chance(self) -> bool:
@@ -154,7 +157,7 @@ class Values:
         if dtype.is_bool:
             return self.pick([~a, EQ(a, b), LT(a, b)])
         if dtype.is_float:
-            choices = [
+            choices: list[Callable[[], Expr]] = [
                 lambda: op.abs(a),
                 lambda: op.sqrt(op.abs(b)),
                 lambda: op.floor(b),
@@ -171,7 +174,7 @@ class Values:
         numbers = (1, 2, 3, 4, 5, -1, -2, -3) if dtype.is_int else (1, 2, 3, 4, 5)
         divisor = const(self.pick(numbers), dtype)
         shift = const(self.number(0, 3), dtype)
-        choices = [
+        choices: list[Callable[[], Expr]] = [
             lambda: a // divisor,
             lambda: a % divisor,
             lambda: truncdiv(a, divisor),
