@@ -453,3 +453,48 @@ class Other(BaseFunc):
 def test_functions_of_other_kinds_are_left_alone() -> None:
     module = IRModule({"other": Other({})}, {}, {})
     assert FlattenBuffer()(module) is module
+
+
+def test_indices_that_are_cut_off_are_compared_once_a_tile() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32"), y: T.Buffer(("m",), "float32")):
+        for i in range((n + 3) // 4):
+            for j in range(4):
+                y[i * 4 + j] = x[T.min(i * 4 + j, n - 1)]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n",), "float32"), y: T.Buffer(("m",), "float32")):
+        for i in range((n + 3) // 4):
+            if i * 4 + 3 <= n - 1:
+                for j in range(4):
+                    y[i * 4 + j] = x[i * 4 + j]
+            else:
+                for j in range(4):
+                    y[i * 4 + j] = x[T.min(i * 4 + j, n - 1)]
+
+    expect(run(before, Simplify()), run(expected, Simplify()), LoopPartition(), Simplify())
+
+
+def test_a_cut_off_read_is_no_gather() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32"), y: T.Buffer((4,), "float32")):
+        for i in T.vectorized(4):
+            y[i] = x[T.min(i, n - 1)]
+
+    text = repr(run(before, VectorizeLoop()))
+    assert "T.Select(T.Ramp(" in text
+    assert "predicate=" in text
+    assert "T.min(T.Ramp(" not in text
+
+
+def test_what_is_left_of_a_vector_runs_with_a_mask() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32"), y: T.Buffer(("n",), "float32")):
+        for i in range((n + 3) // 4):
+            for j in T.vectorized(4):
+                if i * 4 + j < n:
+                    y[i * 4 + j] = x[i * 4 + j] + x[0]
+
+    text = repr(run(before, VectorizeLoop()))
+    assert text.count("for ") == 1
+    assert "y.vstore(" in text
