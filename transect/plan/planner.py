@@ -65,5 +65,5 @@ class Planner:
                 raise PlanError(
                     f"the plan is about {pattern!r}, but no choice has that name",
                     notes=[f"there is {title!r}" for title in near or titles[:3]],
-                    remedy="names are kind:label, * stands for anything; print(model.plan) shows them",
+                    remedy="names are kind:label, with * for anything; see print(model.plan)",
                 )
