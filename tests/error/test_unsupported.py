@@ -6,7 +6,7 @@ import textwrap
 
 import pytest
 
-import transect
+from transect.driver import compile
 from transect.ir.dtype import FLOAT32
 from transect.ir.types import ObjectType, tensor_type
 from transect.relax import expr as rx
@@ -33,7 +33,7 @@ def _refused(body: str) -> UnsupportedError:
         return y
     """  # noqa: E501
     with pytest.raises(UnsupportedError) as caught:
-        transect.compile(parse(textwrap.dedent(text), file="model.py"), cache=False)
+        compile(parse(textwrap.dedent(text), file="model.py"), cache=False)
     return caught.value
 
 
@@ -65,7 +65,7 @@ def test_function_as_a_value() -> None:
     with builder.function("main", (x, f), pure=False):
         builder.emit_func_output(builder.emit(rx.Call(f, (x,), ObjectType()), "y"))
     with pytest.raises(UnsupportedError, match=r"R\.invoke_closure"):
-        transect.compile(builder.finish(), cache=False)
+        compile(builder.finish(), cache=False)
 
 
 def test_layer_of_an_imported_model_is_named() -> None:
@@ -75,5 +75,5 @@ def test_layer_of_an_imported_model_is_named() -> None:
         layer = Layer("model.onnx", "/head/NonZero", "NonZero")
         builder.emit_func_output(builder.emit(Nonzero()(x, span=(layer,)), "y", (layer,)))
     with pytest.raises(UnsupportedError) as caught:
-        transect.compile(builder.finish(), cache=False)
+        compile(builder.finish(), cache=False)
     assert "  --> NonZero node '/head/NonZero' of model.onnx" in str(caught.value)

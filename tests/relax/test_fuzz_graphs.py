@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-import transect
 from tests.relax.graphs import PACKED, Graph, graphs
+from transect.driver import compile
 from transect.driver.verify import verify_module
 from transect.plan import RandomPolicy
 from transect.relax.interpret import interpret
@@ -62,7 +62,7 @@ def assert_same(got: Any, want: Any, where: str) -> None:
 )
 def test_compiled_agrees_with_interpreted(graph: Graph) -> None:
     verify_module(graph.module)
-    model = transect.compile(graph.module, cache=False, policy=RandomPolicy(len(repr(graph))))
+    model = compile(graph.module, cache=False, policy=RandomPolicy(len(repr(graph))))
     for n in (5, 1, 0):
         wanted, given = graph.arguments(n), graph.arguments(n)
         want = interpret(graph.module, "main", *wanted, packed=PACKED)

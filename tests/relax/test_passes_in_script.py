@@ -2,7 +2,10 @@
 # Embedded programs name every value that they return, and bind some that nothing uses.
 # ruff: noqa: RET504, F841
 
+import numpy as np
+
 from tests.relax.programs import assert_same
+from transect.relax.interpret import interpret
 from transect.relax.transform.canonicalize import Canonicalize
 from transect.relax.transform.dead_code_elimination import DeadCodeElimination
 from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
@@ -11,7 +14,9 @@ from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
 from transect.relax.transform.to_non_dataflow import ToNonDataflow
 from transect.relax.verify import verify_module
+from transect.relax.visit import copy_with_fresh_vars
 from transect.script import ir as I
+from transect.script import parse, script
 from transect.script import relax as R
 from transect.script import tir as T
 from transect.transform.base import Pipeline
@@ -221,3 +226,35 @@ def test_dataflow_blocks_become_ordinary_bindings():
             return y
 
     check(ToNonDataflow(), Before, Expected)
+
+
+NESTED = """
+@I.ir_module
+class Module:
+    @R.function
+    def main(x: R.Tensor(("n",), "float32"), k: R.Tensor((), "int64")) -> R.Tensor(("n",), "float32"):
+        n = T.int64()
+        @R.function
+        def again(u: R.Tensor((n,), "float32"), j: R.Tensor((), "int64")) -> R.Tensor((n,), "float32"):
+            c = R.less_equal(j, R.const(0, "int64"))
+            if c:
+                r = R.add(u, x)
+            else:
+                r = again(R.add(u, x), R.subtract(j, R.const(1, "int64")))
+            return r
+        return again(x, k)
+"""  # noqa: E501
+
+
+def test_a_nested_function_may_call_itself():
+    module = parse(NESTED)
+    verify_module(module)
+    assert_same(parse(script(module)), module)
+    copied = module.with_function("main", copy_with_fresh_vars(module["main"]))
+    verify_module(copied)
+    assert_same(copied, module)
+    lifted = LambdaLift()(module)
+    verify_module(lifted)
+    x, k = np.arange(3, dtype=np.float32), np.array(2)
+    for program in (module, copied, lifted):
+        np.testing.assert_array_equal(interpret(program, "main", x, k), x * 4)

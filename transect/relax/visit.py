@@ -198,6 +198,10 @@ class Rewriter:
         """Emit what stands for a binding of the original."""
         if isinstance(binding, rx.MatchCast):
             self.rewrite_match_cast(binding)
+        elif isinstance(binding.value, rx.Function) and binding.var in free_vars(binding.value):
+            # It calls itself: its variable is in scope before its body.
+            var = self.renew(binding.var, self.type(binding.var.type))
+            self.out.add(replace(binding, var=var, value=self.rewrite(binding.value)))
         else:
             self.bind(binding, self.rewrite(binding.value))
 

@@ -477,11 +477,23 @@ class GraphParser(CallParser):
                 node,
                 "write @R.function above it",
             )
-        made = self.local_function(node)
-        self.define(node.name, self.bind(node.name, made, None, node))
+        made, itself = self.local_function(node)
+        if itself is None:
+            itself = self.bind(node.name, made, None, node)
+        else:
+            local = self.bindings.in_dataflow and not self.is_output(node.name, node)
+            if local:
+                raise self.error(
+                    "a function that calls itself stands outside of dataflow blocks",
+                    node,
+                    "write it before the block",
+                )
+            self.bindings.add(rx.VarBinding(itself, made, self.source.span(node)))
+        self.define(node.name, itself)
 
-    def local_function(self, node: ast.FunctionDef) -> rx.Function:
-        """A function inside this one, which may use its variables."""
+    def local_function(self, node: ast.FunctionDef) -> tuple[rx.Function, rx.Var | None]:
+        """A function inside this one, which may use its variables, and the variable by which it
+        calls itself, if it does."""
         raise NotImplementedError
 
     def parameters(self, node: ast.FunctionDef) -> tuple[list[rx.Var], Type | None]:

@@ -11,6 +11,7 @@ from transect.relax import expr as rx
 from transect.relax.block_builder import make_function
 from transect.relax.inference import function_type, is_pure, is_subtype
 from transect.relax.visit import bindings as all_bindings
+from transect.relax.visit import free_vars
 from transect.script.parser.diagnostics import Diagnostics
 from transect.script.parser.evaluate import Environment
 from transect.script.parser.function import check_plain_parameters
@@ -19,7 +20,12 @@ from transect.script.parser.source import Source
 
 
 class FunctionBodyParser(EmitParser):
-    """Parses graph functions, those inside others included."""
+    """Parses graph functions, those inside others included.
+
+    itself: the variable of a function inside another, by which it may call itself.
+    """
+
+    itself: rx.Var | None = None
 
     def parse(
         self, node: ast.FunctionDef, options: Mapping[str, Any], *, local: bool
@@ -28,6 +34,10 @@ class FunctionBodyParser(EmitParser):
         errors = len(self.diagnostics.errors)
         check_plain_parameters(self, node)
         params, declared = self.parameters(node)
+        if local and declared is not None and node.name not in self.scopes[-1]:
+            kind = function_type(params, declared, pure=bool(options.get("pure", True)))
+            self.itself = rx.Var(node.name, kind, span=self.source.span(node))
+            self.define(node.name, self.itself)
         self.scopes.append({})
         self.loads = [
             ((item.lineno, item.col_offset), item.id)
@@ -60,7 +70,7 @@ class FunctionBodyParser(EmitParser):
             params, body, pure=bool(pure), attrs=attrs, ret_type=declared, span=span
         )
 
-    def local_function(self, node: ast.FunctionDef) -> rx.Function:
+    def local_function(self, node: ast.FunctionDef) -> tuple[rx.Function, rx.Var | None]:
         inner = FunctionBodyParser(self.source, self.environment, self.diagnostics)
         inner.scopes = [*self.scopes, {}]
         inner.base = len(inner.scopes) - 1
@@ -71,7 +81,8 @@ class FunctionBodyParser(EmitParser):
         made = inner.parse(node, options, local=True)
         if made is None:
             raise inner.poisoned()
-        return made
+        itself = inner.itself if inner.itself in free_vars(made) else None
+        return made, itself
 
 
 def parse_function(
