@@ -23,7 +23,7 @@ from rich.table import Table
 import transect
 
 BATCHES = (1, 8, 32)
-ROUNDS = 15
+WARM_UP, ROUNDS = 10, 15
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -66,15 +66,20 @@ def repository_files() -> list[Path]:
 
 
 def latency(first: Callable[[], object], second: Callable[[], object]) -> tuple[float, float]:
-    """Median milliseconds of two functions that take turns."""
+    """Median milliseconds of two functions that take turns.
+
+    Both have threads that stay awake for a while: each turn starts when the other's sleep, with a
+    call that is not timed and wakes its own.
+    """
     times: tuple[list[float], list[float]] = ([], [])
-    for function in (first, second):
-        function()
-    for _ in range(ROUNDS):
+    for number in range(WARM_UP + ROUNDS):
         for function, spent in zip((first, second), times, strict=True):
+            time.sleep(0.02)
+            function()
             start = time.perf_counter()
             function()
-            spent.append(time.perf_counter() - start)
+            if number >= WARM_UP:
+                spent.append(time.perf_counter() - start)
     return statistics.median(times[0]) * 1e3, statistics.median(times[1]) * 1e3
 
 
