@@ -110,7 +110,7 @@ def test_runtime_needs_only_its_two_dependencies() -> None:
     assert rooms <= {"transect.runtime", "transect.support"}
     # tvm_ffi loads what it finds (torch, where that is installed): that is not our doing.
     packages = {name.partition(".")[0] for name in loaded - dependencies}
-    heavy = {"llvmlite", "onnx", "scipy", "scipy_openblas32", "ml_dtypes", "cuda", "rich", "typer"}
+    heavy = {"llvmlite", "onnx", "scipy", "scipy_openblas32", "ml_dtypes", "cuda", "rich"}
     assert not packages & heavy
 
 
