@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from transect.ir import fold
-from transect.ir.dtype import BOOL, FLOAT32, HANDLE, INDEX, INT32, STRING, DType, as_dtype
+from transect.ir.dtype import BOOL, FLOAT32, HANDLE, INDEX, STRING, DType, as_dtype
 from transect.ir.printing import render
 from transect.ir.term import Term, set_derived, term
 from transect.support.errors import InputTypeError
@@ -775,17 +775,9 @@ def negate(value: Expr) -> Expr:
     )
 
 
-BITWISE = {
-    name: Intrinsic(name, arity=1 if name == "bitwise_not" else 2)
-    for name in (
-        "bitwise_and",
-        "bitwise_or",
-        "bitwise_xor",
-        "bitwise_not",
-        "shift_left",
-        "shift_right",
-    )
-}
+_BIT_PAIRS = ("bitwise_and", "bitwise_or", "bitwise_xor", "shift_left", "shift_right")
+BITWISE = {name: Intrinsic(name, arity=2) for name in _BIT_PAIRS}
+BITWISE["bitwise_not"] = Intrinsic("bitwise_not", arity=1)
 """The bit operations that Python operators build; all intrinsics are listed in tir.intrinsics."""
 
 
@@ -803,8 +795,3 @@ def call_bitwise(name: str, *operands: ExprLike) -> Expr:
 def _logic_or_bits(kind: type[Binary], name: str, a: ExprLike, b: ExprLike) -> Expr:
     left, right = promote(a, b)
     return make(kind, left, right) if left.dtype.is_bool else call_bitwise(name, left, right)
-
-
-def int32(value: int) -> IntImm:
-    """An int32 constant."""
-    return IntImm(value, INT32)
