@@ -29,6 +29,9 @@ _TESTS = [Intrinsic(name, arity=1, result=None) for name in ("isnan", "isinf", "
 _CONTROL = [
     Intrinsic("if_then_else", arity=3, result=None),  # (condition, a, b): evaluates only one side
     Intrinsic("likely", arity=1),
+    # (value, condition, "exception", *message): the value; fails the function if not condition.
+    # Dropped where the value is not used; guard it by if_then_else, as a select evaluates it.
+    Intrinsic("checked"),
     Intrinsic("assume", "write", 1, BOOL),
     Intrinsic("ret", "write", 1, VOID),
     Intrinsic("undef", arity=0, result=None),

@@ -253,6 +253,25 @@ def if_then_else(condition: Expr, true_value: ExprLike, false_value: ExprLike) -
     return Call(INTRINSICS["if_then_else"], (condition, left, right), left.dtype)
 
 
+def checked(
+    value: Expr, condition: Expr, *message: str | Expr, exception: str = "IndexError"
+) -> Expr:
+    """`value`, or the function fails with `exception` (a Python class) where not `condition`.
+
+    message: parts joined without a separator; an expression among them is printed as a number.
+    The check is made wherever the value is: a select evaluates both sides, if_then_else only one.
+    """
+    if isinstance(condition, IntImm) and condition.value:
+        return value
+    parts = (StringImm(part) if isinstance(part, str) else part for part in message)
+    return _call("checked", value, condition, StringImm(exception), *parts)
+
+
+def is_checked(value: object) -> bool:
+    """Whether a term is a call of T.checked."""
+    return isinstance(value, Call) and value.op is INTRINSICS["checked"]
+
+
 where = select
 """Both sides may be evaluated; see if_then_else for accesses that must not be."""
 
@@ -280,17 +299,13 @@ def undef(dtype: DType | str) -> Expr:
 def lowest(dtype: DType | str) -> Expr:
     """The value below all others: -inf, or the smallest one where there is no infinity."""
     kind = as_dtype(dtype)
-    return const(-math.inf if _has_infinity(kind) else kind.min_value, kind)
+    return const(-math.inf if kind.has_infinity else kind.min_value, kind)
 
 
 def highest(dtype: DType | str) -> Expr:
     """The value above all others: inf, or the largest one where there is no infinity."""
     kind = as_dtype(dtype)
-    return const(math.inf if _has_infinity(kind) else kind.max_value, kind)
-
-
-def _has_infinity(dtype: DType) -> bool:
-    return dtype.is_float and dtype.code != "float8_e4m3fn"
+    return const(math.inf if kind.has_infinity else kind.max_value, kind)
 
 
 def min_value(dtype: DType | str) -> Expr:

@@ -224,7 +224,17 @@ def _call_symbol(item: Call) -> str | None:
     return "a call whose first argument is not the name of what is called"
 
 
+def _call_checked(item: Call) -> str | None:
+    if len(item.args) < 3 or not isinstance(item.args[2], StringImm):
+        return "T.checked needs a value, a condition, the name of an exception, and a message"
+    lanes = item.args[1].dtype.lanes
+    if not item.args[1].dtype.is_bool or lanes not in (1, item.kind.lanes):
+        return f"T.checked of {item.kind} on {item.args[1].dtype}, not bool"
+    return None
+
+
 _CALL_RULES: dict[str, Callable[[Call], str | None]] = {
+    "checked": _call_checked,
     "isnan": _call_test,
     "isinf": _call_test,
     "isfinite": _call_test,

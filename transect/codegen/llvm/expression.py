@@ -118,6 +118,8 @@ class ExpressionEmitter:
         self.variables: dict[Var, str] = {}
         self.handles: dict[Var, Call] = {}
         self.regions: list[Region] = [Region()]
+        self.message = ""
+        """The memory for the text of an error, once there is one that needs it."""
         self._effects: dict[Term, int] = {}
 
     # --- regions ---

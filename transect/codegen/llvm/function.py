@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from transect.codegen.llvm import host, intrinsics, math
 from transect.codegen.llvm.builder import FunctionText
 from transect.codegen.llvm.expression import CodeUnit, Handler, native_name
+from transect.codegen.llvm.failing import emit_checked
 from transect.codegen.llvm.module import ModuleText
 from transect.codegen.llvm.parallel import emit_parallel
 from transect.codegen.llvm.statement import StatementEmitter
@@ -15,7 +16,12 @@ from transect.support.errors import TransectError, UnsupportedError
 from transect.tir.function import PrimFunc
 from transect.tir.transform.make_packed_api import ARGUMENTS
 
-HANDLERS: Mapping[str, Handler] = {**intrinsics.HANDLERS, **math.HANDLERS, **host.HANDLERS}
+HANDLERS: Mapping[str, Handler] = {
+    **intrinsics.HANDLERS,
+    **math.HANDLERS,
+    **host.HANDLERS,
+    "checked": emit_checked,
+}
 """All intrinsics that the CPU back end emits."""
 
 PACKED = "packed"

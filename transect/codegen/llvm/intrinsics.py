@@ -18,8 +18,10 @@ from transect.codegen.llvm.types import (
 )
 from transect.ir.dtype import FLOAT32, INT64, DType
 from transect.ir.expr import Broadcast, Call, Expr, StringImm, as_int
+from transect.ir.traverse import walk
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import BufferLoad
+from transect.tir.op import is_checked
 
 
 def overload(dtype: DType) -> str:
@@ -161,7 +163,10 @@ def _if_then_else(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _may_be_slow(*values: Expr) -> bool:
-    return any(isinstance(value, Call) for value in values)
+    # What is checked must not be evaluated where it is not asked for.
+    return any(
+        value in values or is_checked(value) for value in walk(*values) if isinstance(value, Call)
+    )
 
 
 def _first(emitter: ExpressionEmitter, call: Call) -> str:

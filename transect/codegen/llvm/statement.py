@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from transect.codegen.llvm.expression import ExpressionEmitter, alignment
+from transect.codegen.llvm.failing import raise_error
 from transect.codegen.llvm.types import element_type, memory_type, register_type, vector_of
-from transect.ir.dtype import FLOAT64, INT64, DType
+from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
 from transect.support.errors import TransectError, UnsupportedError
 from transect.support.span import Origin, Span
@@ -39,7 +40,8 @@ STACK_LIMIT = 16 << 10
 FRAME_LIMIT = 128 << 10
 """Bytes of static allocations of one function beyond which even small ones take workspace."""
 
-_MESSAGE_BYTES = 1024
+_MOST_PLACES = 8
+"""Origins of one statement that an error message lists."""
 
 
 @dataclass
@@ -58,7 +60,6 @@ class StatementEmitter(ExpressionEmitter):
         super().__init__(*args)
         self.parallel = parallel
         self.frame = _Frame()
-        self._message = ""
         self.places = False
         """Whether errors that leave through a statement with a span get its place added."""
 
@@ -71,7 +72,8 @@ class StatementEmitter(ExpressionEmitter):
             )
         outer = self.text.place
         if self.places and stmt.span:
-            self.text.place = traceback_line(stmt.span[0])
+            # A fused kernel has the places of all it was made from.
+            self.text.place = "".join(map(traceback_line, stmt.span[:_MOST_PLACES]))
         try:
             emit(self, stmt)
         except TransectError as error:
@@ -309,39 +311,14 @@ class StatementEmitter(ExpressionEmitter):
         text.branch_if(condition, good, bad, likely=True)
         text.begin(bad)
         self.enter()
-        message = self._format(stmt.message)
-        setter = text.module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
-        text.emit(f"call void {setter}(ptr {text.module.string(stmt.kind)}, ptr {message})")
-        text.fail()
+        plain = [part.value if isinstance(part, StringImm) else part for part in stmt.message]
+        raise_error(
+            self,
+            stmt.kind,
+            [part if isinstance(part, str) else (self.emit(part), part.dtype) for part in plain],
+        )
         self.leave()
         text.begin(good)
-
-    def _format(self, parts: tuple[str | Expr, ...]) -> str:
-        """A pointer to the message; numbers in it are printed at run time."""
-        plain = [part.value if isinstance(part, StringImm) else part for part in parts]
-        if all(isinstance(part, str) for part in plain):
-            return self.text.module.string("".join(str(part) for part in plain))
-        pattern, operands = "", list[str]()
-        for part in plain:
-            if isinstance(part, str):
-                pattern += part.replace("%", "%%")
-            elif part.dtype.is_float:
-                pattern += "%.9g"
-                operands.append(f"double {self.convert(self.emit(part), part.dtype, FLOAT64)}")
-            elif part.dtype.is_handle:
-                pattern += "%p"
-                operands.append(f"ptr {self.emit(part)}")
-            else:
-                pattern += "%llu" if part.dtype.is_uint else "%lld"
-                operands.append(f"i64 {self.convert(self.emit(part), part.dtype, INT64)}")
-        if not self._message:
-            self._message = self.text.allocate(f"[{_MESSAGE_BYTES} x i8]", 1)
-        self.text.module.declare("snprintf", "i32", ["ptr", "i64", "ptr", "..."])
-        self.text.define(
-            f"call i32 (ptr, i64, ptr, ...) @snprintf(ptr {self._message}, i64 {_MESSAGE_BYTES}, "
-            f"ptr {self.text.module.string(pattern)}, {', '.join(operands)})"
-        )
-        return self._message
 
 
 def traceback_line(origin: Origin) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transect.ir.dtype import INT64
-from transect.ir.expr import Expr, IntImm, Var, cast, maximum, minimum, select
+from transect.ir.expr import Expr, IntImm, Var, logical_and, maximum, minimum, select
 from transect.ir.types import ShapeType, TensorType, Type, tensor_type
 from transect.relax.op.inference import (
     analyzer_of,
@@ -35,15 +34,19 @@ from transect.relax.op.manipulate import BroadcastTo
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, store
+from transect.tir.op import checked
 from transect.tir.stmt import Stmt
 
 
-def from_front(position: Expr, size: Expr) -> Expr:
-    """A loaded index as int64, a negative one counted from the end."""
-    if position.dtype.is_uint:
-        return cast(position, INT64)
-    position = cast(position, INT64)
-    return select(position < 0, position + size, position)
+def from_front(op: Operator, position: Expr, size: Expr) -> Expr:
+    """A loaded index as int64, a negative one counted from the end. Where it is none of an axis of
+    `size`, the program fails."""
+    place = index(position)
+    if not position.dtype.is_uint:
+        place = select(place < 0, place + size, place)
+    inside = logical_and(place >= 0, place < size)
+    message = (f"{op.name}: index ", index(position), " is out of range for an axis of ", size)
+    return checked(place, inside, *message)
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class Take(Operator):
                 return maximum(minimum(index(position), extent - 1), 0)
             if self.mode == "wrap":
                 return index(position) % extent
-            return from_front(position, extent)
+            return from_front(self, position, extent)
 
         def element(*i: Var) -> Expr:
             if self.axis is None:
@@ -130,7 +133,7 @@ class GatherElements(Operator):
         axis = normalize_axis(self, self.axis, x.ndim)
 
         def element(*i: Var) -> Expr:
-            return x[(*i[:axis], from_front(indices[i], x.shape[axis]), *i[axis + 1 :])]
+            return x[(*i[:axis], from_front(self, indices[i], x.shape[axis]), *i[axis + 1 :])]
 
         return b.compute(indices.shape, element, name="y")
 
@@ -185,7 +188,7 @@ class GatherND(Operator):
 
         def element(*i: Var) -> Expr:
             spots = tuple(
-                from_front(indices[(*i[:count], IntImm(k))], x.shape[start + k])
+                from_front(self, indices[(*i[:count], IntImm(k))], x.shape[start + k])
                 for k in range(depth)
             )
             return x[(*i[:start], *spots, *i[count:])]
@@ -271,7 +274,7 @@ class ScatterElements(Operator):
         axis = normalize_axis(self, self.axis, x.ndim)
 
         def place(i: tuple[Var, ...]) -> tuple[Expr, ...]:
-            return (*i[:axis], from_front(indices[i], x.shape[axis]), *i[axis + 1 :])
+            return (*i[:axis], from_front(self, indices[i], x.shape[axis]), *i[axis + 1 :])
 
         def update(i: tuple[Var, ...]) -> Expr:
             return updates[i]
@@ -318,7 +321,9 @@ class ScatterND(Operator):
         count = indices.ndim - 1
 
         def place(i: tuple[Var, ...]) -> tuple[Expr, ...]:
-            spots = (from_front(indices[(*i[:count], IntImm(k))], x.shape[k]) for k in range(depth))
+            spots = (
+                from_front(self, indices[(*i[:count], IntImm(k))], x.shape[k]) for k in range(depth)
+            )
             return (*spots, *i[count:])
 
         def update(i: tuple[Var, ...]) -> Expr:
@@ -355,7 +360,7 @@ class IndexTensor(Operator):
 
         def element(*i: Var) -> Expr:
             spots = (
-                from_front(load(item, places, i[:count]), x.shape[axis])
+                from_front(self, load(item, places, i[:count]), x.shape[axis])
                 for axis, item in enumerate(indices)
             )
             return x[(*spots, *i[count:])]
@@ -408,7 +413,7 @@ class IndexPut(Operator):
 
         def place(i: tuple[Var, ...]) -> tuple[Expr, ...]:
             spots = (
-                from_front(load(item, places, i[:count]), x.shape[axis])
+                from_front(self, load(item, places, i[:count]), x.shape[axis])
                 for axis, item in enumerate(indices)
             )
             return (*spots, *i[count:])

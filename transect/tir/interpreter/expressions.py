@@ -50,6 +50,7 @@ from transect.tir.interpreter.arithmetic import (
     reinterpret,
     where,
 )
+from transect.tir.interpreter.failing import require
 from transect.tir.interpreter.frame import Frame, ReturnSignal
 from transect.tir.interpreter.grid import (
     IntRun,
@@ -369,6 +370,30 @@ def _if_then_else(compiler: ExprCompiler, expr: Call) -> Run:
     return evaluate
 
 
+def _checked(compiler: ExprCompiler, expr: Call) -> Run:
+    value, condition, kind, *message = expr.args
+    held, result = compiler.compile(condition), compiler.compile(value)
+    assert isinstance(kind, StringImm)
+    name, lanes = kind.value, condition.dtype.lanes
+    parts = [
+        m.value if isinstance(m, StringImm) else _of_lanes(compiler, m, lanes) for m in message
+    ]
+
+    def evaluate(frame: Frame) -> Value:
+        require(held(frame), frame, name, parts, lanes=lanes)
+        return result(frame)
+
+    return evaluate
+
+
+def _of_lanes(compiler: ExprCompiler, expr: Expr, lanes: int) -> Run:
+    """The closure of a value that all lanes of a vector of `lanes` may share."""
+    run = compiler.compile(expr)
+    if lanes == 1 or not expr.dtype.is_scalar:
+        return run
+    return lambda frame: lanes_of(run(frame))
+
+
 def _reinterpret(compiler: ExprCompiler, expr: Call) -> Run:
     source, target = expr.args[0].dtype, expr.dtype
     value = compiler.compile(expr.args[0])
@@ -445,6 +470,7 @@ def _void(compiler: ExprCompiler, expr: Call) -> Run:
 
 _SPECIAL: dict[str, Callable[[ExprCompiler, Call], Run]] = {
     "if_then_else": _if_then_else,
+    "checked": _checked,
     "reinterpret": _reinterpret,
     "call_extern": _named_call,
     "call_pure_extern": _named_call,

@@ -5,14 +5,13 @@ Which loops may become axes is decided in `independence`; what an access does is
 
 from __future__ import annotations
 
-import builtins
 import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from transect.ir.dtype import DType, as_dtype
+from transect.ir.dtype import DType
 from transect.ir.expr import (
     EQ,
     LE,
@@ -36,6 +35,7 @@ from transect.tir.affine import Affine
 from transect.tir.buffer import Buffer
 from transect.tir.interpreter.empty_reduction import when_empty
 from transect.tir.interpreter.expressions import ExprCompiler
+from transect.tir.interpreter.failing import require
 from transect.tir.interpreter.frame import Frame
 from transect.tir.interpreter.grid import IntRun, Value
 from transect.tir.interpreter.independence import (
@@ -187,45 +187,9 @@ def _assert(owner: StmtCompiler, stmt: AssertStmt, scope: Scope) -> tuple[Do, Sc
     parts = [part if isinstance(part, str) else compiler.compile(part) for part in stmt.message]
 
     def run(frame: Frame) -> None:
-        held = condition(frame)
-        failed = ~held if frame.mask is None else frame.mask & ~held
-        if np.any(failed):
-            # Transposed, points come in the order of the loops, the outermost first.
-            depth = len(frame.lengths)
-            shape = np.shape(failed)
-            full = np.broadcast_to(
-                np.reshape(failed, (1,) * (depth - len(shape)) + shape), frame.shape
-            )
-            place = np.unravel_index(int(np.argmax(full.T)), full.T.shape)[::-1]
-            texts = [
-                part if isinstance(part, str) else _number(_at_point(part(frame), place))
-                for part in parts
-            ]
-            raise _error(stmt, "".join(texts))
+        require(condition(frame), frame, stmt.kind, parts, span=stmt.span)
 
     return run, scope
-
-
-def _at_point(value: Value, place: tuple[Any, ...]) -> Value:
-    """The value at one point of the grid."""
-    array = np.asarray(value)
-    kept = place[len(place) - array.ndim :]
-    return array[tuple(0 if n == 1 else k for n, k in zip(array.shape, kept, strict=True))]
-
-
-def _number(value: Value) -> str:
-    """A number as the formats %lld and %.9g of C print it."""
-    dtype = np.asarray(value).dtype
-    if as_dtype(dtype).is_float:
-        return f"{float(value):.9g}"
-    return str(int(value))
-
-
-def _error(stmt: AssertStmt, message: str) -> Exception:
-    kind = getattr(builtins, stmt.kind, None)
-    if isinstance(kind, type) and issubclass(kind, Exception):
-        return kind(message)
-    return ExecutionError(f"{stmt.kind}: {message}", span=stmt.span)
 
 
 # --- memory ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from transect.ir.expr import (
     Or,
     Ramp,
     Select,
+    StringImm,
     Sub,
     Var,
     as_expr,
@@ -48,6 +49,7 @@ from transect.ir.term import Term
 from transect.ir.traverse import rewrite, substitute, walk
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
+from transect.tir.op import is_checked
 from transect.tir.stmt import (
     AttrStmt,
     Bind,
@@ -323,8 +325,8 @@ class _LaneCode:
             return self.widened[value]  # pyright: ignore[reportArgumentType]
         if not self.varies(value):
             guarded = self.mask is not None and not self.runs
-            if guarded and any(isinstance(item, BufferLoad) for item in walk(value)):
-                # Reading it might be what the condition guards.
+            if guarded and any(isinstance(i, BufferLoad) or is_checked(i) for i in walk(value)):
+                # Reading it, or failing, might be what the condition guards.
                 raise _NotAVectorError
             return value
         known = self.memo.get(value)
@@ -413,9 +415,21 @@ class _LaneCode:
             raise _NotAVectorError
         if value.op.name == "if_then_else":
             return self.choice(value)
+        if value.op.name == "checked":
+            return self.checked(value)
         if value.effect != "pure" or value.op.name.startswith("call_"):
             raise _NotAVectorError
         args = tuple(self.wide(self.expr(arg)) for arg in value.args)
+        return Call(value.op, args, value.kind.with_lanes(self.lanes))
+
+    def checked(self, value: Call) -> Expr:
+        """T.checked: the lanes that run must hold."""
+        result, condition, kind, *message = value.args
+        held = self.wide(self.expr(condition))
+        if self.mask is not None:
+            held = Or(make_not(self.mask), held)
+        parts = (part if isinstance(part, StringImm) else self.expr(part) for part in message)
+        args = (self.wide(self.expr(result)), held, kind, *parts)
         return Call(value.op, args, value.kind.with_lanes(self.lanes))
 
     def choice(self, value: Call) -> Expr:
