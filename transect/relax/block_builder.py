@@ -11,6 +11,7 @@ from typing import Any
 
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, ExprLike, as_expr, cast
+from transect.ir.expr import Var as Symbol
 from transect.ir.function import BaseFunc, IRModule
 from transect.ir.structural import structural_equal
 from transect.ir.types import CallableType, TensorType, TupleType, Type, tensor_type
@@ -144,6 +145,11 @@ class BlockBuilder:
             raise InputError("nothing to emit into", remedy="use `with builder.function(...)`")
         return self._bindings
 
+    @property
+    def symbols(self) -> frozenset[Symbol]:
+        """The symbolic variables in scope."""
+        return frozenset(self._open.symbols)
+
     @contextmanager
     def dataflow(self, span: Spans = ()) -> Generator[None]:
         """A dataflow block: what is emitted inside is local to it, but for `emit_output`."""
@@ -202,15 +208,32 @@ class BlockBuilder:
         pure: bool = True,
     ) -> rx.Var:
         """Bind a function that may use the variables around it."""
+        return self._open.bind(self.local_function(params, body, pure=pure), name)
+
+    def local_function(
+        self, params: Sequence[rx.Var], body: Callable[[], rx.Value], *, pure: bool = True
+    ) -> rx.Function:
+        """A function of what `body` emits, which may use the variables around it; not bound."""
         outer = self._open
         self._bindings = Bindings(
             outer.names, outer.symbols.union(plain_vars(param.type for param in params))
         )
         try:
-            inner = self._bindings.finish(body())
+            return make_function(params, self._bindings.finish(body()), pure=pure)
         finally:
             self._bindings = outer
-        return outer.bind(make_function(params, inner, pure=pure), name)
+
+    @contextmanager
+    def attempt(self) -> Generator[Callable[[], None]]:
+        """What is added to the module inside is taken back by calling what this gives."""
+        saved = self.module, {key: list(names) for key, names in self._alike.items()}
+        known = dict(self._known)
+
+        def take_back() -> None:
+            self.module, self._alike = saved
+            self._known = known
+
+        yield take_back
 
     def emit_call_tir(
         self,

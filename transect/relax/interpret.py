@@ -28,6 +28,8 @@ from transect.relax.runtime_values import (
     evaluate,
 )
 from transect.relax.shapes import plain_vars
+from transect.relax.tail_calls import last_binding
+from transect.relax.visit import direct_bindings, operands
 from transect.runtime.arrays import as_numpy, as_sequence
 from transect.runtime.functions import get_function, to_ffi
 from transect.support.errors import ExecutionError, TransectError, UnsupportedError
@@ -97,17 +99,47 @@ class Interpreter:
             raise ExecutionError(
                 f"{name} takes {len(function.params)} arguments, got {len(arguments)}"
             )
-        frame = outer.child()
-        # What the parameters bind belongs to this call, not to the one that made the closure.
-        for param in function.params:
-            for var in plain_vars((param.type,)):
-                frame.symbols.pop(var, None)
-        match = Match(frame.symbols)
-        for param, argument in zip(function.params, arguments, strict=True):
-            match.value(param.type, argument, f"parameter {param.name} of {name}")
-            frame.variables[param] = argument
-        match.finish()
-        return _own(self._seq(function.body, frame))
+        while True:
+            frame = outer.child()
+            # What the parameters bind belongs to this call, not to the one that made the closure.
+            for param in function.params:
+                for var in plain_vars((param.type,)):
+                    frame.symbols.pop(var, None)
+            match = Match(frame.symbols)
+            for param, argument in zip(function.params, arguments, strict=True):
+                match.value(param.type, argument, f"parameter {param.name} of {name}")
+                frame.variables[param] = argument
+            match.finish()
+            result, again = self._tail(function, function.body, frame)
+            if again is None:
+                return _own(result)
+            arguments = again
+
+    def _tail(
+        self, function: rx.Function, seq: rx.SeqExpr, frame: _Frame
+    ) -> tuple[Any, list[Any] | None]:
+        """The result of `function`, whose last part is `seq`; or, if that is a call of itself, the
+        arguments of the call, which takes no stack that way."""
+        while True:
+            last = last_binding(seq)
+            for binding in direct_bindings(seq):
+                if binding is last and isinstance(last.value, rx.If):
+                    seq, frame = self._branch(last.value, frame)
+                    break
+                if binding is last and self._calls(last.value, function):
+                    return None, self._values(operands(last.value)[1:], frame)
+                self._run_binding(binding, frame)
+            else:
+                return self._value(seq.body, frame), None
+
+    def _calls(self, value: rx.Value, function: rx.Function) -> bool:
+        if not isinstance(value, rx.Call) or not isinstance(value.op, rx.GlobalFunc):
+            return False
+        return self.module[value.op.name] is function
+
+    def _branch(self, value: rx.If, frame: _Frame) -> tuple[rx.SeqExpr, _Frame]:
+        taken = bool(self._value(value.condition, frame))
+        return (value.then_branch if taken else value.else_branch), frame.child()
 
     def _call_value(self, callee: Any, arguments: Sequence[Any], span: Spans) -> Any:
         if isinstance(callee, Closure):
@@ -131,13 +163,15 @@ class Interpreter:
     # --- values -------------------------------------------------------------------------
 
     def _seq(self, seq: rx.SeqExpr, frame: _Frame) -> Any:
-        for block in seq.blocks:
-            for binding in block.bindings:
-                try:
-                    self._binding(binding, frame)
-                except TransectError as error:
-                    raise error.at(binding.span) from None
+        for binding in direct_bindings(seq):
+            self._run_binding(binding, frame)
         return self._value(seq.body, frame)
+
+    def _run_binding(self, binding: rx.Binding, frame: _Frame) -> None:
+        try:
+            self._binding(binding, frame)
+        except TransectError as error:
+            raise error.at(binding.span) from None
 
     def _binding(self, binding: rx.Binding, frame: _Frame) -> None:
         if isinstance(binding, rx.MatchCast):
@@ -171,9 +205,7 @@ class Interpreter:
         if isinstance(value, rx.TupleGetItem):
             return self._value(value.tuple_value, frame)[value.index]
         if isinstance(value, rx.If):
-            taken = bool(self._value(value.condition, frame))
-            branch = value.then_branch if taken else value.else_branch
-            return _own(self._seq(branch, frame.child()))
+            return _own(self._seq(*self._branch(value, frame)))
         if isinstance(value, rx.SeqExpr):
             return self._seq(value, frame.child())
         return self._name(value, frame)

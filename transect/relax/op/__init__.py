@@ -139,9 +139,6 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "builtin.stop_lift_params": "StopLiftParams",
     },
     "op.image": {
-        "image.resize1d": "Resize1d",
-        "image.resize2d": "Resize2d",
-        "image.resize3d": "Resize3d",
         "image.affine_grid": "AffineGrid",
         "image.grid_sample": "GridSample",
     },
@@ -242,6 +239,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
     },
     "op.nn_pad": {
         "nn.pad": "Pad",
+        "nn.dynamic_pad": "DynamicPad",
         "nn.pixel_shuffle": "PixelShuffle",
         "nn.pixel_unshuffle": "PixelUnshuffle",
     },
@@ -259,6 +257,10 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.adaptive_max_pool2d": "AdaptiveMaxPool2d",
         "nn.adaptive_max_pool3d": "AdaptiveMaxPool3d",
     },
+    "op.nn_window": {
+        "nn.max_pool_with_indices": "MaxPoolWithIndices",
+        "nn.lp_pool": "LpPool",
+    },
     "op.qdq": {
         "quantize": "Quantize",
         "dequantize": "Dequantize",
@@ -273,6 +275,12 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "std": "Std",
         "collapse_sum_like": "CollapseSumLike",
         "collapse_sum_to": "CollapseSumTo",
+    },
+    "op.resize": {
+        "image.resize": "Resize",
+        "image.resize1d": "Resize1d",
+        "image.resize2d": "Resize2d",
+        "image.resize3d": "Resize3d",
     },
     "op.search": {
         "argmax": "Argmax",

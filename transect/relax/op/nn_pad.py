@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transect.ir.expr import (
     Expr,
+    IntImm,
     Var,
     as_int,
     const,
@@ -16,9 +17,16 @@ from transect.ir.expr import (
     select,
 )
 from transect.ir.types import TensorType, Type
+from transect.relax.expr import Op
 from transect.relax.op.inference import (
+    as_sizes,
+    common_device,
+    common_dtype,
     fail,
+    optional_tensor,
+    require_rank,
     require_same,
+    shape,
     simplify,
     tensor,
     unknown_like,
@@ -81,45 +89,112 @@ class Pad(Operator):
     def infer(self, x: Type) -> TensorType:
         """The extents with the padding added."""
         data = tensor(self, x, "x")
-        if self.pad_mode not in _MODES:
-            fail(self, f"pad_mode must be one of {', '.join(_MODES)}, got {self.pad_mode!r}")
+        _mode(self, self.pad_mode)
         if data.ndim < 0:
             return unknown_like(data)
-        widths = self.widths(data.ndim)
-        if data.shape is None:
-            return data
-        sizes = [
-            simplify(n + (before + after))
-            for n, (before, after) in zip(data.shape, widths, strict=True)
-        ]
-        for axis, (size, old) in enumerate(zip(sizes, data.shape, strict=True)):
-            known = as_int(size)
-            if known is not None and known < 0:
-                fail(self, f"axis {axis} of extent {old!r} cannot be cropped by {widths[axis]}")
-            if as_int(old) == 0 and known != 0 and self.pad_mode != "constant":
-                fail(self, f"axis {axis} of extent 0 has nothing to pad with")
-        return with_shape(data, sizes)
+        flat = [IntImm(item) for pair in zip(*self.widths(data.ndim), strict=True) for item in pair]
+        return _padded_type(self, data, flat, self.pad_mode)
 
     def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
         """One map."""
-        widths = self.widths(x.ndim)
-        mode = _MODES[self.pad_mode]
+        flat = [IntImm(item) for pair in zip(*self.widths(x.ndim), strict=True) for item in pair]
+        fill = const(self.pad_value, x.dtype)
+        return _padded(b, x, flat, self.pad_mode, fill, result_shape(self, x))
 
-        def element(*i: Var) -> Expr:
-            place: list[Expr] = []
-            inside: list[Expr] = []
-            for axis, (before, after) in enumerate(widths):
-                spot: Expr = i[axis] - before if before else i[axis]
-                if mode == "constant":
-                    inside += [spot >= 0] if before > 0 else []
-                    inside += [spot < x.shape[axis]] if after > 0 else []
-                elif before > 0 or after > 0:
-                    spot = _SOURCE[mode](spot, x.shape[axis])
-                place.append(spot)
-            value = x[tuple(place)]
-            return if_then_else(logical_and(*inside), value, const(self.pad_value, x.dtype))
 
-        return b.compute(result_shape(self, x), element, name="y")
+@dataclass(frozen=True)
+class DynamicPad(Operator):
+    """nn.dynamic_pad(x, widths, value): nn.pad with widths that are expressions.
+
+    widths: a shape, before every axis and then after every axis; negative ones crop. value: a
+    scalar tensor of the dtype of x, what to fill with; 0 by default. pad_mode: as of nn.pad.
+    Source: ONNX Pad-21.
+    """
+
+    name = "nn.dynamic_pad"
+    pad_mode: str = "constant"
+
+    def infer(self, x: Type, widths: Type, value: Type | None = None) -> TensorType:
+        """The extents with the padding added."""
+        data = tensor(self, x, "x")
+        _mode(self, self.pad_mode)
+        fill = optional_tensor(self, value, "value")
+        if fill is not None:
+            require_rank(self, fill, 0, "value")
+            common_dtype(self, data, fill)
+            common_device(self, data, fill)
+        values = shape(self, widths, "widths")
+        if values is None or data.ndim < 0:
+            return unknown_like(data)
+        if len(values) != 2 * data.ndim:
+            fail(self, f"widths must have {2 * data.ndim} values, got {len(values)}")
+        return _padded_type(self, data, as_sizes(values), self.pad_mode)
+
+    def legalize(
+        self,
+        b: FunctionBuilder,
+        x: Buffer,
+        widths: tuple[Expr, ...],
+        value: Buffer | None = None,
+    ) -> Buffer:
+        """One map."""
+        fill = const(0, x.dtype) if value is None else value[()]
+        sizes = result_shape(self, x, widths)
+        return _padded(b, x, as_sizes(widths), self.pad_mode, fill, sizes)
+
+
+def _mode(op: Op, mode: str) -> str:
+    if mode not in _MODES:
+        fail(op, f"pad_mode must be one of {', '.join(_MODES)}, got {mode!r}")
+    return _MODES[mode]
+
+
+def _padded_type(op: Op, x: TensorType, widths: Sequence[Expr], mode: str) -> TensorType:
+    """The type of `x` padded by `widths`, all before and then all after."""
+    if x.shape is None:
+        return x
+    sizes: list[Expr] = []
+    for axis, old in enumerate(x.shape):
+        before, after = widths[axis], widths[axis + x.ndim]
+        size = simplify(old + (before + after))
+        known = as_int(size)
+        if known is not None and known < 0:
+            fail(op, f"axis {axis} of extent {old!r} cannot be cropped by {(before, after)}")
+        if as_int(old) == 0 and known != 0 and mode != "constant":
+            fail(op, f"axis {axis} of extent 0 has nothing to pad with")
+        sizes.append(size)
+    return with_shape(x, sizes)
+
+
+def _padded(
+    b: FunctionBuilder,
+    x: Buffer,
+    widths: Sequence[Expr],
+    mode: str,
+    fill: Expr,
+    sizes: Sequence[Expr],
+) -> Buffer:
+    """The map that pads `x` by `widths`, all before and then all after."""
+
+    def adds(width: Expr) -> bool:
+        known = as_int(width)
+        return known is None or known > 0
+
+    def element(*i: Var) -> Expr:
+        place: list[Expr] = []
+        inside: list[Expr] = []
+        for axis, extent in enumerate(x.shape):
+            before, after = widths[axis], widths[axis + x.ndim]
+            spot: Expr = i[axis] if as_int(before) == 0 else i[axis] - before
+            if _MODES[mode] == "constant":
+                inside += [spot >= 0] if adds(before) else []
+                inside += [spot < extent] if adds(after) else []
+            elif adds(before) or adds(after):
+                spot = _SOURCE[_MODES[mode]](spot, extent)
+            place.append(spot)
+        return if_then_else(logical_and(*inside), x[tuple(place)], fill)
+
+    return b.compute(tuple(sizes), element, name="y")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from transect.relax.transform.fusion import (
 from transect.relax.unify import unify_prim_func
 from transect.relax.visit import Rewriter, graph_functions
 from transect.support.errors import InputError
-from transect.support.span import merge_spans
+from transect.support.span import Spans, merge_spans
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.buffer import buffer as make_buffer
 from transect.tir.function import PrimFunc
@@ -103,6 +103,7 @@ class _Fuse(Rewriter):
         self.builder = builder
         self.group_of = {var: group for group in groups for var in group.members}
         self.parts: dict[rx.Var, Member] = {}
+        self.spans: dict[rx.Var, Spans] = {}
         self.replaced: set[str] = set()
 
     def check_complete(self, name: str) -> None:
@@ -121,6 +122,7 @@ class _Fuse(Rewriter):
         if part is None:
             raise InputError(f"{binding.var.name} is not bound to a call that can be fused")
         self.parts[binding.var] = part
+        self.spans[binding.var] = binding.span or binding.value.span
         if isinstance(value, rx.Call) and isinstance(value.op, CallTIR):
             self.replaced.add(part.name)
         if binding.var is group.members[-1]:
@@ -131,7 +133,8 @@ class _Fuse(Rewriter):
         program = fuse_members(members)
         names = "_".join(member.name.removeprefix("fused_") for member in members)
         callee = self.builder.add_function(program.function, f"fused_{names}")
-        return call_tir(callee, program.inputs, members[-1].out_type, program.tir_vars)
+        span = merge_spans(*(self.spans[member.var] for member in members))
+        return call_tir(callee, program.inputs, members[-1].out_type, program.tir_vars, span)
 
 
 @dataclass(frozen=True)
