@@ -3,7 +3,8 @@
 #   make demo | test | lint | bench | clean
 #
 # PYTHON picks the interpreter (make test PYTHON=python3.12); another version rebuilds .venv.
-# JOBS is the number of test processes; PYTEST_ARGS is passed on to pytest.
+# JOBS is the number of test processes; PYTEST_ARGS is passed on to pytest. EXTRAS=models installs
+# what the tests of exported models need (torch, transformers, OpenVINO); without it they skip.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,6 +16,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
     "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo "$$p" && break; done)
 JOBS ?= auto
 PYTEST_ARGS ?=
+EXTRAS ?=
+COMMA := ,
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,7 +28,8 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 # Stamps, so that nothing is installed twice. The one of the interpreter carries its version.
 HAS_VENV := $(VENV)/.python-$(VERSION)
 HAS_TEST := $(VENV)/.installed-test
-HAS_DEV := $(VENV)/.installed-dev
+HAS_DEV := $(VENV)/.installed-dev$(addprefix -,$(EXTRAS))
+HAS_MODELS := $(VENV)/.installed-models
 
 .PHONY: help demo test lint format bench clean
 
@@ -49,11 +53,16 @@ $(HAS_TEST): pyproject.toml $(HAS_VENV)
 
 # Holds all that `test` holds.
 $(HAS_DEV): pyproject.toml $(HAS_VENV)
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev$(addprefix $(COMMA),$(EXTRAS))]'
+	touch $(HAS_TEST) $@
+
+$(HAS_MODELS): pyproject.toml $(HAS_VENV)
+	$(PIP) --editable '.[test,models]'
 	touch $(HAS_TEST) $@
 
 demo: $(HAS_TEST)
 	$(BIN)/python examples/magika_demo.py
+	$(BIN)/python examples/rapidocr_demo.py
 	$(BIN)/python examples/one_program.py
 
 test: $(HAS_DEV)
@@ -70,9 +79,9 @@ format: $(HAS_DEV)
 	$(BIN)/ruff format
 
 # A benchmark is a script that runs alone; a name that starts with an underscore is shared code.
-bench: $(HAS_TEST)
-	@for script in $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)); do \
-	    echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(HAS_MODELS)
+	@for script in $(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))); do \
+	    echo "== benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script; done
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
