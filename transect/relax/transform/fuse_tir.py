@@ -127,7 +127,8 @@ class _Fuse(Rewriter):
             self.replaced.add(part.name)
         if binding.var is group.members[-1]:
             members = [self.parts[var] for var in group.members]
-            self.bind(binding, self.fused_call(members))
+            call = self.fused_call(members)
+            self.bind(replace(binding, span=call.span), call)
 
     def fused_call(self, members: Sequence[Member]) -> rx.Call:
         program = fuse_members(members)
