@@ -14,20 +14,30 @@ from transect.support.errors import InputTypeError
 
 _BITS: dict[str, tuple[int, ...]] = {
     "bool": (1,),
-    "int": (4, 8, 16, 32, 64),
-    "uint": (4, 8, 16, 32, 64),
+    "int": (2, 4, 8, 16, 32, 64),
+    "uint": (2, 4, 8, 16, 32, 64),
     "float": (16, 32, 64),
     "bfloat": (16,),
     "float8_e4m3fn": (8,),
+    "float8_e4m3fnuz": (8,),
     "float8_e5m2": (8,),
+    "float8_e5m2fnuz": (8,),
+    "float8_e8m0fnu": (8,),
+    "float4_e2m1fn": (4,),
     "handle": (64,),
     "void": (0,),
     "str": (0,),
 }
-_PATTERN = re.compile(
-    r"(bool|handle|void|str|float8_e4m3fn|float8_e5m2|(?:uint|int|bfloat|float)(\d+))"
-    r"(?:x(vscalex)?(\d+))?"
-)
+_NUMBERED = ("int", "uint", "float", "bfloat")
+"""The codes whose spelling ends in the number of bits."""
+_UNNUMBERED = "|".join(code for code in _BITS if code not in _NUMBERED)
+_PATTERN = re.compile(rf"({_UNNUMBERED}|(?:{'|'.join(_NUMBERED)})(\d+))(?:x(vscalex)?(\d+))?")
+
+_DLPACK_CODES = {
+    "int": 0, "uint": 1, "float": 2, "handle": 3, "bfloat": 4, "bool": 6,
+    "float8_e4m3fn": 10, "float8_e4m3fnuz": 11, "float8_e5m2": 12, "float8_e5m2fnuz": 13,
+    "float8_e8m0fnu": 14, "float4_e2m1fn": 17,
+}  # fmt: skip
 
 
 _MOST_LANES = (1 << 16) - 1
@@ -57,9 +67,10 @@ class DType(_Named):
         if self.bits not in _BITS.get(self.code, ()) or not 1 <= self.lanes <= _MOST_LANES:
             raise InputTypeError(
                 f"no such dtype: {self.code}{self.bits}x{self.lanes}",
-                remedy="use bool, (u)int4/8/16/32/64, float16/32/64, bfloat16, float8_e4m3fn/e5m2",
+                remedy="use bool, (u)int2/4/8/16/32/64, float16/32/64, bfloat16, or the formats of "
+                "ml_dtypes: float8_e4m3fn, float4_e2m1fn, …",
             )
-        suffix = "" if self.code not in ("int", "uint", "float", "bfloat") else str(self.bits)
+        suffix = str(self.bits) if self.code in _NUMBERED else ""
         lanes = (
             f"x{'vscalex' if self.scalable else ''}{self.lanes}"
             if self.lanes > 1 or self.scalable
@@ -87,8 +98,23 @@ class DType(_Named):
 
     @property
     def is_float(self) -> bool:
-        """Any floating-point format, bfloat16 and float8 included."""
+        """Any floating-point format, bfloat16, float8 and float4 included."""
         return "float" in self.code
+
+    @property
+    def has_infinity(self) -> bool:
+        """Whether the format has infinities: IEEE's formats, bfloat16 and float8_e5m2."""
+        return self.code in ("float", "bfloat", "float8_e5m2")
+
+    @property
+    def has_nan(self) -> bool:
+        """Whether there is a NaN: in all floats but float4."""
+        return self.is_float and self.bits > 4
+
+    @property
+    def dlpack_code(self) -> int | None:
+        """DLPack's type code of one lane, None for what no tensor can hold."""
+        return _DLPACK_CODES.get(self.code)
 
     @property
     def is_handle(self) -> bool:
@@ -135,14 +161,16 @@ class DType(_Named):
 
 
 _SPECIAL_NUMPY = {
-    "bfloat16": ml_dtypes.bfloat16,
-    "float8_e4m3fn": ml_dtypes.float8_e4m3fn,
-    "float8_e5m2": ml_dtypes.float8_e5m2,
-    "int4": ml_dtypes.int4,
-    "uint4": ml_dtypes.uint4,
+    **{
+        name: getattr(ml_dtypes, name)
+        for name in (
+            "bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz",
+            "float8_e8m0fnu", "float4_e2m1fn", "int4", "uint4", "int2", "uint2",
+        )
+    },
     "bool": np.bool_,
     "handle": np.uint64,
-}
+}  # fmt: skip
 
 
 @cache

@@ -28,11 +28,18 @@ _get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 _DLPACK_CODES: Final = {
     "bfloat16": (4, 16),
     "float8_e4m3fn": (10, 8),
+    "float8_e4m3fnuz": (11, 8),
     "float8_e5m2": (12, 8),
+    "float8_e5m2fnuz": (13, 8),
+    "float8_e8m0fnu": (14, 8),
+    "float4_e2m1fn": (17, 4),
     "int4": (0, 4),
     "uint4": (1, 4),
+    "int2": (0, 2),
+    "uint2": (1, 2),
 }
-"""Type code and bits in DLPack of the dtypes that numpy itself does not have."""
+"""Type code and bits in DLPack of the dtypes that numpy itself does not have. Those narrower than a
+byte are not packed: an element takes a byte, as in ml_dtypes."""
 
 _CARRIERS: Final = {1: np.dtype(np.uint8), 2: np.dtype(np.uint16)}
 

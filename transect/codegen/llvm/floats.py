@@ -1,18 +1,46 @@
-"""Conversions between float32/float64 and bfloat16, float8 and float16, rounding to nearest even.
+"""Conversions between float32/float64 and the narrow formats, rounding to nearest even.
 
 Everything is integer arithmetic on lanes of any count, so that no conversion depends on the
-machine's extensions or a compiler's run-time library. Sources: ml_dtypes' definitions (e4m3fn has
-no infinities and saturates to NaN), IEEE 754 for the others.
+machine's extensions or a compiler's run-time library. Sources: ml_dtypes' definitions for what
+IEEE 754 does not know (float8, float4, bfloat16).
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from transect.codegen.llvm.builder import FunctionText
 from transect.codegen.llvm.types import splat, vector_of
 from transect.ir.dtype import DType
 
-_FORMATS = {"bfloat16": (8, 7), "float8_e4m3fn": (4, 3), "float8_e5m2": (5, 2), "float16": (5, 10)}
-"""(exponent bits, fraction bits)."""
+
+@dataclass(frozen=True)
+class _Format:
+    """A narrow format: the widths and bias of its fields, and its codes without the sign.
+
+    largest: the largest finite value; overflow: what anything above becomes; nan: NaN, with the
+    sign bit where that is part of it.
+    """
+
+    exponent: int
+    fraction: int
+    bias: int
+    largest: int
+    overflow: int
+    nan: int
+    negative_zero: bool = True
+
+
+_FORMATS = {
+    "float16": _Format(5, 10, 15, 0x7BFF, 0x7C00, 0x7E00),
+    "bfloat16": _Format(8, 7, 127, 0x7F7F, 0x7F80, 0x7FC0),
+    "float8_e4m3fn": _Format(4, 3, 7, 0x7E, 0x7F, 0x7F),
+    "float8_e4m3fnuz": _Format(4, 3, 8, 0x7F, 0x80, 0x80, negative_zero=False),
+    "float8_e5m2": _Format(5, 2, 15, 0x7B, 0x7C, 0x7E),
+    "float8_e5m2fnuz": _Format(5, 2, 16, 0x7F, 0x80, 0x80, negative_zero=False),
+    # Without NaN: it becomes -0.
+    "float4_e2m1fn": _Format(2, 1, 1, 0x7, 0x7, 0x8),
+}
 
 
 class _Lanes:
@@ -58,40 +86,42 @@ def float32_to_bits(
     lanes = _Lanes(text, dtype.lanes)
     if native_half and dtype.code == "float":
         return lanes.cast("bitcast", lanes.cast("fptrunc", value, "float", "half"), "half", "i16")
-    exponent_bits, fraction_bits = _FORMATS[str(dtype.element)]
     bits = lanes.cast("bitcast", value, "float", "i32")
+    if dtype.code == "float8_e8m0fnu":
+        return _to_exponent(lanes, bits)
+    form, width = _FORMATS[str(dtype.element)], dtype.bits
     magnitude = lanes.op("and", bits, 0x7FFFFFFF)
-    drop = 23 - fraction_bits
-    half = (1 << (drop - 1)) - 1
-    if exponent_bits == 8:
-        odd = lanes.op("and", lanes.op("lshr", magnitude, drop), 1)
-        rounded = lanes.op("lshr", lanes.op("add", lanes.op("add", magnitude, half), odd), drop)
-        nan_code = 0x7FC0
-    else:
-        bias = (1 << (exponent_bits - 1)) - 1
-        smallest_normal = (127 - bias + 1) << 23
-        odd = lanes.op("and", lanes.op("lshr", magnitude, drop), 1)
-        shifted = lanes.op("sub", magnitude, (127 - bias) << 23)
-        normal = lanes.op("lshr", lanes.op("add", lanes.op("add", shifted, half), odd), drop)
+    drop = 23 - form.fraction
+    odd = lanes.op("and", lanes.op("lshr", magnitude, drop), 1)
+    rebias = (127 - form.bias) << 23
+    shifted = lanes.op("sub", magnitude, rebias) if rebias else magnitude
+    half = lanes.op("add", lanes.op("add", shifted, (1 << (drop - 1)) - 1), odd)
+    rounded = lanes.op("lshr", half, drop)
+    if rebias:
         # Subnormal results: adding the power of two whose unit in the last place is the smallest
         # step lets the floating-point adder do the rounding.
-        magic = (127 - bias + drop + 1) << 23
+        magic = rebias + ((drop + 1) << 23)
         absolute = lanes.cast("bitcast", magnitude, "i32", "float")
         step = lanes.cast("bitcast", lanes.constant(magic), "i32", "float")
         total = text.define(f"fadd {vector_of('float', dtype.lanes)} {absolute}, {step}")
         subnormal = lanes.op("sub", lanes.cast("bitcast", total, "float", "i32"), magic)
-        rounded = lanes.select(lanes.test("ult", magnitude, smallest_normal), subnormal, normal)
-        if dtype.code == "float8_e4m3fn":
-            nan_code = 0x7F
-            rounded = lanes.select(lanes.test("ugt", rounded, 0x7E), nan_code, rounded)
-        else:
-            infinity = ((1 << exponent_bits) - 1) << fraction_bits
-            nan_code = infinity | 1 << (fraction_bits - 1)
-            rounded = lanes.select(lanes.test("ugt", rounded, infinity), infinity, rounded)
-    rounded = lanes.select(lanes.test("ugt", magnitude, 0x7F800000), nan_code, rounded)
-    width = dtype.element.bits
+        normal = lanes.test("uge", magnitude, rebias + (1 << 23))
+        rounded = lanes.select(normal, rounded, subnormal)
+    rounded = lanes.select(lanes.test("ugt", rounded, form.largest), form.overflow, rounded)
+    rounded = lanes.select(lanes.test("ugt", magnitude, 0x7F800000), form.nan, rounded)
     sign = lanes.op("and", lanes.op("lshr", bits, 32 - width), 1 << (width - 1))
+    if not form.negative_zero:
+        sign = lanes.select(lanes.test("eq", rounded, 0), 0, sign)
     return lanes.cast("trunc", lanes.op("or", rounded, sign), "i32", f"i{width}")
+
+
+def _to_exponent(lanes: _Lanes, bits: str) -> str:
+    """float8_e8m0fnu: the exponent field alone, halves up; NaN for what is not above zero."""
+    # The least value, 2^-127, is half of the least normal float32.
+    half = lanes.select(lanes.test("ult", bits, 1 << 23), 1 << 21, 1 << 22)
+    rounded = lanes.op("lshr", lanes.op("add", bits, half), 23)
+    positive = lanes.test("ult", lanes.op("sub", bits, 1), 0x7F800000 - 1)
+    return lanes.cast("trunc", lanes.select(positive, rounded, 0xFF), "i32", "i8")
 
 
 def bits_to_float32(
@@ -101,27 +131,29 @@ def bits_to_float32(
     lanes = _Lanes(text, dtype.lanes)
     if native_half and dtype.code == "float":
         return lanes.cast("fpext", lanes.cast("bitcast", value, "i16", "half"), "half", "float")
-    exponent_bits, fraction_bits = _FORMATS[str(dtype.element)]
-    width = dtype.element.bits
+    width = dtype.bits
     wide = lanes.cast("zext", value, f"i{width}", "i32")
-    if exponent_bits == 8:
+    if dtype.code == "float8_e8m0fnu":
+        result = lanes.select(lanes.test("eq", wide, 0), 1 << 22, lanes.op("shl", wide, 23))
+        result = lanes.select(lanes.test("eq", wide, 0xFF), 0x7FC00000, result)
+        return lanes.cast("bitcast", result, "i32", "float")
+    form = _FORMATS[str(dtype.element)]
+    if form.bias == 127:
         return lanes.cast("bitcast", lanes.op("shl", wide, 16), "i32", "float")
     sign = lanes.op("shl", lanes.op("and", wide, 1 << (width - 1)), 32 - width)
     magnitude = lanes.op("and", wide, (1 << (width - 1)) - 1)
-    bias = (1 << (exponent_bits - 1)) - 1
     # Placing the fields under a float32 exponent and multiplying by the power of two that the
     # biases differ by is right for normal and subnormal values alike.
-    placed = lanes.cast("bitcast", lanes.op("shl", magnitude, 23 - fraction_bits), "i32", "float")
-    scale = lanes.cast("bitcast", lanes.constant((127 + 127 - bias) << 23), "i32", "float")
+    placed = lanes.cast("bitcast", lanes.op("shl", magnitude, 23 - form.fraction), "i32", "float")
+    scale = lanes.cast("bitcast", lanes.constant((127 + 127 - form.bias) << 23), "i32", "float")
     scaled = text.define(f"fmul {vector_of('float', dtype.lanes)} {placed}, {scale}")
     result = lanes.cast("bitcast", scaled, "float", "i32")
-    if dtype.code == "float8_e4m3fn":
-        special = lanes.test("eq", magnitude, 0x7F)
-        result = lanes.select(special, 0x7FC00000, result)
-    else:
-        infinity = ((1 << exponent_bits) - 1) << fraction_bits
-        special = lanes.test("uge", magnitude, infinity)
+    if dtype.has_infinity:
+        special = lanes.test("uge", magnitude, form.overflow)
         result = lanes.select(special, lanes.op("or", result, 0x7F800000), result)
+    elif dtype.has_nan:
+        special = lanes.test("eq", magnitude if form.negative_zero else wide, form.nan)
+        result = lanes.select(special, 0x7FC00000, result)
     return lanes.cast("bitcast", lanes.op("or", result, sign), "i32", "float")
 
 

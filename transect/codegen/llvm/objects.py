@@ -17,21 +17,10 @@ FUNCTION, SHAPE, TENSOR = 68, 69, 70
 FIRST_OBJECT = 64
 """Type indices from here on are reference-counted objects."""
 
-_CODES = {
-    "int": 0,
-    "uint": 1,
-    "float": 2,
-    "bfloat": 4,
-    "bool": 6,
-    "float8_e4m3fn": 10,
-    "float8_e5m2": 12,
-    "handle": 3,
-}
-
 
 def dlpack_dtype(dtype: DType) -> int:
     """A DLDataType as the little-endian int32 it is in memory. Raises UnsupportedError."""
-    code = _CODES.get(dtype.code)
+    code = dtype.dlpack_code
     if code is None:
         raise UnsupportedError(f"tensors of {dtype}")
     return code | (8 if dtype.is_bool else dtype.bits) << 8 | dtype.lanes << 16

@@ -1,7 +1,8 @@
 """How dtypes look in LLVM: in registers and in memory.
 
-bool is i1 in registers and a byte in memory; 4-bit integers take a byte. float16, bfloat16 and
-float8 are their bits (i16, i8): arithmetic on them goes through float32, see `floats`.
+bool is i1 in registers and a byte in memory; what is narrower than a byte takes one. float16,
+bfloat16, float8 and float4 are their bits (i16, i8, i4): arithmetic on them goes through float32,
+see `floats`.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def convert(value: Value, source: DType, target: DType) -> Value:
         return value != value.dtype.type(0)
     if source.is_float and target.is_integral:
         return _float_to_integer(value, target)
-    if source.bits == 4 and source.is_integral:
-        value = value.astype(np.int8)  # ml_dtypes converts its 4-bit types to few others.
+    if source.bits < 8 and source.is_integral:
+        value = value.astype(np.int8)  # ml_dtypes converts its small integers to few others.
     return value.astype(target.numpy)
 
 
@@ -266,34 +266,34 @@ MATH: dict[str, Callable[..., Value]] = {
 
 
 def on_dtype(function: Callable[..., Value], dtype: DType) -> Callable[..., Value]:
-    """`function` on values of `dtype`: those of 4 bits are computed in bytes and wrapped."""
-    if not dtype.is_integral or dtype.bits != 4:
+    """`function` on values of `dtype`: integers below a byte are computed in bytes and wrapped."""
+    if not dtype.is_integral or dtype.bits >= 8:
         return function
-    function = _ON_NIBBLES.get(function, function)
+    function = _on_few_bits(function, dtype.bits)
     wide, kind = (np.int8 if dtype.is_int else np.uint8), dtype.numpy
+    mask, sign = wide((1 << dtype.bits) - 1), wide(1 << (dtype.bits - 1))
 
     def compute(*args: Value) -> Value:
         result: Value = function(*(arg.astype(wide) for arg in args))
         if result.dtype == np.bool_:
             return result
-        low = result & wide(15)
-        return (((low ^ wide(8)) - wide(8)) if dtype.is_int else low).astype(kind)
+        low = result & mask
+        return (((low ^ sign) - sign) if dtype.is_int else low).astype(kind)
 
     return compute
 
 
-def _nibble_population(x: Value) -> Value:
-    return _population_count(x & x.dtype.type(15))
+def _on_few_bits(function: Callable[..., Value], bits: int) -> Callable[..., Value]:
+    """The functions that count bits, on the low `bits` of a byte."""
+    if function not in (_population_count, _leading_zeros):
+        return function
+    spare = 8 - bits if function is _leading_zeros else 0
 
+    def compute(x: Value) -> Value:
+        kind = x.dtype.type
+        return function(x & kind((1 << bits) - 1)) - kind(spare)
 
-def _nibble_leading_zeros(x: Value) -> Value:
-    return _leading_zeros(x & x.dtype.type(15)) - x.dtype.type(4)
-
-
-_ON_NIBBLES: dict[Callable[..., Value], Callable[..., Value]] = {
-    _population_count: _nibble_population,
-    _leading_zeros: _nibble_leading_zeros,
-}
+    return compute
 
 
 def reinterpret(value: Value, source: DType, target: DType) -> Value:

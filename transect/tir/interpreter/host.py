@@ -207,10 +207,7 @@ def _strides(tensor: Array) -> Pointer:
 
 
 def _code(tensor: Array) -> Value:
-    # As DLPack counts them: int, uint, float, bfloat, bool, float8_e4m3fn, float8_e5m2.
-    codes = {"int": 0, "uint": 1, "float": 2, "bfloat": 4, "bool": 6}
-    codes |= {"float8_e4m3fn": 10, "float8_e5m2": 12}
-    return np.int32(codes[as_dtype(tensor.dtype).code])
+    return np.int32(as_dtype(tensor.dtype).dlpack_code or 0)
 
 
 _FIELDS: dict[int, Callable[[Array], Value]] = {
