@@ -105,6 +105,8 @@ class Machine:
             assert isinstance(value.op, rx.Op)
             operands = [self.value(item) for item in value.args]
             return self.run(value.op, [item.type for item in value.args], operands)
+        if isinstance(value, rx.Tuple):
+            return tuple(self.value(item) for item in value.items)
         assert isinstance(value, rx.ShapeExpr | rx.PrimValue)
         return value
 

@@ -1,12 +1,11 @@
-"""Neural networks: products, convolutions, pooling, normalisation, softmax."""
+"""Neural networks: matrix products, normalisation, softmax. Windows are in `convolution.py`."""
 
 from __future__ import annotations
 
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.operators.shape import product
-from transect.ir.expr import Expr, IntImm, as_int
-from transect.relax.expr import Value
+from transect.frontend.onnx.operators.windows import channel_vector
 
 
 def matmul(node: Node) -> Result:
@@ -31,100 +30,6 @@ def gemm(node: Node) -> Result:
     if beta != 1.0:
         bias = node.emit("multiply", bias, node.scalar(beta, bias))
     return node.emit("add", result, bias)
-
-
-_LAYOUTS = {1: ("NCW", "OIW"), 2: ("NCHW", "OIHW"), 3: ("NCDHW", "OIDHW")}
-
-
-def window(
-    node: Node, rank: int, kernel: list[int], dims: tuple[Expr, ...]
-) -> dict[str, tuple[int, ...]]:
-    """strides, dilations and padding (all begins, then all ends) of a sliding window."""
-    strides = tuple(node.attribute("strides", [1] * rank))
-    dilations = tuple(node.attribute("dilations", [1] * rank))
-    mode = node.attribute("auto_pad", "NOTSET")
-    if mode in ("NOTSET", ""):
-        padding = tuple(node.attribute("pads", [0] * 2 * rank))
-    elif mode == "VALID":
-        padding = (0,) * 2 * rank
-    else:
-        begins: list[int] = []
-        ends: list[int] = []
-        for dim, size, stride, dilation in zip(dims[2:], kernel, strides, dilations, strict=True):
-            extent = as_int(dim)
-            if extent is None and stride != 1:
-                raise node.error(f"auto_pad={mode} over a dynamic dimension with a stride")
-            reach = dilation * (size - 1) + 1
-            output = 1 if extent is None else -(-extent // stride)
-            total = reach - 1 if extent is None else max(0, (output - 1) * stride + reach - extent)
-            small, large = total // 2, total - total // 2
-            begins.append(small if mode == "SAME_UPPER" else large)
-            ends.append(large if mode == "SAME_UPPER" else small)
-        padding = (*begins, *ends)
-    return {"strides": strides, "dilation": dilations, "padding": padding}
-
-
-def conv(node: Node) -> Result:
-    """Convolution over one, two or three spatial dimensions, with optional bias."""
-    data, weight = node.value(0), node.value(1)
-    kernel = [as_int(dim) for dim in node.shape(weight)[2:]]
-    rank = len(kernel)
-    sizes = [size for size in kernel if size is not None]
-    if rank not in _LAYOUTS or len(sizes) != rank:
-        raise node.error(f"a kernel with {rank} spatial dimensions")
-    layout, kernel_layout = _LAYOUTS[rank]
-    result = node.emit(
-        f"nn.conv{rank}d",
-        data,
-        weight,
-        groups=node.attribute("group", 1),
-        data_layout=layout,
-        kernel_layout=kernel_layout,
-        **window(node, rank, sizes, node.shape(data)),
-    )
-    return (
-        result
-        if not node.has(2)
-        else node.emit("add", result, channel_vector(node, node.value(2), rank))
-    )
-
-
-def channel_vector(node: Node, value: Value, rank: int) -> Value:
-    """A vector over channels, shaped to broadcast over `rank` spatial dimensions."""
-    dims = [*node.shape(value), *[IntImm(1)] * rank]
-    return node.emit("reshape", value, node.shape_of(dims))
-
-
-def pool(name: str) -> tuple[Converter, ...]:
-    """Max or average pooling."""
-
-    def convert(node: Node) -> Result:
-        value = node.value(0)
-        dims = node.shape(value)
-        kernel = list(node.attribute("kernel_shape", [1]))
-        rank = len(kernel)
-        options = window(node, rank, kernel, dims)
-        fields: dict[str, object] = {
-            "pool_size": tuple(kernel),
-            "ceil_mode": node.attribute("ceil_mode", 0) == 1,
-            "layout": _LAYOUTS[rank][0],
-        }
-        if name == "avg_pool":
-            fields["count_include_pad"] = node.attribute("count_include_pad", 0) == 1
-        return node.emit(f"nn.{name}{rank}d", value, **options, **fields)
-
-    return one(convert)
-
-
-def global_pool(name: str) -> tuple[Converter, ...]:
-    """A reduction over all spatial dimensions, kept with size one."""
-
-    def convert(node: Node) -> Result:
-        value = node.value(0)
-        axes = tuple(range(2, len(node.shape(value))))
-        return node.emit(name, value, axis=axes, keepdims=True)
-
-    return one(convert)
 
 
 def softmax(name: str) -> tuple[Converter, ...]:
@@ -189,17 +94,12 @@ def dropout(node: Node) -> Result:
 
 
 NN: dict[str, tuple[Converter, ...]] = {
-    "AveragePool": pool("avg_pool"),
     "BatchNormalization": one(batch_normalization),
-    "Conv": one(conv),
     "Dropout": one(dropout),
     "Gemm": one(gemm),
-    "GlobalAveragePool": global_pool("mean"),
-    "GlobalMaxPool": global_pool("max"),
     "LayerNormalization": one(layer_normalization),
     "LogSoftmax": softmax("nn.log_softmax"),
     "MatMul": one(matmul),
-    "MaxPool": pool("max_pool"),
     "Softmax": softmax("nn.softmax"),
 }
 """Converters of neural-network operators."""
