@@ -26,7 +26,8 @@ class OnnxFrontend:
         at once.
         """
         if isinstance(model, str | Path):
-            return import_model(read_model(Path(model)), Path(model).name)
+            path = Path(model)
+            return import_model(read_model(path), path.name, path.parent)
         if isinstance(model, onnx.ModelProto):
             name = model.graph.name or "the model"
             check_model(model, name)

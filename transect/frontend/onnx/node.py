@@ -7,37 +7,44 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import onnx
 
-from transect.arith.analyzer import Analyzer
-from transect.frontend.onnx.values import Elements, Operand, as_dimension, constant_array
-from transect.ir.dtype import INT64, DType
-from transect.ir.expr import Expr, IntImm
+from transect.frontend.onnx.data_shapes import read_elements, read_sizes
+from transect.frontend.onnx.emitter import Emitter
+from transect.frontend.onnx.scope import Scope
+from transect.frontend.onnx.values import Elements, Operand, constant_array
+from transect.ir.expr import IntImm, as_int
 from transect.ir.types import TensorType
-from transect.relax.block_builder import BlockBuilder
-from transect.relax.expr import Call, Constant, Op, ShapeExpr, Value, constant, shape_expr
-from transect.relax.op import find_operator
-from transect.support.errors import ImportModelError, TransectError
-from transect.support.span import Layer
+from transect.relax.expr import Value
 
 ResultT = TypeVar("ResultT")
 
+RunGraph = Callable[[onnx.GraphProto, Scope], list[Operand]]
+"""Appends the nodes of a subgraph, whose inputs the scope defines; its outputs."""
+
 
 @dataclass(frozen=True)
-class Node:
-    """A node with its operands, attributes and the builder that its graph operators go to."""
+class Node(Emitter):
+    """A node with its operands and attributes.
 
-    op_type: str
+    wanted: for each output whether the model names it. run_graph: appends a subgraph of it where
+    the builder stands.
+    """
+
     opset: int
     attributes: dict[str, Any]
     operands: tuple[Operand | None, ...]
-    outputs: int
-    layer: Layer
-    builder: BlockBuilder
-    analyzer: Analyzer
+    wanted: tuple[bool, ...]
+    run_graph: RunGraph
 
-    def error(self, message: str, remedy: str | None = None) -> ImportModelError:
-        """An error about this node."""
-        return ImportModelError(f"{self.op_type}: {message}", span=self.layer, remedy=remedy)
+    @property
+    def outputs(self) -> int:
+        """The number of outputs, those left out before the last one included."""
+        return len(self.wanted)
+
+    def wants(self, index: int) -> bool:
+        """Whether the model uses output `index`."""
+        return index < len(self.wanted) and self.wanted[index]
 
     def attribute(self, name: str, default: ResultT) -> ResultT:
         """An attribute, or its default where the node leaves it out."""
@@ -58,96 +65,49 @@ class Node:
         """Operand `index` as a graph value; a shape becomes a tensor here."""
         return self.tensor(self.operand(index))
 
-    def tensor(self, operand: Operand) -> Value:
-        """An operand as a graph value; a shape becomes a tensor here."""
-        if operand.value is not None:
-            return operand.value
-        elements = operand.elements
-        if elements is None:
-            raise self.error("an operand has no value", "the model is not valid ONNX")
-        array = elements.constant()
-        if array is not None:
-            return constant(array)
-        tensor = self.emit("shape_to_tensor", shape_expr(*elements.values))
-        if elements.dtype is not INT64:
-            tensor = self.emit("astype", tensor, dtype=elements.dtype)
-        return tensor if elements.rank == 1 else self.emit("reshape", tensor, shape_expr())
-
     def type(self, index: int) -> TensorType:
         """The tensor type of operand `index`."""
         return self.type_of(self.value(index))
-
-    def type_of(self, value: Value) -> TensorType:
-        """The type of a tensor value. Raises ImportModelError for anything else."""
-        if not isinstance(value.type, TensorType):
-            raise self.error(f"expected a tensor, got {value.type!r}")
-        return value.type
-
-    def shape(self, value: Value) -> tuple[Expr, ...]:
-        """The dimensions of a tensor value. Raises ImportModelError if its rank is unknown."""
-        shape = self.type_of(value).shape
-        if shape is None:
-            raise self.error("the shape of an operand depends on data")
-        return shape
-
-    def dtype(self, value: Value) -> DType:
-        """The element type of a tensor value."""
-        dtype = self.type_of(value).dtype
-        if dtype is None:
-            raise self.error("the dtype of an operand is unknown")
-        return dtype
 
     def constant(self, index: int) -> np.ndarray | None:
         """Operand `index` as an array if it is known while importing."""
         return constant_array(self.operand(index)) if self.has(index) else None
 
     def elements(self, index: int, what: str) -> Elements:
-        """Operand `index`, which says `what` ("shape", "axes"), element by element."""
-        elements = self.operand(index).elements
-        if elements is None:
-            raise self.error(
-                f"the {what} depends on the data of a tensor",
-                "only values computed from shapes and constants can be a shape here",
-            )
+        """Operand `index`, which says `what` ("shape", "begin"), element by element.
+
+        A tensor is read when the model runs: its elements are then expressions of new variables,
+        of any sign. Raises ImportModelError if it is not a vector of known length, or a scalar.
+        """
+        operand = self.operand(index)
+        if operand.elements is not None:
+            return operand.elements
+        array = constant_array(operand)
+        if array is not None and array.ndim <= 1 and array.dtype.kind in "iub":
+            values = tuple(IntImm(int(item)) for item in array.reshape(-1))
+            return Elements(values, array.ndim, self.dtype(self.value(index)))
+        return read_elements(self, self.value(index), what)
+
+    def sizes(self, index: int, what: str) -> Elements:
+        """As `elements` for numbers that must not be negative, checked when the model runs."""
+        operand = self.operand(index)
+        if operand.elements is None and constant_array(operand) is None:
+            return read_sizes(self, self.value(index), what)
+        elements = self.elements(index, what)
+        for value in elements.values:
+            number = as_int(value)
+            if number is not None and number < 0:
+                raise self.error(f"the {what} is {number}", "it must not be negative")
         return elements
 
     def integers(self, index: int, what: str) -> list[int]:
         """Operand `index`, which must be constant integers."""
-        values = self.elements(index, what).values
+        operand = self.operand(index)
+        known = operand.elements is not None or constant_array(operand) is not None
+        values = self.elements(index, what).values if known else (None,)
         if not all(isinstance(value, IntImm) for value in values):
             raise self.error(f"the {what} must be constant", "export the model with constant ones")
         return [value.value for value in values if isinstance(value, IntImm)]
-
-    def emit(self, name: str, *operands: Value, **fields: Any) -> Value:
-        """Bind the call of graph operator `name`, its type inferred, under this node's layer."""
-        operator = find_operator(name)(**fields)
-        return self.emit_op(operator, *operands)
-
-    def emit_op(self, operator: Op, *operands: Value) -> Value:
-        """Bind the call of `operator`; an error of its inference names this node."""
-        try:
-            call: Call = operator(*operands, span=(self.layer,))
-            return self.builder.emit(call)
-        except TransectError as error:
-            raise error.at((self.layer,)) from None
-
-    def simplify(self, expr: Expr) -> Expr:
-        """An expression over dimensions in its simplest form."""
-        return self.analyzer.simplify(expr)
-
-    def shape_of(self, dims: Sequence[Expr]) -> ShapeExpr:
-        """A shape with its dimensions simplified."""
-        return shape_expr(*(self.simplify(as_dimension(dim)) for dim in dims))
-
-    def axis(self, axis: int, rank: int) -> int:
-        """An axis counted from the front. Raises ImportModelError if the tensor has no such."""
-        if not -rank <= axis < max(rank, 1):
-            raise self.error(f"axis {axis} of a tensor with {rank} dimensions")
-        return axis + rank if axis < 0 else axis
-
-    def scalar(self, value: float, like: Value) -> Constant:
-        """A scalar constant with the dtype of `like`."""
-        return constant(np.asarray(value), self.dtype(like))
 
 
 Result = Value | Operand | Sequence[Value | Operand]

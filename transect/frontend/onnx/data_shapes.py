@@ -1,0 +1,106 @@
+"""Numbers of a shape that only a run knows: read from tensors, bound to symbolic variables, checked.
+
+What is known while importing never comes here (`values`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from transect.frontend.onnx.emitter import Emitter
+from transect.frontend.onnx.values import Elements, as_dimension
+from transect.ir.dtype import INT64
+from transect.ir.expr import Expr, IntImm, as_int, maximum
+from transect.ir.types import ShapeType, tensor_type
+from transect.relax.expr import ShapeExpr, Value, constant, make_tuple, shape_expr
+from transect.relax.shapes import prove_equal
+
+
+def read_elements(emitter: Emitter, value: Value, what: str) -> Elements:
+    """The elements of an integer or bool tensor of rank 0 or 1, read at run time; any sign.
+
+    Each is the difference of two variables, the number itself where it is positive and its
+    absolute value where it is not: no variable of a shape is ever negative.
+    """
+    known = emitter.scope.numbers.get(value)
+    if known is not None:
+        return known
+    vector, rank, count = _as_vector(emitter, value, what)
+    zero = constant(0, INT64)
+    positive = emitter.emit("maximum", vector, zero)
+    negative = emitter.emit("maximum", emitter.emit("subtract", zero, vector), zero)
+    pairs = [emitter.symbols.signed(what) for _ in range(count)]
+    both = emitter.emit("concat", make_tuple(positive, negative), axis=0)
+    _bind(emitter, both, [*(p for p, _ in pairs), *(n for _, n in pairs)], what)
+    found = Elements(tuple(p - n for p, n in pairs), rank, emitter.dtype(value))
+    emitter.scope.numbers[value] = found
+    return found
+
+
+def read_sizes(emitter: Emitter, value: Value, what: str) -> Elements:
+    """As `read_elements` for numbers that must not be negative, which the compiled model checks."""
+    vector, rank, count = _as_vector(emitter, value, what)
+    sizes = [emitter.symbols.size(what) for _ in range(count)]
+    # A variable that is bound to a maximum is not negative, whatever the check then finds.
+    _bind(emitter, emitter.emit("maximum", vector, constant(0, INT64)), sizes, what)
+    _bind(emitter, vector, sizes, what)
+    return Elements(tuple(sizes), rank, emitter.dtype(value))
+
+
+def _as_vector(emitter: Emitter, value: Value, what: str) -> tuple[Value, int, int]:
+    """A tensor as an int64 vector, with its rank and its number of elements."""
+    dims, dtype = emitter.shape(value), emitter.dtype(value)
+    count = as_int(dims[0]) if dims else 1
+    if len(dims) > 1 or not (dtype.is_integral or dtype.is_bool):
+        raise emitter.error(f"the {what} is a {dtype} tensor with {len(dims)} dimensions")
+    if count is None:
+        raise emitter.error(
+            f"how many numbers the {what} has depends on data",
+            "the number of dimensions of every tensor must be known",
+        )
+    vector = value if dtype is INT64 else emitter.emit("astype", value, dtype=INT64)
+    return (vector if dims else emitter.emit("reshape", vector, shape_expr(1))), len(dims), count
+
+
+def _bind(emitter: Emitter, vector: Value, dims: Sequence[Expr], what: str) -> None:
+    """Give variables the elements of an int64 vector; what has a value already is checked."""
+    shape = emitter.emit("tensor_to_shape", vector)
+    emitter.builder.match_cast(shape, _shape_type(dims), what, (emitter.layer,))
+
+
+def _shape_type(dims: Sequence[Expr]) -> ShapeType:
+    return ShapeType(tuple(dims), len(dims))
+
+
+def bind_size(emitter: Emitter, size: Expr, what: str) -> Expr:
+    """A size that depends on data as a variable of its own, so that what is computed from it stays
+    readable; anything else as it is. A negative one becomes 0, and must fail a later check."""
+    size = emitter.simplify(as_dimension(size))
+    if not emitter.symbols.may_be_negative(size):
+        return size
+    var = emitter.symbols.size(what)
+    known = ShapeExpr((maximum(size, 0),), ShapeType((maximum(size, 0),), 1), (emitter.layer,))
+    emitter.builder.match_cast(known, _shape_type((var,)), what, (emitter.layer,))
+    return var
+
+
+def reshape_to(emitter: Emitter, value: Value, dims: Sequence[Expr]) -> Value:
+    """`value` in the shape `dims`; that the numbers of elements agree is proved, or checked when
+    the model runs."""
+    source = emitter.simplify(_product(emitter.shape(value)))
+    total = emitter.simplify(_product(dims))
+    if prove_equal(source, total) or (as_int(source) is not None and as_int(total) is not None):
+        return emitter.emit("reshape", value, emitter.shape_of(dims))
+    flat = value
+    if len(emitter.shape(value)) != 1:
+        flat = emitter.emit("reshape", value, shape_expr(source))
+    kind = tensor_type((total,), emitter.dtype(value))
+    checked = emitter.builder.match_cast(flat, kind, "reshape", (emitter.layer,))
+    return emitter.emit("reshape", checked, emitter.shape_of(dims))
+
+
+def _product(dims: Sequence[Expr]) -> Expr:
+    result: Expr = IntImm(1)
+    for dim in dims:
+        result = result * as_dimension(dim)
+    return result

@@ -1,0 +1,266 @@
+"""Walking a graph node by node: converters, bodies of functions, subgraphs.
+
+What a model takes and gives as a whole is in `importer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import onnx
+
+from transect.frontend.onnx.attributes import Given, plain, resolved
+from transect.frontend.onnx.coverage import name_of
+from transect.frontend.onnx.emitter import Emitter
+from transect.frontend.onnx.functions import (
+    FunctionKey,
+    default_attributes,
+    domain_of,
+    fixed_body,
+    typed_body,
+    versions_of,
+)
+from transect.frontend.onnx.node import Converter, Node, Result
+from transect.frontend.onnx.operators import find_converter
+from transect.frontend.onnx.scope import Scope
+from transect.frontend.onnx.symbols import Symbols
+from transect.frontend.onnx.values import Operand, constant_operand
+from transect.frontend.onnx.weights import Weights, stored_tensors
+from transect.ir.types import Type, tensor_type
+from transect.relax.block_builder import BlockBuilder
+from transect.relax.expr import Value
+from transect.support.errors import ImportModelError
+from transect.support.span import Layer
+
+DEEPEST = 48
+"""How deep subgraphs and functions may be nested."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a node stands: the names in sight, the versions of its operators, the functions around
+    it, the name that it goes by (its own, or that of the outermost call), and how deep it is."""
+
+    scope: Scope
+    versions: Mapping[str, int]
+    layer: Layer | None = None
+    given: Given = field(default_factory=dict[str, onnx.AttributeProto])
+    calls: tuple[FunctionKey, ...] = ()
+    depth: int = 0
+
+
+class GraphWalker:
+    """Appends the nodes of a model's graphs to the function that `builder` has open."""
+
+    def __init__(
+        self,
+        weights: Weights,
+        functions: Mapping[FunctionKey, onnx.FunctionProto],
+        builder: BlockBuilder,
+        symbols: Symbols,
+    ) -> None:
+        self.name = weights.name
+        self.weights = weights
+        self.functions = functions
+        self.builder = builder
+        self.symbols = symbols
+
+    # --- graphs -----------------------------------------------------------------------------
+
+    def store(self, graph: onnx.GraphProto, scope: Scope) -> None:
+        """Define the stored tensors of a graph."""
+        for name, array in stored_tensors(graph, self.weights):
+            if scope.defines(name):
+                raise ImportModelError(
+                    f"{self.name} has two weights called {name!r}",
+                    remedy="the model is not valid ONNX: check it with onnx.checker",
+                )
+            scope.define(name, constant_operand(array))
+
+    def nodes(self, nodes: Sequence[onnx.NodeProto], frame: Frame) -> None:
+        """Append nodes, each of which must come after those whose results it uses."""
+        for index, proto in enumerate(nodes):
+            layer = frame.layer or Layer(self.name, name_of(proto), proto.op_type)
+            for name in proto.input:
+                if name and frame.scope.find(name) is None:
+                    raise self._undefined(proto, name, nodes[index:], layer)
+            for name in filter(None, proto.output):
+                if frame.scope.defines(name):
+                    raise ImportModelError(
+                        f"{proto.op_type} computes {name!r}, which has a value already",
+                        span=layer,
+                        remedy="the model is not valid ONNX: check it with onnx.checker",
+                    )
+            results = self.node(proto, layer, frame)
+            for name, result in zip(proto.output, results, strict=False):
+                if name:
+                    frame.scope.define(name, result)
+
+    def outputs(self, names: Sequence[str], scope: Scope, where: str) -> list[Operand]:
+        """The results of a graph. Raises ImportModelError for one that nothing computes."""
+        found: list[Operand] = []
+        for name in names:
+            operand = scope.find(name)
+            if operand is None:
+                raise ImportModelError(
+                    f"nothing computes the output {name!r} of {where}",
+                    remedy="the model is not valid ONNX: check it with onnx.checker",
+                )
+            found.append(operand)
+        return found
+
+    def _undefined(
+        self, proto: onnx.NodeProto, name: str, later: Sequence[onnx.NodeProto], layer: Layer
+    ) -> ImportModelError:
+        maker = next((item for item in later if name in item.output), None)
+        if maker is None:
+            return ImportModelError(
+                f"{proto.op_type} uses {name!r}, which nothing before it computes",
+                span=layer,
+                remedy="the model is not valid ONNX: check it with onnx.checker",
+            )
+        return ImportModelError(
+            f"{proto.op_type} uses {name!r}, which nothing before it computes: "
+            f"{maker.op_type} node {name_of(maker)!r} does, which stands after it or is itself",
+            span=layer,
+            remedy="nodes must be in an order in which each can be computed, without a cycle",
+        )
+
+    # --- nodes ------------------------------------------------------------------------------
+
+    def node(self, proto: onnx.NodeProto, layer: Layer, frame: Frame) -> list[Operand]:
+        """Append one node; its outputs."""
+        domain = domain_of(proto)
+        opset = frame.versions.get(domain, 1)
+        given = resolved(proto, frame.given)
+        converter = find_converter(domain, proto.op_type, opset)
+        key = (domain, proto.op_type, proto.overload)
+        if frame.depth > DEEPEST or len(frame.calls) > DEEPEST:
+            raise ImportModelError(
+                f"{proto.op_type} is nested more than {DEEPEST} graphs deep", span=layer
+            )
+        operands = tuple(frame.scope.find(name) if name else None for name in proto.input)
+        if converter is None or key in self.functions:
+            function = self._body(proto, opset, operands, layer, frame)
+            return self._call(function, proto, given, operands, layer, frame)
+        return self._convert(converter, proto, opset, given, operands, layer, frame)
+
+    def _convert(
+        self,
+        converter: Converter,
+        proto: onnx.NodeProto,
+        opset: int,
+        given: Given,
+        operands: tuple[Operand | None, ...],
+        layer: Layer,
+        frame: Frame,
+    ) -> list[Operand]:
+        def run_graph(graph: onnx.GraphProto, scope: Scope) -> list[Operand]:
+            inner = replace(frame, scope=scope, depth=frame.depth + 1)
+            self.store(graph, scope)
+            self.nodes(graph.node, inner)
+            names = [item.name for item in graph.output]
+            return self.outputs(names, scope, f"a subgraph of {layer}")
+
+        node = Node(
+            op_type=proto.op_type,
+            layer=layer,
+            builder=self.builder,
+            symbols=self.symbols,
+            scope=frame.scope,
+            opset=opset,
+            attributes=plain(given, self.weights),
+            operands=operands,
+            wanted=tuple(map(bool, proto.output)),
+            run_graph=run_graph,
+        )
+        results = _as_operands(converter.convert(node))
+        lost = [name for name in proto.output[len(results) :] if name]
+        if lost:
+            raise node.error(f"its output {lost[0]!r} is not covered")
+        return results
+
+    # --- functions --------------------------------------------------------------------------
+
+    def _body(
+        self,
+        proto: onnx.NodeProto,
+        opset: int,
+        operands: Sequence[Operand | None],
+        layer: Layer,
+        frame: Frame,
+    ) -> onnx.FunctionProto:
+        """The body of an operator without a converter."""
+        key = (domain_of(proto), proto.op_type, proto.overload)
+        if key in frame.calls:
+            raise ImportModelError(
+                f"the function {proto.op_type} calls itself",
+                span=layer,
+                remedy="the model is not valid ONNX: functions must not be recursive",
+            )
+        local = self.functions.get(key)
+        if local is not None:
+            return local
+        emitter = Emitter(proto.op_type, layer, self.builder, self.symbols, frame.scope)
+
+        def types() -> list[Type | None]:
+            return [None if item is None else _type(item, emitter) for item in operands]
+
+        body = typed_body(proto, opset, types) or fixed_body(proto, opset)
+        if body is None:
+            raise emitter.error("it is not covered", "add a Converter for it")
+        return body
+
+    def _call(
+        self,
+        function: onnx.FunctionProto,
+        proto: onnx.NodeProto,
+        given: Given,
+        operands: Sequence[Operand | None],
+        layer: Layer,
+        frame: Frame,
+    ) -> list[Operand]:
+        """Append the body of a function in place of its call, under the call's name."""
+        key = (domain_of(proto), proto.op_type, proto.overload)
+        opset = frame.versions.get(key[0], 1)
+        scope = frame.scope.function()
+        for name, operand in zip(function.input, operands, strict=False):
+            if operand is not None:
+                scope.define(name, operand)
+        inner = Frame(
+            scope,
+            versions_of(function, frame.versions),
+            layer,
+            {**default_attributes(proto, function, opset), **given},
+            (*frame.calls, key),
+            frame.depth + 1,
+        )
+        missing = set(function.input) - set(scope.names())
+        self.nodes([_without(node, missing) for node in function.node], inner)
+        wanted = [name for name, used in zip(function.output, proto.output, strict=False) if used]
+        found = iter(self.outputs(wanted, scope, f"the function {proto.op_type}"))
+        return [next(found) if used else Operand(None) for used in proto.output]
+
+
+def _without(node: onnx.NodeProto, missing: set[str]) -> onnx.NodeProto:
+    """A node of a function's body with the parameters that the call leaves out left out."""
+    if missing.isdisjoint(node.input):
+        return node
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    del made.input[:]
+    made.input.extend("" if name in missing else name for name in node.input)
+    return made
+
+
+def _type(operand: Operand, emitter: Emitter) -> Type:
+    if operand.value is None and operand.elements is not None:
+        elements = operand.elements
+        return tensor_type((len(elements.values),) if elements.rank else (), elements.dtype)
+    return emitter.tensor(operand).type
+
+
+def _as_operands(result: Result) -> list[Operand]:
+    items: Sequence[Value | Operand] = [result] if isinstance(result, Value | Operand) else result
+    return [item if isinstance(item, Operand) else Operand(item) for item in items]
