@@ -10,13 +10,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from transect.runtime.code import CONSTANTS as CONSTANT_TABLE
 from transect.support.errors import UnsupportedError
 
 SMALL_CONSTANT = 4096
 """Bytes up to which constant data is part of the object; larger data is bound when it is loaded."""
-
-CONSTANT_TABLE = "__transect_constants"
-"""The symbol of the table of pointers to large constants."""
 
 _PLAIN = re.compile(r"[A-Za-z_.$][\w.$]*")
 

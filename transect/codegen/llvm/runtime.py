@@ -7,12 +7,10 @@ A helper is written into a module on first use. Those for values of tvm-ffi are 
 from __future__ import annotations
 
 from transect.codegen.llvm.module import ModuleText
+from transect.runtime.code import UNLOAD
 
 _SLOTS = 4
 """Released blocks kept per size class."""
-
-UNLOAD = "__transect_unload"
-"""The symbol of a module's clean-up function: int32 () -> 0, or 1 if code must stay loaded."""
 
 
 def _declare_error(module: ModuleText) -> None:
