@@ -71,6 +71,10 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "greater_equal": "GreaterEqual",
         "where": "Where",
     },
+    "op.convert": {
+        "bitcast": "Bitcast",
+        "cast_narrow": "CastNarrow",
+    },
     "op.create": {
         "full": "Full",
         "full_like": "FullLike",
@@ -79,6 +83,8 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "zeros_like": "ZerosLike",
         "ones_like": "OnesLike",
         "arange": "Arange",
+        "arange_size": "ArangeSize",
+        "arange_tensor": "ArangeTensor",
         "triu": "Triu",
         "tril": "Tril",
         "eye": "Eye",
@@ -151,6 +157,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "index_tensor": "IndexTensor",
         "index_put": "IndexPut",
         "reverse_sequence": "ReverseSequence",
+        "tensor_scatter": "TensorScatter",
     },
     "op.layout": {
         "layout_transform": "LayoutTransform",
@@ -236,6 +243,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.group_norm": "GroupNorm",
         "nn.instance_norm": "InstanceNorm",
         "nn.batch_norm": "BatchNorm",
+        "nn.local_response_norm": "LocalResponseNorm",
     },
     "op.nn_pad": {
         "nn.pad": "Pad",

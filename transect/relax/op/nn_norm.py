@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, Var, cast, const
+from transect.ir.expr import Expr, IntImm, Var, cast, const, logical_and
 from transect.ir.types import TensorType, TupleType, Type
 from transect.relax.expr import Op
 from transect.relax.op.inference import (
@@ -28,6 +28,7 @@ from transect.relax.op.operator import Operator
 from transect.relax.op.reduce import reduce_axes
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
+from transect.tir.op import if_then_else
 
 
 @dataclass(frozen=True)
@@ -413,3 +414,48 @@ class BatchNorm(Operator):
     def _moved(self, old: Expr, new: Expr) -> Expr:
         wide = cast(old, new.dtype)
         return wide * const(1 - self.momentum, new.dtype) + new * const(self.momentum, new.dtype)
+
+
+@dataclass(frozen=True)
+class LocalResponseNorm(Operator):
+    """nn.local_response_norm(x): x / (bias + alpha / size * s) ** beta, with s the sum of squares
+    over `size` channels around each, as far as they exist.
+
+    x: (n, c, ...) float. Result: the type of x. Source: ONNX LRN-13; Krizhevsky et al. 2012.
+    """
+
+    name = "nn.local_response_norm"
+    size: int = 1
+    alpha: float = 1e-4
+    beta: float = 0.75
+    bias: float = 1.0
+
+    def infer(self, x: Type) -> TensorType:
+        """The type of x."""
+        data = tensor(self, x, "x")
+        require_float(self, data)
+        if self.size < 1:
+            fail(self, f"size must be positive, got {self.size}")
+        if 0 <= data.ndim < 2:
+            fail(self, f"x must have at least 2 dimensions, got {data.ndim}")
+        return data
+
+    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
+        """A sum, then a map."""
+        wide = accumulator(x.dtype)
+
+        def squared(*i: Expr) -> Expr:
+            n, c, *rest, k = i
+            channel = c + (k - (self.size - 1) // 2)
+            inside = logical_and(channel >= 0, channel < x.shape[1])
+            value = cast(if_then_else(inside, x[(n, channel, *rest)], 0), wide)
+            return value * value
+
+        squares = b.reduce(x.shape, (self.size,), squared, name="squares")
+
+        def element(*i: Var) -> Expr:
+            scale = const(self.alpha / self.size, wide)
+            base = const(self.bias, wide) + scale * squares[i]
+            return cast(x[i], wide) / math("pow", base, const(self.beta, wide))
+
+        return b.compute(x.shape, element, name="y", dtype=x.dtype)

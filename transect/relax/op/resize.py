@@ -142,7 +142,7 @@ class Resize(Operator):
     method: "nearest_neighbor", "linear", "cubic". rounding_method: of nearest_neighbor; "round"
     takes halves up; by default "floor" if asymmetric, else "round". cubic_alpha: Keys' coefficient.
     cubic_exclude: 1 gives taps outside no weight. antialias: where it shrinks, the filter widens by
-    as much (a scale given as a tensor does not count there). out_dtype: of the result.
+    as much. out_dtype: of the result.
     Source: ONNX Resize-19.
     """
 
@@ -389,7 +389,9 @@ class Resize(Operator):
         p, q = axis.numerator, axis.denominator
         reach = IntImm(1 if self.method == "linear" else 2)
         one = const(1, work)
-        shrink = minimum(cast(p, work) / cast(q, work), one) if self.antialias else one
+        ratio = cast(p, work) / cast(q, work) if axis.factor is None else cast(axis.factor, work)
+        shrink = minimum(ratio, one) if self.antialias else one
+        # A scale of the run is at least the ratio of the sizes: its taps are among these.
         width = maximum(ceildiv(reach * q, p), reach) if self.antialias else reach
         start = simplify(IntImm(1) - width)
         taps = simplify(IntImm(2) - start * 2)

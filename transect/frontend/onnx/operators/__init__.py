@@ -11,12 +11,14 @@ from transect.frontend.onnx.node import Converter
 from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
 from transect.frontend.onnx.operators.image import IMAGE
+from transect.frontend.onnx.operators.index import INDEX
 from transect.frontend.onnx.operators.nn import NN
+from transect.frontend.onnx.operators.norm import NORM
 from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.shape import SHAPE
 
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
-    "ai.onnx": {**CONVOLUTION, **ELEMENTWISE, **IMAGE, **NN, **REDUCE, **SHAPE},
+    "ai.onnx": {**CONVOLUTION, **ELEMENTWISE, **IMAGE, **INDEX, **NN, **NORM, **REDUCE, **SHAPE},
 }
 """Converters by domain and operator, oldest first."""
 

@@ -1,4 +1,4 @@
-"""Operators of sliding windows: convolutions, their transposes, pools. Windows are in `windows.py`."""
+"""Operators of sliding windows: convolutions, their transposes, pools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from transect.relax.expr import Value, make_tuple, shape_expr, tuple_item
 
 
 def kernel_of(node: Node, weight: Value) -> list[int]:
-    """The extents of a kernel (o, i, sizes...). Raises ImportModelError if they are not constant."""
+    """The extents of a kernel (o, i, sizes...), which must be constant."""
     sizes = [as_int(dim) for dim in node.shape(weight)[2:]]
     known = [size for size in sizes if size is not None]
     if len(known) not in LAYOUTS or len(known) != len(sizes):

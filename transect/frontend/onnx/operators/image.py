@@ -11,7 +11,17 @@ from transect.frontend.onnx.data_shapes import read_sizes
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import as_dimension
-from transect.ir.expr import Expr, IntImm, as_int, maximum, minimum
+from transect.ir.expr import (
+    EQ,
+    Expr,
+    IntImm,
+    as_int,
+    logical_or,
+    maximum,
+    minimum,
+    select,
+    true,
+)
 from transect.relax.expr import Value, constant, make_tuple, shape_expr
 
 _METHODS = {
@@ -177,6 +187,11 @@ def _emit(
 _PAD_MODES = {"constant": "constant", "reflect": "reflect", "edge": "edge", "wrap": "circular"}
 
 
+def axis_is(axis: Expr, place: int, rank: int) -> Expr:
+    """Whether an axis counted from either end is the one at `place`."""
+    return logical_or(EQ(axis, IntImm(place)), EQ(axis, IntImm(place - rank)))
+
+
 def pad(node: Node) -> Result:
     """A tensor extended, or cropped by negative widths, on both sides of its axes."""
     value = node.value(0)
@@ -190,14 +205,18 @@ def pad(node: Node) -> Result:
         given = [as_dimension(width) for width in node.elements(1, "pads").values]
     else:
         given = [IntImm(width) for width in node.attribute("pads", node.attribute("paddings", []))]
-    axes = list(range(rank))
-    if node.has(3):
-        axes = [node.axis(axis, rank) for axis in node.integers(3, "axes")]
+    axes = node.elements(3, "axes").values if node.has(3) else tuple(map(IntImm, range(rank)))
     if len(given) != 2 * len(axes):
         raise node.error(f"{len(given)} pads for {len(axes)} axes")
     widths: list[Expr] = [IntImm(0)] * (2 * rank)
     for k, axis in enumerate(axes):
-        widths[axis], widths[rank + axis] = given[k], given[len(axes) + k]
+        number = as_int(axis)
+        for place in range(rank) if number is None else [node.axis(number, rank)]:
+            # Of an axis that only a run knows, every one may be it.
+            here = true() if number is not None else axis_is(axis, place, rank)
+            for side in (0, 1):
+                at = side * rank + place
+                widths[at] = select(here, given[side * len(axes) + k], widths[at])
     known = [as_int(width) for width in widths]
     numbers = [width for width in known if width is not None]
     filler = node.constant(2) if node.has(2) else None
