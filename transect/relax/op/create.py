@@ -17,11 +17,13 @@ from transect.ir.expr import (
     ceildiv,
     const,
     maximum,
+    not_equal,
     select,
 )
 from transect.ir.types import PrimType, TensorType, Type, tensor_type
 from transect.relax.op.inference import (
     as_sizes,
+    common_dtype,
     fail,
     present,
     scalar,
@@ -33,10 +35,18 @@ from transect.relax.op.inference import (
     unknown_like,
     with_shape,
 )
-from transect.relax.op.loops import TensorOperand, load, math, result_shape, result_type
+from transect.relax.op.loops import (
+    TensorOperand,
+    load,
+    math,
+    promoted,
+    result_shape,
+    result_type,
+)
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
+from transect.tir.op import ceil, checked
 
 
 def _filled_type(op: Operator, sizes: Type, dtype: DType | None) -> TensorType:
@@ -228,6 +238,72 @@ class Arange(Operator):
         return b.compute((self.length(low, high, by),), element, name="y", dtype=dtype)
 
 
+@dataclass(frozen=True)
+class ArangeSize(Operator):
+    """arange_size(start, end, step): the number of elements of a range, as an int64 vector of one.
+
+    start, end, step: tensors of rank 0 (or of one element) of one dtype, known only at run time.
+    A step of 0 fails. Source: ONNX Range-11.
+    """
+
+    name = "arange_size"
+
+    def infer(self, start: Type, end: Type, step: Type) -> TensorType:
+        """(1,)."""
+        limits = [tensor(self, kind, "a limit") for kind in (start, end, step)]
+        common_dtype(self, *limits)
+        return tensor_type((IntImm(1),), INT64)
+
+    def legalize(self, b: FunctionBuilder, start: Buffer, end: Buffer, step: Buffer) -> Buffer:
+        """One element."""
+        low, high, by = (item[(IntImm(0),) * item.ndim] for item in (start, end, step))
+        zero = const(0, by.dtype)
+        moves = not_equal(by, zero)
+        if by.dtype.is_float:
+            count = cast(ceil(promoted(high - low) / promoted(by)), INT64)
+        else:
+            # The distance may leave the range of a narrow dtype.
+            low, high, by = (cast(value, INT64) for value in (low, high, by))
+            up, down = ceildiv(high - low, maximum(by, 1)), ceildiv(low - high, maximum(-by, 1))
+            count = select(by > 0, up, down)
+
+        def element(i: Var) -> Expr:
+            del i
+            return checked(maximum(count, 0), moves, "range: the step is 0", exception="ValueError")
+
+        return b.compute((IntImm(1),), element, name="y", dtype=INT64)
+
+
+@dataclass(frozen=True)
+class ArangeTensor(Operator):
+    """arange_tensor(start, step, extent): start, start + step, … in as many elements as the shape
+    `extent` of one value says.
+
+    start, step: tensors of rank 0 of one dtype, that of the result, known only at run time.
+    Source: ONNX Range-11.
+    """
+
+    name = "arange_tensor"
+
+    def infer(self, start: Type, step: Type, extent: Type) -> TensorType:
+        """The extent."""
+        dtype = common_dtype(self, tensor(self, start, "start"), tensor(self, step, "step"))
+        sizes = shape(self, extent, "extent")
+        return tensor_type(sizes, dtype, 1)
+
+    def legalize(
+        self, b: FunctionBuilder, start: Buffer, step: Buffer, extent: tuple[Expr, ...]
+    ) -> Buffer:
+        """One map."""
+        low, by = (item[(IntImm(0),) * item.ndim] for item in (start, step))
+        work = FLOAT32 if low.dtype.is_float and low.dtype.bits < 32 else low.dtype
+
+        def element(i: Var) -> Expr:
+            return cast(cast(low, work) + cast(i, work) * cast(by, work), low.dtype)
+
+        return b.compute(extent, element, name="y", dtype=low.dtype)
+
+
 def _range(start: Expr | None, end: Expr | None, step: Expr | None) -> tuple[Expr, Expr, Expr]:
     first = IntImm(0) if start is None else start
     by = IntImm(1) if step is None else step
@@ -362,19 +438,23 @@ class EyeLike(Operator):
 
 @dataclass(frozen=True)
 class OneHot(Operator):
-    """one_hot(indices, on_value, off_value, depth, axis): a new axis of extent `depth`, with
-    on_value at the position that the index names and off_value elsewhere.
+    """one_hot(indices, on_value, off_value, extent, depth, axis): a new axis of extent `depth`,
+    with on_value at the position that the index names and off_value elsewhere.
 
     indices: integer; a negative one counts from the end, one out of range gives off_value
-    everywhere. on_value, off_value: scalars of one dtype, that of the result.
-    axis: of the result. Source: ONNX OneHot-11.
+    everywhere. on_value, off_value: scalars of one dtype, that of the result. extent: a shape of
+    one value that stands for a depth that is not constant. axis: of the result.
+    Source: ONNX OneHot-11.
     """
 
     name = "one_hot"
-    depth: int
+    script_order = ("indices", "on_value", "off_value", "depth", "axis", "extent")
+    depth: int | None = None
     axis: int = -1
 
-    def infer(self, indices: Type, on_value: Type, off_value: Type) -> TensorType:
+    def infer(
+        self, indices: Type, on_value: Type, off_value: Type, extent: Type | None = None
+    ) -> TensorType:
         """The dimensions of the indices with the new one among them."""
         places = tensor(self, indices, "indices")
         if places.dtype is not None and not places.dtype.is_integral:
@@ -383,16 +463,24 @@ class OneHot(Operator):
         off = tensor_or_scalar(self, off_value, "off_value")
         if on.dtype is not off.dtype or on.ndim > 0 or off.ndim > 0:
             fail(self, f"the values must be scalars of one dtype: {on_value!r}, {off_value!r}")
-        if self.depth < 0:
-            fail(self, f"depth must not be negative, got {self.depth}")
+        size = shape(self, extent, "extent") if extent is not None and present(extent) else None
         if places.ndim < 0:
             return unknown_like(places, on.dtype)
         axis = self._axis(places.ndim)
         if places.shape is None:
             return unknown_like(places, on.dtype, places.ndim + 1)
-        return with_shape(
-            places, [*places.shape[:axis], self.depth, *places.shape[axis:]], on.dtype
-        )
+        size = self._depth(size)
+        return with_shape(places, [*places.shape[:axis], size, *places.shape[axis:]], on.dtype)
+
+    def _depth(self, extent: tuple[Expr, ...] | None) -> Expr:
+        if (self.depth is None) == (extent is None) or (extent is not None and len(extent) != 1):
+            fail(self, "give a depth, or an extent of one value")
+        if extent is not None:
+            return extent[0]
+        assert self.depth is not None
+        if self.depth < 0:
+            fail(self, f"depth must not be negative, got {self.depth}")
+        return IntImm(self.depth)
 
     def _axis(self, ndim: int) -> int:
         if not -ndim - 1 <= self.axis <= ndim:
@@ -400,15 +488,21 @@ class OneHot(Operator):
         return self.axis % (ndim + 1)
 
     def legalize(
-        self, b: FunctionBuilder, indices: Buffer, on_value: TensorOperand, off_value: TensorOperand
+        self,
+        b: FunctionBuilder,
+        indices: Buffer,
+        on_value: TensorOperand,
+        off_value: TensorOperand,
+        extent: tuple[Expr, ...] | None = None,
     ) -> Buffer:
         """One map."""
         axis = self._axis(indices.ndim)
-        result = result_type(self, indices, on_value, off_value)
+        result = result_type(self, indices, on_value, off_value, extent)
+        depth = self._depth(extent)
 
         def element(*i: Var) -> Expr:
             place = cast(indices[(*i[:axis], *i[axis + 1 :])], INT64)
-            place = select(place < 0, place + self.depth, place)
+            place = select(place < 0, place + depth, place)
             return select(EQ(i[axis], place), load(on_value, (), ()), load(off_value, (), ()))
 
         return b.compute(result.shape or (), element, name="y", dtype=result.dtype)

@@ -34,7 +34,7 @@ from transect.relax.op.manipulate import BroadcastTo
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, store
-from transect.tir.op import checked
+from transect.tir.op import checked, if_then_else
 from transect.tir.stmt import Stmt
 
 
@@ -333,6 +333,56 @@ class ScatterND(Operator):
 
 
 @dataclass(frozen=True)
+class TensorScatter(Operator):
+    """tensor_scatter(x, update, positions, axis, circular): x with, for each item of the first
+    axis, `update` written along `axis` from the item's position on.
+
+    x: (batch, ..., n, ...). update: as x with m <= n elements along the axis, which is not the
+    first one. positions: integer (batch,), not negative. circular: what goes beyond the end is
+    written from the beginning on; without it, that fails. Source: ONNX TensorScatter-24.
+    """
+
+    name = "tensor_scatter"
+    axis: int = -2
+    circular: bool = False
+
+    def infer(self, x: Type, update: Type, positions: Type) -> TensorType:
+        """The type of x."""
+        data, new = tensor(self, x, "x"), tensor(self, update, "update")
+        places = tensor(self, positions, "positions")
+        require_integer(self, places, "positions")
+        require_rank(self, places, 1, "positions")
+        dtype, device = common_dtype(self, data, new), common_device(self, data, new, places)
+        if data.ndim >= 0:
+            require_rank(self, new, data.ndim, "update")
+            if normalize_axis(self, self.axis, data.ndim) == 0:
+                fail(self, "axis must not be the first one")
+        return TensorType(data.shape, dtype, data.ndim, device)
+
+    def legalize(self, b: FunctionBuilder, x: Buffer, update: Buffer, positions: Buffer) -> Buffer:
+        """One map that chooses between the two tensors."""
+        axis = normalize_axis(self, self.axis, x.ndim)
+        size, count = x.shape[axis], update.shape[axis]
+
+        def element(*i: Var) -> Expr:
+            start = index(positions[i[0]])
+            limit = size if self.circular else size - count + 1
+            start = checked(
+                start,
+                logical_and(start >= 0, start < limit),
+                *(f"{self.name}: ", count, " elements from position ", start),
+                *(" on do not fit an axis of ", size),
+            )
+            number = i[axis] - start
+            if self.circular:
+                number = select(number < 0, number + size, number)
+            inside = logical_and(number >= 0, number < count)
+            return if_then_else(inside, update[(*i[:axis], number, *i[axis + 1 :])], x[i])
+
+        return b.compute(x.shape, element, name="y")
+
+
+@dataclass(frozen=True)
 class IndexTensor(Operator):
     """index_tensor(x, indices): x[indices[0], indices[1], …], the indices broadcast together.
 
@@ -454,6 +504,9 @@ class ReverseSequence(Operator):
 
         def element(*i: Var) -> Expr:
             length = index(seq_lengths[i[batch]])
+            fits = logical_and(length >= 0, length <= x.shape[axis])
+            message = (f"{self.name}: a sequence of ", length, " in an axis of ", x.shape[axis])
+            length = checked(length, fits, *message)
             place = select(i[axis] < length, length - 1 - i[axis], i[axis])
             return x[(*i[:axis], place, *i[axis + 1 :])]
 

@@ -40,9 +40,9 @@ from transect.tir.builder import Combiner, FunctionBuilder
 from transect.tir.op import highest, isnan, lowest
 
 
-def arg_combiner(*, largest: bool) -> Combiner:
+def arg_combiner(*, largest: bool, last: bool = False) -> Combiner:
     """(index, value) of the extreme value: the first NaN if there is one, else the first of the
-    equal ones, as numpy's argmax."""
+    equal ones, as numpy's argmax; with `last` the last of them."""
 
     def combine(a: tuple[Expr, ...], b: tuple[Expr, ...]) -> tuple[Expr, ...]:
         beats = a[1] > b[1] if largest else a[1] < b[1]
@@ -52,14 +52,14 @@ def arg_combiner(*, largest: bool) -> Combiner:
             beats = logical_or(logical_and(nan_a, logical_not(nan_b)), beats)
             beats = logical_and(beats, logical_or(nan_a, logical_not(nan_b)))
             tie = logical_or(tie, logical_and(nan_a, nan_b))
-        keep = logical_or(beats, logical_and(tie, a[0] < b[0]))
+        keep = logical_or(beats, logical_and(tie, a[0] > b[0] if last else a[0] < b[0]))
         return select(keep, a[0], b[0]), select(keep, a[1], b[1])
 
     start = lowest if largest else highest
     return Combiner(
         "argmax" if largest else "argmin",
-        # The index starts above all others, so that an element equal to the start value wins.
-        lambda dtypes: (highest(dtypes[0]), start(dtypes[1])),
+        # The index starts beyond all others, so that an element equal to the start value wins.
+        lambda dtypes: ((lowest if last else highest)(dtypes[0]), start(dtypes[1])),
         combine,
     )
 
@@ -72,6 +72,7 @@ class ArgReduction(Operator):
 
     axis: int | None = None
     keepdims: bool = False
+    select_last_index: bool = False
 
     def infer(self, x: Type) -> TensorType:
         """int64, with the other dimensions."""
@@ -118,9 +119,8 @@ class ArgReduction(Operator):
 
         if not axes:
             return b.compute(sizes, _first, name="index", dtype=INT64)
-        found = b.reduce_with(
-            arg_combiner(largest=self.largest), sizes, inner, element, names=("index", "value")
-        )
+        combiner = arg_combiner(largest=self.largest, last=self.select_last_index)
+        found = b.reduce_with(combiner, sizes, inner, element, names=("index", "value"))
         return found[0]
 
 
@@ -131,8 +131,8 @@ def _first(*i: Var) -> Expr:
 
 @dataclass(frozen=True)
 class Argmax(ArgReduction):
-    """argmax(x, axis, keepdims): the int64 position of the greatest element, the first of equal
-    ones; a NaN counts as the greatest. Source: ONNX ArgMax-13, numpy.argmax.
+    """argmax(x, axis, keepdims, select_last_index): the int64 position of the greatest element, the
+    first of equal ones, or the last; a NaN counts as the greatest. Source: ONNX ArgMax-13.
     """
 
     name = "argmax"
@@ -140,7 +140,8 @@ class Argmax(ArgReduction):
 
 @dataclass(frozen=True)
 class Argmin(ArgReduction):
-    """argmin(x, axis, keepdims): the int64 position of the least element, the first of equal ones;
+    """argmin(x, axis, keepdims, select_last_index): the int64 position of the least element, the
+    first of equal ones, or the last;
     a NaN counts as the least. Source: ONNX ArgMin-13, numpy.argmin.
     """
 

@@ -36,7 +36,7 @@ class Scan(Operator):
     """Base of the running sums and products along `axis` (None: of the flattened tensor).
 
     dtype: to compute in, and of the result; that of x by default. exclusive: without the element
-    itself.
+    itself. reverse: from the last element on.
     """
 
     start: ClassVar[int] = 0
@@ -44,6 +44,7 @@ class Scan(Operator):
     axis: int | None = None
     dtype: DType | None = None
     exclusive: bool = False
+    reverse: bool = False
 
     def join(self, a: Expr, b: Expr) -> Expr:
         """One step."""
@@ -78,13 +79,14 @@ class Scan(Operator):
         def body(*i: Var) -> Stmt:
             # The loop that scans runs last, over the axes that do not.
             *rest, k = i
-            here = (*rest[:axis], k, *rest[axis:])
-            before = (*rest[:axis], k - 1, *rest[axis:])
+            place, last = (sizes[axis] - 1 - k, sizes[axis] - k) if self.reverse else (k, k - 1)
+            here = (*rest[:axis], place, *rest[axis:])
+            before = (*rest[:axis], last, *rest[axis:])
             identity = const(self.start, wide)
             past = if_then_else(EQ(k, IntImm(0)), identity, target[before])
             if self.exclusive:
-                last = if_then_else(EQ(k, IntImm(0)), identity, value(before))
-                return store(target, here, self.join(past, last))
+                joined = if_then_else(EQ(k, IntImm(0)), identity, value(before))
+                return store(target, here, self.join(past, joined))
             return store(target, here, self.join(past, value(here)))
 
         extents = (*sizes[:axis], *sizes[axis + 1 :], sizes[axis])
@@ -94,7 +96,7 @@ class Scan(Operator):
 
 @dataclass(frozen=True)
 class Cumsum(Scan):
-    """cumsum(x, axis, dtype, exclusive): the sum of the elements up to each one along `axis`.
+    """cumsum(x, axis, dtype, exclusive, reverse): the sum of the elements up to each one.
 
     x: number. Narrow floats accumulate in float32. Source: ONNX CumSum-14.
     """
@@ -108,9 +110,9 @@ class Cumsum(Scan):
 
 @dataclass(frozen=True)
 class Cumprod(Scan):
-    """cumprod(x, axis, dtype, exclusive): the product of the elements up to each one along `axis`.
+    """cumprod(x, axis, dtype, exclusive, reverse): the product of the elements up to each one.
 
-    x: number. Narrow floats accumulate in float32. Source: numpy.cumprod.
+    x: number. Narrow floats accumulate in float32. Source: ONNX CumProd-26.
     """
 
     name = "cumprod"

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from transect.frontend.onnx.node import Converter
+from transect.frontend.onnx.operators.activation import ACTIVATION
+from transect.frontend.onnx.operators.cast import CAST
 from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
 from transect.frontend.onnx.operators.image import IMAGE
@@ -18,7 +20,18 @@ from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.shape import SHAPE
 
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
-    "ai.onnx": {**CONVOLUTION, **ELEMENTWISE, **IMAGE, **INDEX, **NN, **NORM, **REDUCE, **SHAPE},
+    "ai.onnx": {
+        **CAST,
+        **ACTIVATION,
+        **CONVOLUTION,
+        **ELEMENTWISE,
+        **IMAGE,
+        **INDEX,
+        **NN,
+        **NORM,
+        **REDUCE,
+        **SHAPE,
+    },
 }
 """Converters by domain and operator, oldest first."""
 

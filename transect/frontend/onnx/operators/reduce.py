@@ -52,10 +52,10 @@ def arg_reduction(name: str) -> tuple[Converter, ...]:
 
     def convert(node: Node) -> Result:
         value = node.value(0)
-        if node.attribute("select_last_index", 0):
-            raise node.error("the last of equal elements is not covered")
         axis = node.axis(node.attribute("axis", 0), len(node.shape(value)))
-        return node.emit(name, value, axis=axis, keepdims=node.attribute("keepdims", 1) == 1)
+        keepdims = node.attribute("keepdims", 1) == 1
+        last = node.attribute("select_last_index", 0) == 1
+        return node.emit(name, value, axis=axis, keepdims=keepdims, select_last_index=last)
 
     return one(convert)
 
