@@ -67,11 +67,11 @@ def compile(
     key = None if store is None else cache_key(model, request.options())
     found = None if store is None or key is None else store.get(key)
     if found is not None:
-        return _loaded(Artifact.unpack(found), request.history)
+        return _loaded(Artifact.unpack(found), request.history, request.target)
     stages, artifact = request.build()
     if store is not None and key is not None:
         store.put(key, *artifact.pack())
-    return _loaded(artifact, lambda: stages)
+    return _loaded(artifact, lambda: stages, request.target)
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class _Request:
         depends on constants alone, compiled for this machine and run once."""
         request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
         stages, artifact = request.build()
-        return _loaded(artifact, lambda: stages)()
+        return _loaded(artifact, lambda: stages, request.target)()
 
     def history(self) -> Mapping[str, IRModule]:
         """The program after every pass, for a model that came from the cache."""
@@ -156,9 +156,11 @@ def _as_module(model: Any) -> IRModule:
     return load_model_file(model)
 
 
-def _loaded(artifact: Artifact, history: Callable[[], Mapping[str, IRModule]]) -> CompiledModel:
+def _loaded(
+    artifact: Artifact, history: Callable[[], Mapping[str, IRModule]], target: Target
+) -> CompiledModel:
     paths = library_paths(artifact.compiled.externs)
-    return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history)
+    return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history, target)
 
 
 def _target(given: Target | str | None) -> Target:

@@ -175,7 +175,8 @@ class Rewriter:
 
     variables: what stands for a variable of the original. symbols: likewise for symbolic
     variables, in every type and shape. A hook may emit bindings (`emit`) before the one under way.
-    A rewritten value keeps the span of what it replaces.
+    A rewritten value keeps the span of what it replaces; what is emitted without a span of its own
+    gets that of the binding under way, `origin`.
     """
 
     def __init__(
@@ -186,6 +187,7 @@ class Rewriter:
         self.variables: dict[rx.Var, rx.Value] = dict(variables or {})
         self.symbols: dict[ir_expr.Var, Expr] = dict(symbols or {})
         self.out = Bindings(Names())
+        self.origin: Spans = ()
         self._types: dict[Type, Type] = {}
 
     # --- hooks --------------------------------------------------------------------------
@@ -216,8 +218,11 @@ class Rewriter:
         """Emit what stands for a block of bindings."""
         self.out.begin(dataflow=block.dataflow, span=block.span)
         before = len(self.out.blocks)
+        outer = self.origin
         for binding in block.bindings:
+            self.origin = binding.span or binding.value.span or outer
             self.rewrite_binding(binding)
+        self.origin = outer
         if len(self.out.blocks) == before and self.out.in_dataflow == block.dataflow:
             new = self.out.take_open()
             if len(new) == len(block.bindings) and all(map(_same, new, block.bindings)):
@@ -230,7 +235,7 @@ class Rewriter:
 
     def emit(self, value: rx.Value, hint: str = "lv", span: Spans = ()) -> rx.Var:
         """Bind a new value before the binding under way."""
-        return self.out.bind(value, hint, span=span)
+        return self.out.bind(value, hint, span=span or value.span or self.origin)
 
     def bind(self, binding: rx.VarBinding, value: rx.Value) -> None:
         """Emit `binding` with another value; the variable is renewed if its type changes."""
@@ -238,8 +243,9 @@ class Rewriter:
         if normal is binding.value:
             var = self.renew(binding.var, self.type(binding.var.type))
         else:
-            if not normal.span and binding.value.span:
-                normal = replace(normal, span=binding.value.span)
+            span = binding.value.span or self.origin
+            if not normal.span and span:
+                normal = replace(normal, span=span)
             kept = normal.type is binding.value.type
             var = self.renew(binding.var, self.type(binding.var.type) if kept else normal.type)
         self.out.add(replace(binding, var=var, value=normal))
