@@ -94,18 +94,20 @@ class Celu(FloatUnary):
 
 @dataclass(frozen=True)
 class Selu(FloatUnary):
-    """nn.selu(x): scale * x where x >= 0, else scale * alpha * (exp(x) - 1). x: float.
+    """nn.selu(x, alpha, gamma): gamma * x where x >= 0, else gamma * alpha * (exp(x) - 1).
 
-    alpha = 1.6732632423543772, scale = 1.0507009873554805. Source: ONNX Selu-6.
+    x: float. Source: ONNX Selu-22.
     """
 
     name = "nn.selu"
+    alpha: float = 1.6732632423543772
+    gamma: float = 1.0507009873554805
 
     def scalar(self, x: Expr) -> Expr:
         """expm1 keeps small negative x exact."""
         zero = const(0, x.dtype)
-        low = math("expm1", minimum(x, zero)) * const(1.6732632423543772, x.dtype)
-        return const(1.0507009873554805, x.dtype) * select(x < zero, low, x)
+        low = math("expm1", minimum(x, zero)) * const(self.alpha, x.dtype)
+        return const(self.gamma, x.dtype) * select(x < zero, low, x)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from functools import reduce
 
 import numpy as np
-import onnx
 
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.values import Elements, Operand, aligned, constant_operand
-from transect.ir.dtype import BOOL, INT64, DType, as_dtype
+from transect.ir.dtype import BOOL, INT64, DType
 from transect.ir.expr import (
     Expr,
     IntImm,
@@ -136,24 +135,6 @@ def modulo(node: Node) -> Result:
     return node.emit("mod" if truncated else "floor_mod", node.value(0), node.value(1))
 
 
-def _is_nonzero(row: tuple[Expr, ...]) -> Expr:
-    return not_equal(row[0], 0)
-
-
-def _itself(row: tuple[Expr, ...]) -> Expr:
-    return row[0]
-
-
-def convert_dtype(node: Node) -> Result:
-    """Conversion to another dtype; of a shape, still a shape."""
-    dtype = as_dtype(onnx.helper.tensor_dtype_to_np_dtype(node.attribute("to", 0)))
-    if dtype.is_integral or dtype.is_bool:
-        shape = on_elements(node, _is_nonzero if dtype.is_bool else _itself, 1, dtype)
-        if shape is not None:
-            return shape
-    return node.emit("astype", node.value(0), dtype=dtype)
-
-
 def clip(node: Node) -> Result:
     """min(max(x, low), high); the bounds were attributes before opset 11."""
     value = node.value(0)
@@ -265,7 +246,6 @@ ELEMENTWISE: dict[str, tuple[Converter, ...]] = {
     "Div": one(divide),
     "Mod": one(modulo),
     "Neg": one(negate),
-    "Cast": one(convert_dtype),
     "Clip": one(clip),
     "Constant": one(make_constant),
     "Gelu": one(gelu),
