@@ -15,7 +15,9 @@ from transect.relax.transform.legalize_ops import LegalizeOps
 from transect.relax.transform.lower_convolution_rank import LowerConvolutionRank
 from transect.relax.transform.lower_to_host import LowerToHost
 from transect.relax.transform.normalize import Normalize
+from transect.relax.transform.pack_constants import PackConstants
 from transect.relax.transform.plan_graph import PlanGraph
+from transect.relax.transform.plan_layouts import PlanLayouts
 from transect.relax.transform.plan_memory import PlanMemory
 from transect.relax.transform.remove_unused_functions import RemoveUnusedFunctions
 from transect.relax.transform.rewrite_dataflow_reshape import RewriteDataflowReshape
@@ -41,8 +43,10 @@ def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> 
         DeadCodeElimination(),
         # Graph and tensor programs, decided together.
         LegalizeOps(),
+        PlanLayouts(schedule_space),
         RewriteDataflowReshape(),
         DeadCodeElimination(),
+        PackConstants(schedule_space),
         PlanGraph(library_offers, schedule_space),
         ScheduleKernels(schedule_rules(context.target.name)),
         # The host.

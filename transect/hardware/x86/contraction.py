@@ -13,7 +13,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import operations_of
-from transect.ir.expr import Call, Expr, IntImm, Var, as_int, ceildiv
+from transect.ir.expr import Call, Expr, FloorMod, IntImm, Var, as_int, ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -36,13 +36,15 @@ class Roles:
 
     column: the variable of the output's last dimension, which becomes vectors. row: the variable
     that is unrolled beside it, or None. columns: the operand that depends on `column`. contiguous:
-    whether that operand's elements for neighbouring columns lie side by side.
+    whether that operand's elements for neighbouring columns lie side by side. panel: how many
+    columns lie side by side before others come, None for all.
     """
 
     column: IterVar
     row: IterVar | None
     columns: BufferLoad
     contiguous: bool
+    panel: int | None
 
 
 def roles(found: Contraction) -> Roles | None:
@@ -60,7 +62,9 @@ def roles(found: Contraction) -> Roles | None:
         (item for item in candidates if item.var in order), key=lambda item: order.index(item.var)
     )
     row = in_order[-1] if in_order else None
-    return Roles(column, row, columns, contiguous(columns, column.var))
+    panel = panel_width(columns, column.var)
+    side_by_side = panel is not None or contiguous(columns, column.var)
+    return Roles(column, row, columns, side_by_side, panel)
 
 
 def contiguous(load: BufferLoad, var: Var) -> bool:
@@ -73,6 +77,17 @@ def contiguous(load: BufferLoad, var: Var) -> bool:
     return step == 1 and not load.buffer.strides
 
 
+def panel_width(load: BufferLoad, var: Var) -> int | None:
+    """The width of the panels (`tir.layout.panel_axis`) that a load takes along `var`, if it does:
+    it reads at var // width, …, var % width and nowhere else."""
+    last = load.indices[-1]
+    width = as_int(last.b) if isinstance(last, FloorMod) and last.a is var else None
+    if width is None or as_int(load.buffer.shape[-1]) != width or load.buffer.strides:
+        return None
+    using = [index for index in load.indices[:-1] if var in free_vars((index,))]
+    return width if len(using) == 1 and using[0] is var // width else None
+
+
 @dataclass(frozen=True)
 class ContractionRule(ScheduleRule):
     """Register-tiled contractions, for static and symbolic extents alike.
@@ -83,6 +98,9 @@ class ContractionRule(ScheduleRule):
     """
 
     tiles: tuple[tuple[int, int], ...] = (
+        (1, 1),
+        (1, 2),
+        (1, 3),
         (1, 4),
         (1, 8),
         (2, 4),
@@ -91,9 +109,14 @@ class ContractionRule(ScheduleRule):
         (4, 4),
         (6, 2),
         (6, 4),
+        (7, 2),
+        (7, 3),
+        (8, 1),
         (8, 2),
         (8, 3),
+        (12, 1),
         (12, 2),
+        (14, 1),
         (14, 2),
     )
     inline_limit: int = 4
@@ -135,6 +158,8 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.row is None and rows > 1:
                 continue
+            if part.panel is not None and part.panel != vectors * lanes:
+                continue
             others: Expr = IntImm(2)
             for item in found.site.block.iter_vars:
                 if item is not part.row and item is not part.column:
@@ -168,6 +193,8 @@ class ContractionRule(ScheduleRule):
         packed = Option("packed", {"pack": True}, Cost(traffic={"L2": elements * 2}))
         if not part.contiguous:
             return (packed,)
+        if part.panel is not None:
+            return (Option("direct", {"pack": False}),)
         # Rows far apart miss the first-level cache and its translation buffers: a seventh
         # to most of the time of the arithmetic (benchmarks/kernels.py), but nothing to copy.
         slower = _scaled(found.operations, 30, 100)

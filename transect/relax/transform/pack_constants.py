@@ -1,0 +1,174 @@
+"""PackConstants: constant operands of products lie in memory as the register tiles read them.
+
+Which widths of panels there are follows from the target; scheduling the product is another matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from transect.ir.expr import Var, as_int
+from transect.ir.function import IRModule
+from transect.ir.structural import structural_hash
+from transect.ir.traverse import free_vars
+from transect.plan import Option, Problem, Site, SiteKey
+from transect.plan.policy import option_seconds
+from transect.relax import expr as rx
+from transect.relax.block_builder import BlockBuilder
+from transect.relax.call import CallTIR, call_tir
+from transect.relax.transform.fusion import Member, as_member
+from transect.relax.visit import Rewriter, graph_functions
+from transect.target import Target
+from transect.tir.analysis.axes import is_loop_nests, loads_of
+from transect.tir.analysis.blocks import block_sites
+from transect.tir.analysis.contraction import find_contraction
+from transect.tir.buffer import Buffer
+from transect.tir.function import PrimFunc
+from transect.tir.layout import Order, in_memory_order, panel_axis, permute_axes, to_panels
+from transect.transform.base import Context, Pass
+
+_AS_STORED = "as stored"
+_VECTORS = (1, 2, 3, 4, 8)
+"""How many vectors a panel may be wide."""
+
+Space = Callable[[PrimFunc, Target], Sequence[Site]]
+"""The sites of a program's schedule."""
+
+
+@dataclass(frozen=True)
+class Packing:
+    """One way to store the constant operand of a product.
+
+    buffer: the parameter. order, width: of the axes and the panels (see `tir.layout.to_panels`).
+    function: the program over the packed constant.
+    """
+
+    buffer: Buffer
+    order: Order
+    width: int
+    function: PrimFunc
+
+
+@dataclass(frozen=True)
+class PackConstants(Pass):
+    """Store constant operands of products in panels of the columns that a register tile takes.
+
+    The last axis of the result runs within a panel, so that neighbouring results read neighbours
+    and a tile reads the whole panel in order. space: the sites of a program's schedule.
+
+        y[i, j] += x[i, k] * W[j, k]   ->   y[i, j] += x[i, k] * W1[j // 64, k, j % 64]
+    """
+
+    space: Space
+
+    def run(self, module: IRModule, context: Context) -> IRModule:
+        """The module with such constants packed; constants that nobody else uses are gone."""
+        builder = BlockBuilder(module)
+        for name, function in list(graph_functions(module)):
+            new = _Pack(self.space, builder, context).run(function)
+            if new is not function:
+                builder.module = builder.module.with_function(name, new)
+        return builder.module
+
+
+class _Pack(Rewriter):
+    def __init__(self, space: Space, builder: BlockBuilder, context: Context) -> None:
+        super().__init__()
+        self.space = space
+        self.builder = builder
+        self.context = context
+        self.packed: dict[tuple[int, Order, int], rx.Constant] = {}
+
+    def rewrite_binding(self, binding: rx.Binding) -> None:
+        if isinstance(binding, rx.MatchCast) or not isinstance(binding.value, rx.Call):
+            super().rewrite_binding(binding)
+            return
+        is_program = isinstance(binding.value.op, CallTIR)
+        member = as_member(binding, self.builder.module) if is_program else None
+        choice = None if member is None else self._choose(member)
+        if member is None or choice is None:
+            super().rewrite_binding(binding)
+            return
+        position = member.function.buffers.index(choice.buffer)
+        inputs = [self.rewrite(value) for value in member.inputs]
+        inputs[position] = self._constant(member.inputs[position], choice)
+        callee = self.builder.add_function(choice.function, member.name)
+        self.bind(binding, call_tir(callee, inputs, member.out_type, member.tir_vars))
+
+    def _choose(self, member: Member) -> Packing | None:
+        constants = constant_buffers(member)
+        found = packings(member.function, constants, self.context.target)
+        if not found:
+            return None
+        target = self.context.target
+        options = [Option(_AS_STORED, children=tuple(self.space(member.function, target)))]
+        by_name: dict[str, Packing] = {}
+        for item in found:
+            name = f"panels of {item.width}"
+            by_name[name] = item
+            options.append(Option(name, children=tuple(self.space(item.function, target))))
+        key = SiteKey("packing", structural_hash(member.function), str(target))
+        site = Site(key, tuple(options), member.name, member.function.span)
+        return by_name.get(self.context.planner.choose(site).name)
+
+    def _constant(self, value: rx.Value, packing: Packing) -> rx.Constant:
+        assert isinstance(value, rx.Constant)
+        key = (id(value.data), packing.order, packing.width)
+        if key not in self.packed:
+            data = to_panels(value.data, packing.order, packing.width)
+            data.setflags(write=False)
+            self.packed[key] = rx.constant(data)
+        return self.packed[key]
+
+
+def constant_buffers(member: Member) -> list[Buffer]:
+    """The parameters that a call gives constants, as the loops see them."""
+    pairs = zip(member.inputs, member.function.buffers, strict=False)
+    return [buffer for value, buffer in pairs if isinstance(value, rx.Constant)]
+
+
+def packings(function: PrimFunc, constants: Collection[Buffer], target: Target) -> list[Packing]:
+    """The ways to pack the constant operand of the only product of a program."""
+    if not constants or not is_loop_nests(function):
+        return []
+    function = in_memory_order(function)
+    sites = block_sites(function)
+    products = [(s, c) for s in sites if (c := find_contraction(s)) is not None]
+    if len(products) != 1:
+        return []
+    ((site, found),) = products
+    column = found.output.indices[-1] if found.output.indices else None
+    known = [load for load in (found.left, found.right) if load.buffer in constants]
+    if len(known) != 1 or not isinstance(column, Var):
+        return []
+    (load,) = known
+    readers = [
+        s for s in sites if (t := s.only_store()) and load.buffer in {x.buffer for x in loads_of(t)}
+    ]
+    axes = [axis for axis, index in enumerate(load.indices) if column in free_vars((index,))]
+    if len(readers) != 1 or len(axes) != 1 or load.indices[axes[0]] is not column:
+        return []
+    position = {item.var: number for number, item in enumerate(site.block.iter_vars)}
+
+    def place(axis: int) -> int:
+        inside = [position[v] for v in free_vars((load.indices[axis],)) if v in position]
+        return min(inside, default=-1)
+
+    rest = sorted((axis for axis in range(len(load.indices)) if axis != axes[0]), key=place)
+    order = (*rest, axes[0])
+    turned = permute_axes(function, {load.buffer: order})
+    buffer = turned.buffers[function.buffers.index(load.buffer)]
+    lanes = target.lanes(found.output.buffer.dtype)
+    extent = as_int(buffer.shape[-1]) or 0
+    widths = [n * lanes for n in _VECTORS if n == 1 or (n - 1) * lanes < extent]
+    return [
+        Packing(load.buffer, order, width, panel_axis(turned, buffer, width)) for width in widths
+    ]
+
+
+def best_seconds(space: Space, function: PrimFunc, context: Context) -> float:
+    """The predicted time of a program's schedule, best answers throughout."""
+    option = Option("best", children=tuple(space(function, context.target)))
+    problem = Problem((), target=context.target, sizes=context.planner.sizes)
+    return option_seconds(problem, option)
