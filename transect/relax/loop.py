@@ -158,11 +158,12 @@ class _Loop:
             return ShapeType(self._wide_dims(kind.values, new.values, values, what), kind.ndim)
         if isinstance(kind, PrimType) and isinstance(new, PrimType) and kind.dtype is new.dtype:
             return kind
-        if isinstance(kind, TupleType) and isinstance(new, TupleType):
-            if len(kind.items) == len(new.items):
-                pairs = zip(kind.items, new.items, strict=True)
-                return TupleType(tuple(self._wide(k, n, values, what) for k, n in pairs))
-        raise self._misfit(what, kind, new)
+        if not isinstance(kind, TupleType) or not isinstance(new, TupleType):
+            raise self._misfit(what, kind, new)
+        if len(kind.items) != len(new.items):
+            raise self._misfit(what, kind, new)
+        pairs = zip(kind.items, new.items, strict=True)
+        return TupleType(tuple(self._wide(k, n, values, what) for k, n in pairs))
 
     def _wide_dims(
         self,

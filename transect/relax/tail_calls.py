@@ -26,11 +26,11 @@ class TailLoop:
     carried: frozenset[int]
     varying: frozenset[Var]
 
-    def next_values(self) -> Iterator[tuple[rx.Var, rx.Value]]:
-        """For each tail call, what it passes for the parameters that change."""
-        for var, call in self.calls.items():
+    def next_values(self, var: rx.Var) -> Iterator[rx.Value]:
+        """What `var` passes for the parameters that change, if it is bound to a tail call."""
+        if var in self.calls:
             for number in sorted(self.carried):
-                yield var, call.args[number]
+                yield self.calls[var].args[number]
 
 
 def last_binding(seq: rx.SeqExpr) -> rx.VarBinding | None:
@@ -44,27 +44,36 @@ def last_binding(seq: rx.SeqExpr) -> rx.VarBinding | None:
     return None
 
 
-def tail_calls(seq: rx.SeqExpr) -> Iterator[rx.VarBinding]:
-    """The calls of functions of the module whose result is the result of `seq`."""
+def tails(seq: rx.SeqExpr) -> Iterator[tuple[rx.SeqExpr, rx.VarBinding | None]]:
+    """The sequences that end `seq`, those of branches at its end in their place, each with the
+    binding of its result if that is its last."""
     waiting = [seq]
     while waiting:
-        last = last_binding(waiting.pop())
-        if last is None:
-            continue
-        if isinstance(last.value, rx.If):
+        item = waiting.pop()
+        last = last_binding(item)
+        if last is not None and isinstance(last.value, rx.If):
             waiting += [last.value.else_branch, last.value.then_branch]
-        elif isinstance(last.value, rx.Call) and isinstance(last.value.op, rx.GlobalFunc):
-            yield last
+        else:
+            yield item, last
+
+
+def tail_results(function: rx.Function, loop: TailLoop) -> list[rx.Value]:
+    """What the function gives back at each of its ends that is not a call of itself."""
+    return [
+        item.body
+        for item, last in tails(function.body)
+        if last is None or last.var not in loop.calls
+    ]
 
 
 def tail_loop(function: rx.Function, name: str) -> TailLoop | None:
     """How `function`, the module's `name`, calls itself in tail position; None if it does not."""
     calls: dict[rx.Var, rx.Call] = {}
-    for binding in tail_calls(function.body):
-        call = binding.value
-        assert isinstance(call, rx.Call)
-        if isinstance(call.op, rx.GlobalFunc) and call.op.name == name:
-            calls[binding.var] = call
+    for _, last in tails(function.body):
+        if last is not None and isinstance(last.value, rx.Call):
+            callee = last.value.op
+            if isinstance(callee, rx.GlobalFunc) and callee.name == name:
+                calls[last.var] = last.value
     if not calls:
         return None
     params = function.params

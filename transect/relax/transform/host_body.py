@@ -6,7 +6,9 @@ a destination of the caller, an arena of the memory plan, a workspace, or an obj
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 from transect.ir.dtype import BOOL, INT64, DType
 from transect.ir.expr import Expr, StringImm, as_expr, as_int, cast
@@ -24,8 +26,9 @@ from transect.relax import call as special
 from transect.relax import expr as rx
 from transect.relax.legalize import has_decomposition, has_loops, is_concrete
 from transect.relax.op.memory import AllocStorage, AllocTensor
+from transect.relax.tail_calls import TailLoop, last_binding
 from transect.relax.transform.host_emit import HostEmitter
-from transect.relax.transform.host_escape import Escapes, Root, is_view
+from transect.relax.transform.host_escape import Escapes, Root, Tree, is_view
 from transect.relax.transform.host_interface import Interface, is_known, type_leaves
 from transect.relax.transform.host_values import (
     BOOL_INDEX,
@@ -42,6 +45,7 @@ from transect.relax.transform.host_values import (
     TupleValue,
     size_in_bytes,
 )
+from transect.relax.visit import direct_bindings
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
@@ -50,6 +54,16 @@ from transect.tir.stmt import Bind, BufferStore, IfThenElse, Stmt, seq
 
 Target = TensorValue | Slot | Buffer | tuple["Target", ...] | None
 """Where a value should go: memory, a slot, a cell for a scalar; None: wherever it is."""
+
+
+class Loop(Protocol):
+    """A function that calls itself last, as a loop around its body (see `host_loop`)."""
+
+    @property
+    def tail(self) -> TailLoop: ...
+    def goals(self, var: rx.Var) -> Iterator[tuple[Tree, Target]]: ...
+    def again(self, var: rx.Var) -> None: ...
+    def leave(self) -> None: ...
 
 
 class BodyLowering:
@@ -71,42 +85,72 @@ class BodyLowering:
         self.hosts = hosts
         self.escapes = escapes
         self.values: dict[rx.Var, HostValue] = {}
-        self.placed: dict[Root, TensorValue] = {}
+        self.placed: dict[Root, TensorValue | Slot] = {}
+        self.loop: Loop | None = None
         self.arenas: dict[Expr, Buffer] = {}
 
     # --- sequences --------------------------------------------------------------------------
 
-    def sequence(self, seq_expr: rx.SeqExpr, target: Target) -> HostValue:
-        """Lower the bindings, and bring the result to `target`."""
-        self._place(seq_expr, target)
-        for block in seq_expr.blocks:
-            for binding in block.bindings:
-                self._binding(binding)
-        value = self.value(seq_expr.body)
-        self.deliver(value, target)
-        return value
+    def sequence(self, seq_expr: rx.SeqExpr, target: Target, *, tail: bool = False) -> None:
+        """Lower the bindings, and bring the result to `target`.
 
-    def _place(self, seq_expr: rx.SeqExpr, target: Target) -> None:
-        """Let what the sequence makes anew, and returns, be made in the target's memory."""
-        local = {
-            binding.var
-            for block in seq_expr.blocks
-            for binding in block.bindings
-            if isinstance(binding, rx.VarBinding)
-        }
+        tail: nothing follows in the function, so that branches deliver themselves, and a call of
+        the function itself jumps.
+        """
+        last = last_binding(seq_expr) if tail else None
+        if last is not None and isinstance(last.value, rx.If):
+            self._bindings(seq_expr, last)
+            with self._at(last):
+                self._branches(last.value, target, tail=True)
+        elif last is not None and self.loop is not None and last.var in self.loop.tail.calls:
+            self._place(seq_expr, self.loop.goals(last.var))
+            self._bindings(seq_expr, last)
+            with self._at(last):
+                self.loop.again(last.var)
+        else:
+            self._place(seq_expr, self._goals(seq_expr.body, target))
+            self._bindings(seq_expr)
+            self.deliver(self.value(seq_expr.body), target)
+            if tail and self.loop is not None:
+                self.loop.leave()
+
+    def _bindings(self, seq_expr: rx.SeqExpr, end: rx.Binding | None = None) -> None:
+        for binding in direct_bindings(seq_expr):
+            if binding is not end:
+                self._binding(binding)
+
+    @contextmanager
+    def _at(self, binding: rx.Binding) -> Generator[None]:
+        """Give what is emitted inside the span of `binding`."""
+        outer = self.out.span
+        self.out.span = binding.span or binding.value.span or outer
+        yield
+        self.out.span = outer
+
+    def _goals(self, result: rx.Value, target: Target) -> Iterator[tuple[Tree, Target]]:
         for path, goal in _target_leaves(target):
-            tree = self.escapes.of(seq_expr.body)
+            tree = self.escapes.of(result)
             for index in path:
                 tree = tree[index] if isinstance(tree, tuple) else frozenset[Root]()
-            if (
-                not isinstance(goal, TensorValue)
-                or not isinstance(tree, frozenset)
-                or len(tree) != 1
-            ):
+            yield tree, goal
+
+    def _place(self, seq_expr: rx.SeqExpr, goals: Iterable[tuple[Tree, Target]]) -> None:
+        """Let what the sequence makes anew be made where it goes: in the target's memory, or as an
+        object in a slot."""
+        local = {
+            binding.var
+            for binding in direct_bindings(seq_expr)
+            if isinstance(binding, rx.VarBinding)
+        }
+        for tree, goal in goals:
+            if not isinstance(goal, TensorValue | Slot) or not isinstance(tree, frozenset):
                 continue
-            (root,) = tree
-            if root[0] in local and root not in self.placed and root not in self.escapes.escaping:
-                self.placed[root] = goal
+            root = next(iter(tree)) if len(tree) == 1 else None
+            if root is None or root[0] not in local or root in self.placed:
+                continue
+            if isinstance(goal, TensorValue) and root in self.escapes.escaping:
+                continue
+            self.placed[root] = self.out.own(goal) if isinstance(goal, Slot) else goal
 
     def deliver(self, value: HostValue, target: Target) -> None:
         """Bring a value to where it should go, unless it is there."""
@@ -278,31 +322,29 @@ class BodyLowering:
     # --- bindings ---------------------------------------------------------------------------
 
     def _binding(self, binding: rx.Binding) -> None:
-        outer = self.out.span
-        self.out.span = binding.span or binding.value.span or outer
-        var = binding.var
-        if isinstance(binding, rx.MatchCast):
-            self.values[var] = self.cast(self.value(binding.value), binding.type, var.name)
-        elif isinstance(binding.value, rx.Call):
-            self.values[var] = self._call(var, binding.value)
-        elif isinstance(binding.value, rx.If):
-            self.values[var] = self._if(var, binding.value)
-        elif isinstance(binding.value, rx.SeqExpr):
-            self.values[var] = self.sequence(binding.value, None)
-        else:
-            self.values[var] = self.value(binding.value)
-        self.out.span = outer
+        with self._at(binding):
+            self.values[binding.var] = self._bound(binding)
 
-    def _if(self, var: rx.Var, value: rx.If) -> HostValue:
+    def _bound(self, binding: rx.Binding) -> HostValue:
+        var, value = binding.var, binding.value
+        if isinstance(binding, rx.MatchCast):
+            return self.cast(self.value(value), binding.type, var.name)
+        if isinstance(value, rx.Call):
+            return self._call(var, value)
+        if isinstance(value, rx.If):
+            target = self._branch_target(var, value.type, ())
+            self._branches(value, target)
+            return self._from_target(target, value.type)
+        return self.value(value)
+
+    def _branches(self, value: rx.If, target: Target, *, tail: bool = False) -> None:
         condition = self.as_scalar(self.value(value.condition), BOOL)
-        target = self._branch_target(var, value.type, ())
         branches: list[Stmt] = []
         for branch in (value.then_branch, value.else_branch):
             with self.out.scope() as statements:
-                self.sequence(branch, target)
+                self.sequence(branch, target, tail=tail)
             branches.append(seq(*statements))
         self.out.emit(IfThenElse(condition, branches[0], branches[1], self.out.span))
-        return self._from_target(target, value.type)
 
     def _branch_target(self, var: rx.Var, kind: Type, path: tuple[int, ...]) -> Target:
         """Where both branches put their result."""
@@ -340,6 +382,8 @@ class BodyLowering:
                 remedy="match_cast its inputs first",
             )
         placed = self.placed.get(root)
+        if isinstance(placed, Slot):
+            return self.out.new_tensor(root[0].name, kind.dtype, kind.shape, placed)
         if placed is not None:
             self._check_place(kind.shape, placed)
             return TensorValue(placed.data, kind.dtype, kind.shape)

@@ -73,7 +73,9 @@ class HostEmitter:
         self.slots = Var("slots", HANDLE)
         self.bound: set[Var] = set()
         self.analyzer = Analyzer()
+        self.first_loop_slot = 0
         self._statements: list[Stmt] = []
+        self._before: tuple[list[Stmt], set[Var]] | None = None
         self._slot_count = 0
         self._constants: dict[int, tuple[Var, np.ndarray[Any, Any]]] = {}
 
@@ -135,6 +137,28 @@ class HostEmitter:
             self._statements = outer
             self.bound = outer_bound
 
+    @contextmanager
+    def loop_body(self) -> Generator[list[Stmt]]:
+        """As `scope`, for what runs many times; `before_loop` writes ahead of it."""
+        self._before = self._statements, set(self.bound)
+        self.first_loop_slot = self._slot_count
+        with self.scope() as statements:
+            yield statements
+        self._before = None
+
+    @contextmanager
+    def before_loop(self, needed: Sequence[Expr]) -> Generator[None]:
+        """Emit ahead of the loop around, if there is one and `needed` is known there."""
+        inside = self._statements
+        if self._before is not None:
+            outside, bound = self._before
+            if bound.issuperset(free_vars(needed)):
+                self._statements = outside
+        try:
+            yield
+        finally:
+            self._statements = inside
+
     def finish(self) -> Stmt:
         """The body: the list of slots and the constants come first."""
         head: list[Stmt] = []
@@ -150,6 +174,11 @@ class HostEmitter:
         self._slot_count += 1
         return Slot(self.slots, self._slot_count - 1)
 
+    def own(self, slot: Slot) -> Slot:
+        """`slot` if it is one of this function's, else a new one. Another's is only written at the
+        end: after an error the caller does not look there."""
+        return slot if slot.items is self.slots else self.new_slot()
+
     def constant(self, data: np.ndarray[Any, Any], dtype: DType) -> TensorValue:
         """The memory of a constant; the same array is placed once."""
         known = self._constants.get(id(data))
@@ -160,11 +189,13 @@ class HostEmitter:
         return TensorValue(known[0], dtype, shape, constant=True)
 
     def workspace(self, name: str, dtype: DType, shape: Sequence[Expr]) -> Var:
-        """Memory for a tensor, given back when the function returns."""
-        self.check_size(shape, dtype)
+        """Memory for a tensor, given back at the end of the statements around it. In a loop it is
+        taken once if its size is known before."""
         var = Var(name, HANDLE, Pointer(dtype))
         extents = tuple(cast(extent, INT64) for extent in shape) or (as_expr(1),)
-        self.emit(Allocate(var, dtype, extents, {}, self.span))
+        with self.before_loop(extents):
+            self.check_size(shape, dtype)
+            self.emit(Allocate(var, dtype, extents, {}, self.span))
         return var
 
     def check_size(self, shape: Sequence[Expr], dtype: DType) -> None:
@@ -219,7 +250,7 @@ class HostEmitter:
         A value that is in a slot already stays there unless another is asked for.
         """
         if isinstance(value, ObjectValue | TensorValue) and value.slot is not None:
-            if slot is None:
+            if slot is None or slot == value.slot:
                 return value.slot
             self.run("anylist_move", slot.items, slot.index, value.slot.items, value.slot.index)
             return slot

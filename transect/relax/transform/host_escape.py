@@ -24,6 +24,7 @@ from transect.relax.call import (
     TensorToShape,
     call_inputs,
 )
+from transect.relax.tail_calls import tail_loop
 from transect.relax.visit import direct_bindings
 
 Root = tuple[rx.Var, tuple[int, ...]]
@@ -78,6 +79,7 @@ class Escapes:
     def __init__(
         self,
         function: rx.Function,
+        name: str,
         seen: Mapping[str, frozenset[int]],
         written: Mapping[str, frozenset[int]],
     ) -> None:
@@ -91,7 +93,10 @@ class Escapes:
             self.roots[param] = fresh(param, param.type)
         self.result = self._seq(function.body)
         self.escaping_params = self._numbers(function.params, self.escaping)
-        self.written_params = self._numbers(function.params, self.written)
+        self.loop = tail_loop(function, name)
+        # What a loop carries is copied first.
+        carried = self.loop.carried if self.loop is not None else frozenset[int]()
+        self.written_params = self._numbers(function.params, self.written) - carried
 
     def _numbers(self, params: Iterable[rx.Var], roots: set[Root]) -> frozenset[int]:
         held = {var for var, _ in roots}
@@ -187,7 +192,7 @@ def module_escapes(module: IRModule) -> dict[str, Escapes]:
     seen: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
     written: dict[str, frozenset[int]] = dict.fromkeys(functions, frozenset())
     while True:
-        found = {name: Escapes(f, seen, written) for name, f in functions.items()}
+        found = {name: Escapes(f, name, seen, written) for name, f in functions.items()}
         now_seen = {name: escapes.escaping_params for name, escapes in found.items()}
         now_written = {name: escapes.written_params for name, escapes in found.items()}
         if now_seen == seen and now_written == written:

@@ -5,6 +5,7 @@ The rules, binding by binding, are in `host_body`; the calling convention in `ho
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from transect.ir.dtype import HANDLE
@@ -14,12 +15,19 @@ from transect.ir.node import replace
 from transect.ir.traverse import free_vars
 from transect.ir.types import PrimType, TensorType, TupleType, Type
 from transect.relax import expr as rx
-from transect.relax.shapes import plain_vars
+from transect.relax.shapes import plain_vars, substitute_type
 from transect.relax.transform.host_body import BodyLowering, Target
 from transect.relax.transform.host_emit import HostEmitter
 from transect.relax.transform.host_escape import module_escapes
 from transect.relax.transform.host_interface import Interface, interfaces, signature
-from transect.relax.transform.host_values import ScalarValue, Slot, TensorValue
+from transect.relax.transform.host_loop import NativeLoop, start_symbols
+from transect.relax.transform.host_values import (
+    HostValue,
+    ObjectValue,
+    ScalarValue,
+    Slot,
+    TensorValue,
+)
 from transect.support.errors import TransectError
 from transect.tir.buffer import Buffer, buffer
 from transect.tir.function import PrimFunc
@@ -55,7 +63,8 @@ class LowerToHost(Pass):
             return module
         hosts: dict[str, tuple[PrimFunc, Interface]] = {}
         for name, interface in interfaces(module, escapes).items():
-            hosts[name] = (_Host(_graph(module, name), interface).declaration(), interface)
+            host = _Host(_graph(module, name), interface, start_symbols(escapes[name].loop))
+            hosts[name] = (host.declaration(), interface)
         result = module
         for name, (declaration, interface) in hosts.items():
             body = BodyLowering(HostEmitter(), module, hosts, escapes[name])
@@ -71,11 +80,14 @@ def _graph(module: IRModule, name: str) -> rx.Function:
 
 
 class _Host:
-    """The parameters of a host function."""
+    """The parameters of a host function. starts: of a loop, see `start_symbols`."""
 
-    def __init__(self, function: rx.Function, interface: Interface) -> None:
+    def __init__(
+        self, function: rx.Function, interface: Interface, starts: Mapping[Var, Expr]
+    ) -> None:
         self.function = function
         self.interface = interface
+        self.starts = starts
         self.params: list[Var] = []
         self.buffers: dict[Var, Buffer] = {}
         self.roles: list[str] = []
@@ -91,10 +103,11 @@ class _Host:
     def declaration(self) -> PrimFunc:
         """The function without a body."""
         for param, kind in zip(self.function.params, self.interface.kinds, strict=True):
+            at_start = substitute_type(param.type, self.starts)
             if kind == "buffer":
-                self._buffer(param.name, param.type)
+                self._buffer(param.name, at_start)
             elif kind == "scalar":
-                self._scalar(param)
+                self._scalar(param.name, at_start)
             else:
                 self._list(param.name, "any")
         count = len(self.interface.leaves)
@@ -129,12 +142,11 @@ class _Host:
         self.params.append(handle)
         self.roles.append("buffer")
 
-    def _scalar(self, param: rx.Var) -> None:
-        kind = param.type
+    def _scalar(self, name: str, kind: Type) -> None:
         assert isinstance(kind, PrimType)
         value = kind.value
         own = isinstance(value, Var) and value not in self.params
-        self.params.append(value if own and isinstance(value, Var) else Var(param.name, kind.dtype))
+        self.params.append(value if own and isinstance(value, Var) else Var(name, kind.dtype))
         self.roles.append("scalar")
 
     def _list(self, name: str, role: str) -> None:
@@ -150,31 +162,47 @@ def _lower(
 ) -> PrimFunc:
     emitter = body.out
     emitter.span = function.span
-    emitter.bound = set(
-        plain_vars(
-            param.type
-            for param, kind in zip(function.params, interface.kinds, strict=True)
-            if kind != "any"
-        )
-    )
+    starts = start_symbols(body.escapes.loop)
+    emitter.bound = {
+        var
+        for param, kind in zip(function.params, interface.kinds, strict=True)
+        for var in plain_vars((param.type,))
+        if kind != "any" and var not in starts
+    }
     emitter.check_bounds(function.attrs.get(DIMS, {}))
     params = iter(declaration.params)
-    opened: list[tuple[rx.Var, Var]] = []
-    for param, kind in zip(function.params, interface.kinds, strict=True):
+    tail = body.escapes.loop
+    carried = frozenset[int]() if tail is None else tail.carried
+    opened: list[tuple[rx.Var, Slot]] = []
+    first: dict[int, HostValue] = {}
+    for number, (param, kind) in enumerate(zip(function.params, interface.kinds, strict=True)):
         handle = next(params)
+        value: HostValue = ObjectValue(Slot(handle, 0))
         if kind == "buffer":
-            body.values[param] = _tensor(declaration.buffer_map[handle])
+            value = _tensor(declaration.buffer_map[handle])
         elif kind == "scalar":
-            body.values[param] = ScalarValue(handle)
-            if isinstance(param.type, PrimType) and param.type.value is not None:
-                emitter.check_equal(handle, param.type.value, param.name)
-        else:
-            opened.append((param, handle))
-    for param, handle in opened:
-        body.values[param] = body.open(Slot(handle, 0), param.type, param.name)
+            value = ScalarValue(handle)
+        if number in carried:
+            first[number] = value
+            continue
+        body.values[param] = value
+        if isinstance(value, ObjectValue):
+            opened.append((param, value.slot))
+        elif kind == "scalar" and isinstance(param.type, PrimType) and param.type.value is not None:
+            emitter.check_equal(handle, param.type.value, param.name)
+    for param, slot in opened:
+        body.values[param] = body.open(slot, param.type, param.name)
     try:
         target = _target(interface, declaration, list(params), body)
-        body.sequence(function.body, target)
+        if tail is None:
+            body.sequence(function.body, target, tail=True)
+        else:
+            loop = NativeLoop(function, tail, interface, body)
+            for number, value in first.items():
+                loop.start(number, value, target)
+            body.loop = loop
+            with loop.iterations():
+                body.sequence(function.body, target, tail=True)
         emitter.span = function.span
         _return_owned(interface, declaration, target, emitter)
     except TransectError as error:

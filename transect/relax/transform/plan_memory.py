@@ -17,6 +17,7 @@ from transect.relax import call as special
 from transect.relax import expr as rx
 from transect.relax.op.memory import AllocStorage, AllocTensor
 from transect.relax.shapes import plain_vars
+from transect.relax.tail_calls import last_binding
 from transect.relax.transform.host_escape import Escapes, Root, all_roots, module_escapes
 from transect.relax.transform.host_interface import is_known
 from transect.relax.transform.host_values import size_in_bytes
@@ -116,6 +117,11 @@ class _Lifetimes:
         self._time += 1
         self._use(seq.body)
         self._returned |= all_roots(self.escapes.of(seq.body))
+        last = last_binding(seq)
+        if self.escapes.loop is not None and last is not None:
+            # What the next iteration gets is made where it looks for it.
+            for value in self.escapes.loop.next_values(last.var):
+                self._returned |= all_roots(self.escapes.of(value))
 
     def _use(self, value: rx.Value) -> None:
         for root in all_roots(self.escapes.of(value)):
