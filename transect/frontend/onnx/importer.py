@@ -87,7 +87,9 @@ def _dimension(
 ) -> Expr:
     """A dimension of an input: a constant, or the variable of its name."""
     if not dim.HasField("dim_value"):
-        return symbols.dimension(dim.dim_param or f"{name}_{index}")
+        # Some exporters write "?" for every dimension that they do not know.
+        named = any(c.isalnum() for c in dim.dim_param)
+        return symbols.dimension(dim.dim_param if named else f"{name}_{index}")
     if dim.dim_value < 0:
         # Some exporters write -1 for a dimension that they do not know.
         return symbols.dimension(f"{name}_{index}")
