@@ -7,6 +7,7 @@ from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
 from transect.relax.transform.canonicalize import Canonicalize
+from transect.relax.transform.convert_to_dataflow import ConvertToDataflow
 from transect.relax.transform.dead_code_elimination import DeadCodeElimination
 from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
 from transect.relax.transform.fold_constant import Evaluate, FoldConstant
@@ -36,6 +37,7 @@ def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> 
         # The graph.
         Normalize(),
         LambdaLift(),
+        ConvertToDataflow(),
         LowerConvolutionRank(),
         Canonicalize(),
         FoldConstant(evaluate=evaluate),
@@ -48,6 +50,7 @@ def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> 
         DeadCodeElimination(),
         PackConstants(schedule_space),
         PlanGraph(library_offers, schedule_space),
+        RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),
         # The host.
         PlanMemory(),
