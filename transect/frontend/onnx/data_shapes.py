@@ -1,4 +1,4 @@
-"""Numbers of a shape that only a run knows: read from tensors, bound to symbolic variables, checked.
+"""Numbers of a shape that only a run knows: read from tensors, bound to variables, checked.
 
 What is known while importing never comes here (`values`).
 """

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from transect.arith.analyzer import Analyzer
+from transect.frontend.onnx.agree import agreed
 from transect.frontend.onnx.scope import Scope
 from transect.frontend.onnx.symbols import Symbols
 from transect.frontend.onnx.values import Operand, as_dimension
 from transect.ir.dtype import INT64, DType
-from transect.ir.expr import Expr
+from transect.ir.expr import Expr, as_int
 from transect.ir.types import TensorType
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Constant, Op, ShapeExpr, Value, constant, shape_expr
@@ -49,24 +50,40 @@ class Emitter:
     def emit_op(self, operator: Op, *operands: Value) -> Value:
         """Bind the call of `operator`; an error of its inference names this node."""
         try:
+            operands = agreed(operator, operands, self.checked)
             return self.builder.emit(operator(*operands, span=(self.layer,)))
         except TransectError as error:
             raise error.at((self.layer,)) from None
+
+    def checked(self, value: Value, kind: TensorType) -> Value:
+        """`value`, checked to be of type `kind` when the model runs."""
+        return self.builder.match_cast(value, kind, self.op_type.lower(), (self.layer,))
 
     def tensor(self, operand: Operand) -> Value:
         """An operand as a graph value; a shape becomes a tensor here."""
         if operand.value is not None:
             return operand.value
-        elements = operand.elements
-        if elements is None:
+        known = operand.known
+        if known is None:
             raise self.error("an operand has no value", "the model is not valid ONNX")
-        array = elements.constant()
+        array = known.constant()
         if array is not None:
             return constant(array)
-        tensor = self.emit("shape_to_tensor", shape_expr(*elements.values))
-        if elements.dtype is not INT64:
-            tensor = self.emit("astype", tensor, dtype=elements.dtype)
-        return tensor if elements.rank == 1 else self.emit("reshape", tensor, shape_expr())
+        items = list(known.array.reshape(-1))
+        if known.dtype.is_float:
+            tensor = self._numbers([item.top for item in items], known.dtype)
+            if any(as_int(item.bottom) != 1 for item in items):
+                bottom = self._numbers([item.bottom for item in items], known.dtype)
+                tensor = self.emit("divide", tensor, bottom)
+        else:
+            tensor = self._numbers(items, known.dtype)
+        shape = known.array.shape
+        return tensor if len(shape) == 1 else self.emit("reshape", tensor, shape_expr(*shape))
+
+    def _numbers(self, values: Sequence[Expr], dtype: DType) -> Value:
+        """Expressions over dimensions as a vector."""
+        tensor = self.emit("shape_to_tensor", shape_expr(*values))
+        return tensor if dtype is INT64 else self.emit("astype", tensor, dtype=dtype)
 
     def type_of(self, value: Value) -> TensorType:
         """The type of a tensor value. Raises ImportModelError for anything else."""

@@ -23,6 +23,7 @@ from transect.frontend.onnx.functions import (
 )
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators import find_converter
+from transect.frontend.onnx.operators.known import known_result
 from transect.frontend.onnx.scope import Scope
 from transect.frontend.onnx.symbols import Symbols
 from transect.frontend.onnx.values import Operand, constant_operand
@@ -175,7 +176,9 @@ class GraphWalker:
             wanted=tuple(map(bool, proto.output)),
             run_graph=run_graph,
         )
-        results = _as_operands(converter.convert(node))
+        results = known_result(node) if domain_of(proto) == "ai.onnx" else None
+        if results is None:
+            results = _as_operands(converter.convert(node))
         lost = [name for name in proto.output[len(results) :] if name]
         if lost:
             raise node.error(f"its output {lost[0]!r} is not covered")
@@ -255,9 +258,8 @@ def _without(node: onnx.NodeProto, missing: set[str]) -> onnx.NodeProto:
 
 
 def _type(operand: Operand, emitter: Emitter) -> Type:
-    if operand.value is None and operand.elements is not None:
-        elements = operand.elements
-        return tensor_type((len(elements.values),) if elements.rank else (), elements.dtype)
+    if operand.value is None and operand.known is not None:
+        return tensor_type(operand.known.array.shape, operand.known.dtype)
     return emitter.tensor(operand).type
 
 

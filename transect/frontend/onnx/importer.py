@@ -21,7 +21,6 @@ from transect.ir.function import DIMS, IRModule
 from transect.ir.types import tensor_type
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Function, Var, make_tuple
-from transect.relax.transform.convert_to_dataflow import convert_to_dataflow
 from transect.support.errors import ImportModelError, InputTypeError
 from transect.support.span import Layer
 
@@ -57,7 +56,7 @@ def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) 
     module = builder.finish()
     main = module["main"]
     assert isinstance(main, Function)
-    return convert_to_dataflow(module.with_function("main", main.with_attrs(**{DIMS: bounds})))
+    return module.with_function("main", main.with_attrs(**{DIMS: bounds}))
 
 
 def _parameter(item: onnx.ValueInfoProto, model: str, symbols: Symbols, scope: Scope) -> Var:

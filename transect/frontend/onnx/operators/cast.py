@@ -5,9 +5,8 @@ from __future__ import annotations
 import onnx
 
 from transect.frontend.onnx.node import Converter, Node, Result
-from transect.frontend.onnx.operators.elementwise import on_elements, one
+from transect.frontend.onnx.operators.elementwise import one
 from transect.ir.dtype import DType, as_dtype
-from transect.ir.expr import Expr, not_equal
 from transect.relax.expr import Value
 from transect.support.errors import InputTypeError
 
@@ -24,20 +23,8 @@ def onnx_dtype(node: Node, code: int) -> DType:
         ) from None
 
 
-def _is_nonzero(row: tuple[Expr, ...]) -> Expr:
-    return not_equal(row[0], 0)
-
-
-def _itself(row: tuple[Expr, ...]) -> Expr:
-    return row[0]
-
-
 def convert_to(node: Node, dtype: DType) -> Result:
-    """Operand 0 as `dtype`; of a shape, still a shape."""
-    if dtype.is_integral or dtype.is_bool:
-        shape = on_elements(node, _is_nonzero if dtype.is_bool else _itself, 1, dtype)
-        if shape is not None:
-            return shape
+    """Operand 0 as `dtype`."""
     return to_format(node, node.value(0), dtype)
 
 

@@ -1,6 +1,6 @@
-"""Element by element: arithmetic, comparisons, functions, casts.
+"""Element by element: arithmetic, comparisons, functions.
 
-Where all operands are shapes, the result is a shape as well and no tensor is computed.
+Operands that are all known element by element never come here (`known`).
 """
 
 from __future__ import annotations
@@ -11,75 +11,7 @@ from functools import reduce
 import numpy as np
 
 from transect.frontend.onnx.node import Converter, Node, Result
-from transect.frontend.onnx.values import Elements, Operand, aligned, constant_operand
-from transect.ir.dtype import BOOL, INT64, DType
-from transect.ir.expr import (
-    Expr,
-    IntImm,
-    cast,
-    const,
-    equal,
-    maximum,
-    minimum,
-    not_equal,
-    select,
-    truncdiv,
-    truncmod,
-)
-
-ScalarRule = Callable[[Expr, Expr], Expr]
-RowRule = Callable[[tuple[Expr, ...]], Expr]
-"""Takes one element of each operand."""
-
-# Python names of the symbolic twins, for values that are shapes.
-_SCALAR: dict[str, ScalarRule] = {
-    "Add": lambda a, b: a + b,
-    "Sub": lambda a, b: a - b,
-    "Mul": lambda a, b: a * b,
-    "Div": truncdiv,
-    "Mod": lambda a, b: a % b,
-    "Equal": equal,
-    "Greater": lambda a, b: a > b,
-    "GreaterOrEqual": lambda a, b: a >= b,
-    "Less": lambda a, b: a < b,
-    "LessOrEqual": lambda a, b: a <= b,
-    "And": lambda a, b: not_equal(a, 0) & not_equal(b, 0),
-    "Or": lambda a, b: not_equal(a, 0) | not_equal(b, 0),
-}
-_TRUTH_VALUED = frozenset(
-    {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or"}
-)
-
-
-def on_elements(
-    node: Node, rule: RowRule, count: int, dtype: DType | None = None
-) -> Operand | None:
-    """`rule` applied element by element if the first `count` operands are shapes, else None.
-
-    dtype: of the result; that of the last operand by default.
-    """
-    known = [node.operand(i).elements for i in range(count)]
-    items = [item for item in known if item is not None]
-    rows = aligned(items) if len(items) == count else None
-    if rows is None:
-        return None
-    kind = dtype or items[-1].dtype
-    values: list[Expr] = []
-    for row in rows:
-        value = node.simplify(cast(rule(row), INT64))
-        values.append(IntImm(int(const_value(value, kind))) if isinstance(value, IntImm) else value)
-    return Operand(None, Elements(tuple(values), max(item.rank for item in items), kind))
-
-
-def pairwise(rule: ScalarRule) -> RowRule:
-    """A rule of two operands as one of any number, folded from the left."""
-    return lambda row: reduce(rule, row)
-
-
-def const_value(value: IntImm, dtype: DType) -> int:
-    """A constant wrapped to the range of `dtype`, as the tensor operator would."""
-    wrapped = const(value.value, dtype)
-    return wrapped.value if isinstance(wrapped, IntImm) else value.value
+from transect.frontend.onnx.values import constant_operand
 
 
 def unary(name: str) -> tuple[Converter, ...]:
@@ -87,51 +19,24 @@ def unary(name: str) -> tuple[Converter, ...]:
     return (Converter(lambda node: node.emit(name, node.value(0))),)
 
 
-def binary(name: str, scalar: ScalarRule | None = None) -> tuple[Converter, ...]:
-    """An operator that is one graph operator of two tensors, or `scalar` of two shapes."""
-
-    def convert(node: Node) -> Result:
-        if scalar is not None:
-            dtype = BOOL if node.op_type in _TRUTH_VALUED else None
-            shape = on_elements(node, pairwise(scalar), 2, dtype)
-            if shape is not None:
-                return shape
-        return node.emit(name, node.value(0), node.value(1))
-
-    return (Converter(convert),)
+def binary(name: str) -> tuple[Converter, ...]:
+    """An operator that is one graph operator of two tensors."""
+    return (Converter(lambda node: node.emit(name, node.value(0), node.value(1))),)
 
 
-def variadic(name: str, scalar: ScalarRule | None = None) -> tuple[Converter, ...]:
+def variadic(name: str) -> tuple[Converter, ...]:
     """An operator of any number of tensors, folded from the left by a binary graph operator."""
 
     def convert(node: Node) -> Result:
-        count = len(node.operands)
-        if scalar is not None:
-            shape = on_elements(node, pairwise(scalar), count)
-            if shape is not None:
-                return shape
-        values = [node.value(i) for i in range(count)]
+        values = [node.value(i) for i in range(len(node.operands))]
         return reduce(lambda a, b: node.emit(name, a, b), values)
 
     return (Converter(convert),)
 
 
-def divide(node: Node) -> Result:
-    """Division; of integers it truncates toward zero."""
-    shape = on_elements(node, pairwise(truncdiv), 2)
-    if shape is not None:
-        return shape
-    a, b = node.value(0), node.value(1)
-    return node.emit("divide", a, b)
-
-
 def modulo(node: Node) -> Result:
     """The remainder with the divisor's sign, or with `fmod` the dividend's."""
     truncated = node.attribute("fmod", 0) == 1
-    rule: ScalarRule = truncmod if truncated else _SCALAR["Mod"]
-    shape = on_elements(node, pairwise(rule), 2)
-    if shape is not None:
-        return shape
     return node.emit("mod" if truncated else "floor_mod", node.value(0), node.value(1))
 
 
@@ -165,16 +70,9 @@ def reciprocal(node: Node) -> Result:
     return node.emit("divide", node.scalar(1.0, value), value)
 
 
-def negate(node: Node) -> Result:
-    """-x; of a shape, still a shape."""
-    shape = on_elements(node, lambda row: 0 - row[0], 1)
-    return shape if shape is not None else node.emit("negative", node.value(0))
-
-
 def where(node: Node) -> Result:
     """The second operand where the first is true, else the third."""
-    shape = on_elements(node, lambda row: select(not_equal(row[0], 0), row[1], row[2]), 3)
-    return shape if shape is not None else node.emit("where", *(node.value(i) for i in range(3)))
+    return node.emit("where", *(node.value(i) for i in range(3)))
 
 
 def identity(node: Node) -> Result:
@@ -239,13 +137,13 @@ _BINARY = {
 
 ELEMENTWISE: dict[str, tuple[Converter, ...]] = {
     **{name: unary(operator) for name, operator in _UNARY.items()},
-    **{name: binary(operator, _SCALAR.get(name)) for name, operator in _BINARY.items()},
-    "Max": variadic("maximum", maximum),
-    "Min": variadic("minimum", minimum),
-    "Sum": variadic("add", _SCALAR["Add"]),
-    "Div": one(divide),
+    **{name: binary(operator) for name, operator in _BINARY.items()},
+    "Max": variadic("maximum"),
+    "Min": variadic("minimum"),
+    "Sum": variadic("add"),
+    "Div": binary("divide"),
     "Mod": one(modulo),
-    "Neg": one(negate),
+    "Neg": unary("negative"),
     "Clip": one(clip),
     "Constant": one(make_constant),
     "Gelu": one(gelu),

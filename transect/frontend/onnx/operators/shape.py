@@ -7,12 +7,13 @@ from functools import reduce
 
 import numpy as np
 
+from transect.frontend.onnx.data_shapes import bind_size, reshape_to
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import Elements, Operand, as_dimension
-from transect.ir.dtype import INT64, as_dtype
-from transect.ir.expr import Expr, IntImm, as_int
-from transect.relax.expr import constant, make_tuple, shape_expr, tuple_item
+from transect.ir.dtype import as_dtype
+from transect.ir.expr import Expr, IntImm, as_int, equal, maximum, select
+from transect.relax.expr import Value, constant, make_tuple, shape_expr, tuple_item
 
 
 def product(dims: Sequence[Expr]) -> Expr:
@@ -22,35 +23,42 @@ def product(dims: Sequence[Expr]) -> Expr:
 
 def shape(node: Node) -> Result:
     """The dimensions of a tensor, as a shape."""
-    dims = node.shape(node.value(0))
-    rank = len(dims)
-    start, end = (node.attribute(name, default) for name, default in (("start", 0), ("end", rank)))
-    return Operand(None, Elements(tuple(map(as_dimension, dims[start:end])), 1))
+    operand = node.operand(0)
+    if operand.value is None and operand.known is not None:
+        dims: Sequence[Expr] = [IntImm(extent) for extent in operand.known.array.shape]
+    else:
+        dims = [as_dimension(dim) for dim in node.shape(node.value(0))]
+    chosen = dims[slice(node.attribute("start", 0), node.attribute("end", len(dims)))]
+    return Operand(None, Elements(tuple(chosen), 1))
 
 
 def size(node: Node) -> Result:
     """The number of elements of a tensor."""
-    return Operand(None, Elements((node.simplify(product(node.shape(node.value(0)))),), 0))
+    dims = map(as_dimension, node.shape(node.value(0)))
+    return Operand(None, Elements((node.simplify(product(tuple(dims))),), 0))
 
 
 def reshape(node: Node) -> Result:
     """The same elements in another shape: 0 keeps a dimension, -1 is what is left."""
-    target = node.elements(1, "shape") if node.has(1) else None
-    if target is None:
+    if not node.has(1):
         raise node.error("the shape is missing", "convert the model to opset 5 or newer")
-    elements = node.operand(0).elements
-    if elements is not None and len(target.values) <= 1 and node.operand(0).value is None:
-        return Operand(None, Elements(elements.values, len(target.values), elements.dtype))
+    target = node.elements(1, "shape").values
     value = node.value(0)
     source = node.shape(value)
+    if any(node.symbols.may_be_negative(dim) for dim in target):
+        return _reshape_by_data(node, value, target)
     keep_zero = node.attribute("allowzero", 0) == 1
     dims: list[Expr] = []
     unknown: int | None = None
-    for index, dim in enumerate(target.values):
+    for index, dim in enumerate(target):
         number = as_int(dim)
         if number == -1:
+            if unknown is not None:
+                raise node.error("two dimensions are -1", "only one of them can be left out")
             unknown = index
             dims.append(IntImm(1))
+        elif number is not None and number < 0:
+            raise node.error(f"a dimension of {number}", "the model is not valid ONNX")
         elif number == 0 and not keep_zero:
             if index >= len(source):
                 raise node.error(f"dimension {index} is kept, but the tensor has {len(source)}")
@@ -59,7 +67,26 @@ def reshape(node: Node) -> Result:
             dims.append(as_dimension(dim))
     if unknown is not None:
         dims[unknown] = _quotient(node, source, [d for i, d in enumerate(dims) if i != unknown])
-    return node.emit("reshape", value, node.shape_of(dims))
+    return reshape_to(node, value, dims)
+
+
+def _reshape_by_data(node: Node, value: Value, target: Sequence[Expr]) -> Value:
+    """A reshape of which only a run knows where 0 and -1 stand."""
+    source = node.shape(value)
+    keep_zero = node.attribute("allowzero", 0) == 1
+    left_out = [equal(dim, -1) for dim in target]
+    given: list[Expr] = []
+    for index, dim in enumerate(target):
+        kept = source[index] if index < len(source) and not keep_zero else dim
+        known = select(equal(dim, 0), as_dimension(kept), as_dimension(dim))
+        given.append(bind_size(node, select(left_out[index], IntImm(1), known), "shape"))
+    rest = product(given)
+    left = product(source) // maximum(rest, 1)
+    dims = [
+        bind_size(node, select(missing, left, dim), "shape")
+        for missing, dim in zip(left_out, given, strict=True)
+    ]
+    return reshape_to(node, value, dims)
 
 
 def _quotient(node: Node, source: Sequence[Expr], others: list[Expr]) -> Expr:
@@ -89,9 +116,6 @@ def flatten(node: Node) -> Result:
 def squeeze(node: Node) -> Result:
     """Without dimensions of size one: those of `axes`, or all of them."""
     axes = _axes(node)
-    elements = node.operand(0).elements
-    if elements is not None and node.operand(0).value is None:
-        return Operand(None, Elements(elements.values, 0, elements.dtype))
     value = node.value(0)
     dims = node.shape(value)
     if axes is None:
@@ -102,9 +126,6 @@ def squeeze(node: Node) -> Result:
 def unsqueeze(node: Node) -> Result:
     """With dimensions of size one inserted at `axes` of the result."""
     axes = _axes(node) or []
-    elements = node.operand(0).elements
-    if elements is not None and elements.rank == 0 and axes in ([0], [-1]):
-        return Operand(None, Elements(elements.values, 1, elements.dtype))
     value = node.value(0)
     rank = len(node.shape(value)) + len(axes)
     return node.emit("expand_dims", value, axis=tuple(node.axis(axis, rank) for axis in axes))
@@ -127,30 +148,14 @@ def transpose(node: Node) -> Result:
 
 
 def concat(node: Node) -> Result:
-    """Tensors joined along `axis`; of shapes, a shape."""
-    known = [node.operand(i).elements for i in range(len(node.operands))]
-    items = [item for item in known if item is not None and item.rank == 1]
-    if len(items) == len(node.operands):
-        return Operand(
-            None, Elements(tuple(v for item in items for v in item.values), 1, items[0].dtype)
-        )
+    """Tensors joined along `axis`."""
     values = [node.value(i) for i in range(len(node.operands))]
     axis = node.axis(node.attribute("axis", 0), len(node.shape(values[0])))
     return values[0] if len(values) == 1 else node.emit("concat", make_tuple(*values), axis=axis)
 
 
 def gather(node: Node) -> Result:
-    """Slices of a tensor by index; elements of a shape by constant index."""
-    elements = node.operand(0).elements
-    index = node.constant(1)
-    if elements is not None and elements.rank == 1 and index is not None and index.ndim <= 1:
-        count = len(elements.values)
-        picked = [int(i) for i in index.reshape(-1)]
-        if any(not -count <= i < count for i in picked):
-            raise node.error(f"index {picked} into a shape of {count} dimensions")
-        return Operand(
-            None, Elements(tuple(elements.values[i] for i in picked), index.ndim, elements.dtype)
-        )
+    """Slices of a tensor by index."""
     value = node.value(0)
     axis = node.axis(node.attribute("axis", 0), len(node.shape(value)))
     return node.emit("take", value, node.value(1), axis=axis)
@@ -171,13 +176,6 @@ def slice_(node: Node) -> Result:
     axes = list(range(len(starts))) if axes is None else axes
     if 0 in steps:
         raise node.error("a step of 0", "the model is not valid ONNX")
-    elements = node.operand(0).elements
-    if elements is not None and elements.rank == 1:
-        bounds = [as_int(node.simplify(item)) for item in (*starts, *ends)]
-        if all(bound is not None for bound in bounds) and len(starts) == 1:
-            return Operand(
-                None, Elements(elements.values[bounds[0] : bounds[1] : steps[0]], 1, elements.dtype)
-            )
     value = node.value(0)
     dims = node.shape(value)
     kept: list[tuple[int, Expr, Expr, int]] = []
@@ -208,7 +206,7 @@ def expand(node: Node) -> Result:
     """A tensor broadcast against a shape, in both directions."""
     value = node.value(0)
     source = node.shape(value)
-    target = [as_dimension(dim) for dim in node.elements(1, "shape").values]
+    target = [as_dimension(dim) for dim in node.sizes(1, "shape").values]
     rank = max(len(source), len(target))
     left = [IntImm(1)] * (rank - len(source)) + list(source)
     right = [IntImm(1)] * (rank - len(target)) + target
@@ -217,15 +215,10 @@ def expand(node: Node) -> Result:
 
 
 def constant_of_shape(node: Node) -> Result:
-    """A tensor filled with one value; a short one of integers is a shape."""
+    """A tensor filled with one value."""
     fill = np.asarray(node.attribute("value", np.zeros(1, np.float32))).reshape(())
-    elements = node.elements(0, "shape")
-    dtype = as_dtype(fill.dtype)
-    if len(elements.values) == 1 and dtype is INT64:
-        count = as_int(elements.values[0])
-        if count is not None and count <= 64:
-            return Operand(None, Elements((IntImm(int(fill)),) * count, 1))
-    return node.emit("full", node.shape_of(elements.values), constant(fill), dtype=dtype)
+    dims = node.sizes(0, "shape").values
+    return node.emit("full", node.shape_of(dims), constant(fill), dtype=as_dtype(fill.dtype))
 
 
 def split(node: Node) -> Result:
@@ -247,14 +240,14 @@ def split(node: Node) -> Result:
 
 
 SHAPE: dict[str, tuple[Converter, ...]] = {
+    "Shape": one(shape),
+    "Size": one(size),
     "Concat": one(concat),
     "ConstantOfShape": one(constant_of_shape),
     "Expand": one(expand),
     "Flatten": one(flatten),
     "Gather": one(gather),
     "Reshape": one(reshape),
-    "Shape": one(shape),
-    "Size": one(size),
     "Slice": one(slice_),
     "Split": one(split),
     "Squeeze": one(squeeze),
