@@ -92,6 +92,13 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "one_hot": "OneHot",
         "hamming_window": "HammingWindow",
     },
+    "op.data_size": {
+        "count_nonzero": "CountNonzero",
+        "nonzero_positions": "NonzeroPositions",
+        "unique_groups": "UniqueGroups",
+        "select_boxes": "SelectBoxes",
+        "list_boxes": "ListBoxes",
+    },
     "op.distributed": {
         "dist.annotate_sharding": "AnnotateSharding",
         "dist.redistribute": "Redistribute",
@@ -272,6 +279,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "op.qdq": {
         "quantize": "Quantize",
         "dequantize": "Dequantize",
+        "requantize": "Requantize",
     },
     "op.reduce": {
         "sum": "Sum",

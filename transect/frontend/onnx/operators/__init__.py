@@ -14,13 +14,17 @@ from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
 from transect.frontend.onnx.operators.image import IMAGE
 from transect.frontend.onnx.operators.index import INDEX
+from transect.frontend.onnx.operators.microsoft_quantized import MICROSOFT_QUANTIZED
 from transect.frontend.onnx.operators.nn import NN
 from transect.frontend.onnx.operators.norm import NORM
+from transect.frontend.onnx.operators.quantize import QUANTIZE
 from transect.frontend.onnx.operators.reduce import REDUCE
+from transect.frontend.onnx.operators.search import SEARCH
 from transect.frontend.onnx.operators.shape import SHAPE
 
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
     "ai.onnx": {
+        **QUANTIZE,
         **CAST,
         **ACTIVATION,
         **CONVOLUTION,
@@ -30,8 +34,10 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **NN,
         **NORM,
         **REDUCE,
+        **SEARCH,
         **SHAPE,
     },
+    "com.microsoft": {**MICROSOFT_QUANTIZED},
 }
 """Converters by domain and operator, oldest first."""
 

@@ -12,6 +12,7 @@ from transect.frontend.onnx.operators.windows import (
     per_axis,
     window,
 )
+from transect.ir.dtype import DType
 from transect.ir.expr import Expr, IntImm, as_int, maximum
 from transect.relax.expr import Value, make_tuple, shape_expr, tuple_item
 
@@ -35,20 +36,24 @@ def biased(node: Node, result: Value) -> Value:
 
 def conv(node: Node) -> Result:
     """Convolution over one, two or three spatial dimensions, with optional bias."""
-    weight = node.value(1)
+    return biased(node, convolution(node, node.value(0), node.value(1)))
+
+
+def convolution(node: Node, data: Value, weight: Value, out_dtype: DType | None = None) -> Value:
+    """A convolution with the window of the node's attributes. out_dtype: of its sums."""
     kernel = kernel_of(node, weight)
-    data, frame = padded(node, node.value(0), window(node, kernel, node.shape(node.value(0))))
+    data, frame = padded(node, data, window(node, kernel, node.shape(data)))
     layout, kernel_layout = LAYOUTS[len(kernel)]
-    result = node.emit(
+    return node.emit(
         f"nn.conv{len(kernel)}d",
         data,
         weight,
         groups=node.attribute("group", 1),
         data_layout=layout,
         kernel_layout=kernel_layout,
+        out_dtype=out_dtype,
         **frame.fields(),
     )
-    return biased(node, result)
 
 
 def conv_transpose(node: Node) -> Result:
@@ -188,8 +193,12 @@ def max_pool(node: Node) -> Result:
 
 def average_pool(node: Node) -> Result:
     """The mean of each window."""
+    return averaged(node, node.value(0))
+
+
+def averaged(node: Node, value: Value) -> Value:
+    """The mean of each window of `value`, with the node's attributes."""
     kernel = list(node.attribute("kernel_shape", [1]))
-    value = node.value(0)
     frame = window(node, kernel, node.shape(value))
     include = node.attribute("count_include_pad", 0) == 1
     options = {
