@@ -16,6 +16,7 @@ _EXPORTS = {
     "Plan": "transect.plan:Plan",
     "RandomPolicy": "transect.plan:RandomPolicy",
     "Target": "transect.target:Target",
+    "check": "transect.driver.check:check",
     "compile": "transect.driver:compile",
     "num_threads": "transect.support.flags:num_threads",
     "register_function": "transect.runtime:register_function",
