@@ -123,11 +123,12 @@ class Interpreter:
         while True:
             last = last_binding(seq)
             for binding in direct_bindings(seq):
-                if binding is last and isinstance(last.value, rx.If):
-                    seq, frame = self._branch(last.value, frame)
+                value = binding.value
+                if binding is last and isinstance(value, rx.If):
+                    seq, frame = self._branch(value, frame)
                     break
-                if binding is last and self._calls(last.value, function):
-                    return None, self._values(operands(last.value)[1:], frame)
+                if binding is last and self._calls(value, function):
+                    return None, self._values(operands(value)[1:], frame)
                 self._run_binding(binding, frame)
             else:
                 return self._value(seq.body, frame), None

@@ -1,8 +1,9 @@
-"""ConvertToDataflow: pure bindings that follow each other become dataflow blocks."""
+"""ConvertToDataflow: runs of pure bindings become dataflow blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -11,30 +12,68 @@ from transect.ir.node import replace
 from transect.ir.types import Type
 from transect.relax import expr as rx
 from transect.relax.inference import is_pure_call
-from transect.relax.visit import Rewriter, map_graph_functions, walk
+from transect.relax.visit import Rewriter, direct_bindings, map_graph_functions, use_counts
 from transect.transform.base import Context, Pass
 
 
 @dataclass(frozen=True)
 class ConvertToDataflow(Pass):
-    """Group runs of pure bindings into dataflow blocks, in bodies, branches and nested functions.
+    """Put each run of two or more bindings without effects and branches into one dataflow block,
+    in bodies and branches alike: only in those do calls fuse.
 
-    What has control flow or an effect stays between them. Requires and leaves A-normal form;
-    blocks that are dataflow blocks already stay as they are.
+    Requires and leaves A-normal form.
+
+        with R.dataflow():                  with R.dataflow():
+            lv = R.exp(x)                       lv = R.exp(x)
+            R.output(lv)             ->         lv1 = R.add(lv, lv)
+        lv1 = R.add(lv, lv)                     R.output(lv1)
+        if c: ...                           if c: ...
     """
 
     def run(self, module: IRModule, context: Context) -> IRModule:
-        """The module with its pure parts in dataflow blocks."""
+        """The module with dataflow blocks as large as they can be."""
         del context
-        return convert_to_dataflow(module)
+        return map_graph_functions(module, lambda _, function: _Convert(function).run(function))
 
 
-def convert_to_dataflow(module: IRModule) -> IRModule:
-    """As the pass, for front ends, which have no context."""
-    return map_graph_functions(module, lambda _, function: _Group().run(function))
+class _Convert(Rewriter):
+    def __init__(self, function: rx.Function) -> None:
+        super().__init__()
+        self.uses = use_counts(function)
+        self.local: set[rx.Var] = set()
+
+    def renew(self, var: rx.Var, kind: Type) -> rx.Var:
+        if var.dataflow == (var in self.local):
+            return super().renew(var, kind)
+        self.variables[var] = new = rx.Var(var.name, kind, var in self.local, var.span)
+        return new
+
+    def rewrite_seq(self, seq: rx.SeqExpr, params: Iterable[rx.Var] = ()) -> rx.SeqExpr:
+        blocks: list[rx.BindingBlock] = []
+        for flows, run in groupby(direct_bindings(seq), _flows):
+            found = tuple(run)
+            dataflow = flows and len(found) > 1
+            if dataflow:
+                self.local |= set(self._inner(found))
+            blocks.append(rx.BindingBlock(found, dataflow))
+        kept = seq.blocks
+        same = len(blocks) == len(kept) and all(
+            new.dataflow == old.dataflow and new.bindings == old.bindings
+            for new, old in zip(blocks, kept, strict=True)
+        )
+        return super().rewrite_seq(seq if same else replace(seq, blocks=tuple(blocks)), params)
+
+    def _inner(self, run: tuple[rx.Binding, ...]) -> Iterator[rx.Var]:
+        """The variables that only the bindings of the run use."""
+        inside: Counter[rx.Var] = Counter()
+        for binding in run:
+            inside.update(use_counts(binding))
+        for binding in run:
+            if inside[binding.var] == self.uses.get(binding.var, 0):
+                yield binding.var
 
 
-def _fits(binding: rx.Binding) -> bool:
+def _flows(binding: rx.Binding) -> bool:
     """Whether a binding may stand in a dataflow block."""
     value = binding.value
     if isinstance(binding, rx.MatchCast):
@@ -42,48 +81,3 @@ def _fits(binding: rx.Binding) -> bool:
     if isinstance(value, rx.Call):
         return is_pure_call(value)
     return not isinstance(value, rx.If | rx.SeqExpr | rx.Function)
-
-
-class _Group(Rewriter):
-    def __init__(self) -> None:
-        super().__init__()
-        self.local: set[rx.Var] = set()
-
-    def renew(self, var: rx.Var, kind: Type) -> rx.Var:
-        if var not in self.local:
-            return super().renew(var, kind)
-        new = replace(var, type=kind, dataflow=True)
-        self.variables[var] = new
-        return new
-
-    def rewrite_seq(self, seq: rx.SeqExpr, params: Iterable[rx.Var] = ()) -> rx.SeqExpr:
-        self.local |= _local(seq)
-        return super().rewrite_seq(seq, params)
-
-    def rewrite_block(self, block: rx.BindingBlock) -> None:
-        if block.dataflow:
-            super().rewrite_block(block)
-            return
-        for dataflow, bindings in groupby(block.bindings, _fits):
-            self.out.begin(dataflow=dataflow, span=block.span)
-            for binding in bindings:
-                self.rewrite_binding(binding)
-        self.out.close()
-
-
-def _local(seq: rx.SeqExpr) -> set[rx.Var]:
-    """The variables of new dataflow blocks that nothing outside of their block uses."""
-    home: dict[rx.Var, int] = {}
-    shared: set[rx.Var] = set()
-    number = 0
-    for block in seq.blocks:
-        for dataflow, bindings in groupby(block.bindings, _fits):
-            number += 1
-            for binding in bindings:
-                for item in walk(binding.value):
-                    if isinstance(item, rx.Var) and home.get(item, number) != number:
-                        shared.add(item)
-                if dataflow and not block.dataflow:
-                    home[binding.var] = number
-    shared.update(item for item in walk(seq.body) if isinstance(item, rx.Var))
-    return home.keys() - shared

@@ -343,8 +343,19 @@ def _math_call(function: Callable[..., Value], args: list[Run]) -> Run:
     return lambda frame: function(*(arg(frame) for arg in args))
 
 
+def _slot_list(compiler: ExprCompiler, expr: Call) -> Run:
+    """A slot as the list that begins with it: what a native call passes."""
+    items, index = (compiler.compile(arg) for arg in expr.args)
+    return lambda frame: items(frame).from_slot(int(index(frame)))
+
+
 def _native_call(compiler: ExprCompiler, expr: Call, name: str) -> Run:
-    args = [compiler.compile(arg) for arg in expr.args]
+    args = [
+        _slot_list(compiler, arg)
+        if isinstance(arg, Call) and getattr(arg.op, "name", "") == "anylist_getitem"
+        else compiler.compile(arg)
+        for arg in expr.args
+    ]
 
     def evaluate(frame: Frame) -> Value:
         frame.runner.call_native(name, [arg(frame) for arg in args])

@@ -44,10 +44,16 @@ _TYPE_INDEX: tuple[tuple[type[Any], int], ...] = (
 
 
 class AnyList:
-    """Slots of owned values, as a host function has them; all None at first."""
+    """Slots of owned values, as a host function has them, all None at first; or those of another
+    function from one on."""
 
-    def __init__(self, slots: list[Any]) -> None:
+    def __init__(self, slots: list[Any], start: int = 0) -> None:
         self.slots = slots
+        self.start = start
+
+    def from_slot(self, index: int) -> AnyList:
+        """The same slots, counted from `index`."""
+        return AnyList(self.slots, self.start + index)
 
     def __len__(self) -> int:
         return len(self.slots)
@@ -86,13 +92,13 @@ def _any_list(runner: Runner, args: list[Value]) -> Value:
 
 
 def _get(runner: Runner, args: list[Value]) -> Value:
-    slots: AnyList = args[0]
-    return slots.slots[int(args[1])]
+    items: AnyList = args[0]
+    return items.slots[items.start + int(args[1])]
 
 
 def _put(args: list[Value], value: Value) -> None:
-    slots: AnyList = args[0]
-    slots.slots[int(args[1])] = value
+    items: AnyList = args[0]
+    items.slots[items.start + int(args[1])] = value
 
 
 def _reset(runner: Runner, args: list[Value]) -> Value:
