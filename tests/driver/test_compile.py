@@ -23,11 +23,10 @@ from tests.driver.programs import (
 )
 from tests.frontend.onnx_models import Graph, expected
 from transect import GreedyPolicy, Plan, RandomPolicy
-from transect.driver.identity import cache_key
+from transect.driver import Cache
 from transect.ir.structural import structural_equal
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Function
-from transect.runtime import Cache
 from transect.script import ir as I
 from transect.script import parse
 from transect.script import relax as R
@@ -398,7 +397,7 @@ def test_changed_external_weights_are_seen(tmp_path: Path) -> None:
         model = transect.compile(path, cache=tmp_path / "cache")
         np.testing.assert_allclose(model(floats(2, 300)), floats(2, 300) * factor, rtol=1e-6)
     assert files[0] == files[1]
-    assert entries(tmp_path / "cache") == []
+    assert len(entries(tmp_path / "cache")) == 2
 
 
 def test_missing_external_weights_are_named(tmp_path: Path) -> None:
@@ -412,8 +411,10 @@ def test_missing_external_weights_are_named(tmp_path: Path) -> None:
 
 
 def test_the_key_changes_with_all_that_counts(file: Path) -> None:
+    identity = identify(file)
+    assert identity is not None
     keys = [
-        cache_key(file, options)
+        identity.key(options)
         for options in (
             (),
             ({"batch": (1, 2)},),
@@ -425,11 +426,14 @@ def test_the_key_changes_with_all_that_counts(file: Path) -> None:
             (RandomPolicy(2),),
         )
     ]
-    assert None not in keys
     assert len(set(keys)) == len(keys)
-    assert cache_key(SEED, ()) != cache_key(Two, ())
-    assert cache_key(SEED, ()) == cache_key(SEED, ())
-    assert cache_key(object(), ()) is None
+    seed, two, again = identify(SEED), identify(Two), identify(SEED)
+    assert seed is not None
+    assert two is not None
+    assert again is not None
+    assert seed.key(()) != two.key(())
+    assert seed.key(()) == again.key(())
+    assert identify(object()) is None
 
 
 def _twice_of_a() -> Function:

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from transect.frontend.onnx import OnnxFrontend
+from transect.frontend.onnx.frontend import OnnxFrontend
 from transect.support.errors import ImportModelError, InputError, InputTypeError
 
 

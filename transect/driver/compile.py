@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from transect.codegen.llvm.compile import compile_module
-from transect.codegen.llvm.loader import load
 from transect.driver.artifact import Artifact
+from transect.driver.cache import Cache
 from transect.driver.dump import dump_scripts
 from transect.driver.entry import dimension_vars, entry_name, prim_func_signature
-from transect.driver.identity import cache_key
+from transect.driver.identity import Identity, identify
 from transect.driver.model import CompiledModel
 from transect.driver.pipeline import pipeline
 from transect.driver.verify import verify_module
@@ -24,7 +24,7 @@ from transect.ir.function import DIMS, BaseFunc, IRModule
 from transect.library import library_paths
 from transect.plan import GreedyPolicy, Plan, Planner, Policy, typical_size
 from transect.relax.transform.lower_to_host import SIGNATURE
-from transect.runtime import Cache, Signature
+from transect.runtime import Signature, file_of
 from transect.support import flags
 from transect.support.errors import InputError, UnsupportedError
 from transect.target import Target
@@ -41,6 +41,7 @@ def compile(
     policy: Policy | None = None,
     entry: str | None = None,
     cache: Path | bool = True,
+    progress: Progress | None = None,
 ) -> CompiledModel:
     """Compile a model once, for every size of its symbolic dimensions.
 
@@ -51,6 +52,11 @@ def compile(
     policy: who answers the others, by default GreedyPolicy.
     entry: the function to run, where the module leaves that open.
     cache: False to compile anew, or the folder of another cache than the user's.
+    progress: called with the name of each step before it begins, the number of steps done, and how
+    many there are.
+
+    Large weights stay in the model's file, which is mapped into memory: leave it in place, or put
+    a new file there instead of writing into it, while the compiled model is in use.
 
     Raises InputError and ImportModelError for models that cannot be read, and what the passes
     raise for programs that mean nothing.
@@ -64,14 +70,42 @@ def compile(
         entry,
     )
     store = None if flags.dump() is not None else _cache(cache)
-    key = None if store is None else cache_key(model, request.options())
-    found = None if store is None or key is None else store.get(key)
+    identity = None if store is None else identify(model)
+    if store is None or identity is None:
+        stages, artifact = request.build(progress)
+        return _loaded(artifact, lambda: stages, request.target)
+    key = identity.key(request.options())
+    found = _find(store, key, identity)
     if found is not None:
-        return _loaded(Artifact.unpack(found), request.history, request.target)
-    stages, artifact = request.build()
-    if store is not None and key is not None:
-        store.put(key, *artifact.pack())
-    return _loaded(artifact, lambda: stages, request.target)
+        return _loaded(found, request.history, request.target)
+    stages, artifact = request.build(progress)
+    # A file that was written to meanwhile is not what the key says.
+    if identity.is_current() and store.put(key, *artifact.pack(identity.name, identity.files)):
+        found = _find(store, key, identity)
+    # The stages hold the weights as they were before they went into the cache.
+    spare = sum(array.nbytes for array in artifact.model.constants if file_of(array) is None)
+    history = request.history if found is not None and spare > _KEPT else lambda: stages
+    return _loaded(found or artifact, history, request.target)
+
+
+_KEPT = 64 << 20
+"""Bytes of weights that the program after every pass may keep in memory beside those that run."""
+
+Progress = Callable[[str, int, int], None]
+"""Takes what is done next, how many steps are done, and how many there are."""
+
+
+def _find(store: Cache, key: str, identity: Identity) -> Artifact | None:
+    """What the cache holds, if it can be used."""
+    entry = store.get(key)
+    if entry is None:
+        return None
+    try:
+        artifact = Artifact.unpack(entry, identity.files)
+    except (InputError, OSError, KeyError, TypeError, ValueError):
+        store.remove(key)
+        return None
+    return artifact if identity.is_current() else None
 
 
 @dataclass(frozen=True)
@@ -91,27 +125,37 @@ class _Request:
         """All that the result depends on besides the model and the installed versions."""
         return (self.target, sorted(self.dims.items()), self.plan, self.policy, self.entry)
 
-    def build(self) -> tuple[Mapping[str, IRModule], Artifact]:
+    def build(self, progress: Progress | None = None) -> tuple[Mapping[str, IRModule], Artifact]:
         """The program after every pass, and the machine code."""
+        steps = _Steps(progress)
         module = _as_module(self.model)
         name = entry_name(module, self.entry)
         module = _with_bounds(module, name, self.dims)
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
         history = _History({"input": module})
+
+        def observe(step: str, module: IRModule) -> None:
+            history.add(step, module)
+            steps.next()
+
         context = Context(
             self.target,
             planner,
             self.dims,
             verify=verify_module,
             dump=dump_scripts(flags.dump()) if self.is_whole else None,
-            observe=history.add,
+            observe=observe,
         )
         verify_module(module)
         evaluate = self.evaluate if self.is_whole else None
-        lowered = pipeline(context, name, evaluate)(module, context)
+        passes = pipeline(context, name, evaluate)
+        steps.plan([step.name for step in passes.passes])
+        lowered = passes(module, context)
         planner.check_all_used()
         compiled = compile_module(lowered, self.target)
-        artifact = Artifact(compiled, _signature(name, module, history), planner.plan)
+        steps.next()
+        signature = _signature(name, module, history)
+        artifact = Artifact.of(compiled, signature, planner.plan)
         return history.stages, artifact
 
     def evaluate(self, module: IRModule, name: str) -> Any:
@@ -124,6 +168,31 @@ class _Request:
     def history(self) -> Mapping[str, IRModule]:
         """The program after every pass, for a model that came from the cache."""
         return self.build()[0]
+
+
+class _Steps:
+    """Tells the caller how far a compile is."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.progress = progress
+        self.names = ["Import"]
+        self.done = 0
+        self._tell()
+
+    def plan(self, passes: list[str]) -> None:
+        """The model is imported; these passes follow."""
+        self.names += [*passes, "GenerateCode"]
+        self.next()
+
+    def next(self) -> None:
+        """One step is done."""
+        self.done += 1
+        self._tell()
+
+    def _tell(self) -> None:
+        if self.progress is not None:
+            now = self.names[self.done] if self.done < len(self.names) else "done"
+            self.progress(now, self.done, len(self.names))
 
 
 @dataclass
@@ -159,8 +228,8 @@ def _as_module(model: Any) -> IRModule:
 def _loaded(
     artifact: Artifact, history: Callable[[], Mapping[str, IRModule]], target: Target
 ) -> CompiledModel:
-    paths = library_paths(artifact.compiled.externs)
-    return CompiledModel(load(artifact.compiled, libraries=paths), artifact, history, target)
+    library_paths(artifact.model.imports)  # prepares them
+    return CompiledModel(artifact.model.load(), artifact, history, target)
 
 
 def _target(given: Target | str | None) -> Target:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, cast
 
 from blake3 import blake3
 
+from transect.frontend import model_files
 from transect.ir.function import BaseFunc, IRModule
 from transect.ir.structural import structural_hash
 from transect.script import script
+from transect.target.host import processor
 
 _PACKAGES = (
     "transect",
@@ -27,56 +29,109 @@ _PACKAGES = (
 )
 
 
-def cache_key(model: Any, options: Iterable[object]) -> str | None:
-    """A key that is equal only for the same raw model, options, versions and machine; None if the
-    model cannot be told by its bytes before it is read (external weights, an object in memory
-    that is none of ours)."""
-    digest = _model_digest(model)
-    if digest is None:
-        return None
-    hasher = blake3(digest)
-    for part in (*options, _environment()):
-        hasher.update(_text(part).encode())
-        hasher.update(b"\0")
-    return hasher.hexdigest()
+@dataclass(frozen=True)
+class Identity:
+    """What a model is, before it is parsed.
+
+    digest: of all its bytes. name: for listings. files: those that it is in, if it is in files.
+    stamps: when each was changed, and its size, so that a change meanwhile does not go unseen.
+    """
+
+    digest: bytes
+    name: str
+    files: tuple[Path, ...] = ()
+    stamps: tuple[tuple[int, int, int], ...] = ()
+
+    def key(self, options: Iterable[object]) -> str:
+        """A key that is equal only for the same model, options, versions and machine."""
+        hasher = blake3(self.digest)
+        for part in (*options, _environment()):
+            hasher.update(_text(part).encode())
+            hasher.update(b"\0")
+        return hasher.hexdigest()
+
+    def is_current(self) -> bool:
+        """Whether the files are still those that were read."""
+        try:
+            return tuple(map(_stamp, self.files)) == self.stamps
+        except OSError:
+            return False
 
 
-def _model_digest(model: Any) -> bytes | None:
+def identify(model: Any) -> Identity | None:
+    """The identity of a model; None if it cannot be told by its bytes before it is read (weights
+    that are missing or outside of its folder, an object in memory that is none of ours)."""
     if isinstance(model, str | Path):
-        path = Path(model)
-        return _digest(path.read_bytes()) if path.is_file() else None
+        return _identify_files(Path(model))
     if isinstance(model, IRModule | BaseFunc):
         # Names are no part of the structure, but they are of the interface: parameters, dimensions.
-        return blake3(f"{structural_hash(model)}\n{script(model)}".encode()).digest()
+        text = f"{structural_hash(model)}\n{script(model)}"
+        return Identity(blake3(text.encode()).digest(), "a module")
     if hasattr(model, "SerializeToString"):
-        return _digest(model.SerializeToString(deterministic=True))
+        data = model.SerializeToString(deterministic=True)
+        return Identity(blake3(data).digest(), type(model).__name__)
     return None
 
 
-_EXTERNAL_DATA = b"location"
-"""The key under which an ONNX file names the files that hold its weights."""
+def _identify_files(path: Path) -> Identity | None:
+    try:
+        files = model_files(path)
+        if files is None:
+            return None
+        stamps = tuple(map(_stamp, files))
+        digest = blake3(b"".join(map(_digest, files))).digest()
+    except OSError:
+        return None
+    return Identity(digest, str(path), tuple(files), stamps)
 
 
-def _digest(data: bytes) -> bytes | None:
-    # Weights in other files may change while these bytes stay the same.
-    return None if _EXTERNAL_DATA in data else blake3(data).digest()
+def _stamp(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_CHUNK = 1 << 22
+
+
+def _digest(path: Path) -> bytes:
+    """Of the bytes of a file, read piece by piece: mapped pages would count as memory in use."""
+    hasher = blake3()
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            hasher.update(buffer[:count])
+    return hasher.digest()
 
 
 @cache
 def _environment() -> str:
-    """Versions of all that takes part, and the sources of transect itself."""
+    """Versions of all that takes part, the machine, and the sources of transect itself."""
     versions: list[str] = []
-    for package in _PACKAGES:
+    for package in (*_PACKAGES, *_plugins()):
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             versions.append(f"{package} absent")
-    newest = max(path.stat().st_mtime_ns for path in _sources())
-    return f"{versions} {platform.platform()} {platform.processor()} {newest}"
+    return f"{versions} {platform.platform()} {processor()} {_sources().hex()}"
 
 
-def _sources() -> list[Path]:
-    return sorted(Path(__file__).resolve().parents[1].rglob("*.py"))
+def _plugins() -> list[str]:
+    """The packages that add operators, libraries or targets."""
+    points = entry_points()
+    groups = [group for group in points.groups if group.startswith("transect.")]
+    found = {p.dist.name for group in groups for p in points.select(group=group) if p.dist}
+    return sorted(found)
+
+
+def _sources() -> bytes:
+    """A digest of the sources: neither versions nor times of files tell an edit, an older version
+    put back, and a package that was built reproducibly apart."""
+    hasher = blake3()
+    root = Path(__file__).resolve().parents[1]
+    for path in sorted(root.rglob("*.py")):
+        hasher.update(f"{path.relative_to(root)}\0".encode())
+        hasher.update(blake3(path.read_bytes()).digest())
+    return hasher.digest()
 
 
 def _text(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 from transect import runtime
@@ -28,9 +29,12 @@ class CompiledModel(runtime.CompiledModel):
         history: Callable[[], Mapping[str, IRModule]],
         target: Target | None = None,
     ) -> None:
-        super().__init__(load_function(code, artifact.signature.name), artifact.signature)
+        super().__init__(
+            load_function(code, artifact.model.signature.name), artifact.model.signature
+        )
         self.plan: Plan = artifact.plan
         """What was chosen at every site, and why; saves as JSON and replays the compile."""
+        self._artifact = artifact.model
         self._history = history
         self._profiler = Profiler(lambda: self.stages, self.signature.name, target or host_target())
 
@@ -47,6 +51,14 @@ class CompiledModel(runtime.CompiledModel):
     def module(self) -> IRModule:
         """The program as given, as Python."""
         return self.stages["input"]
+
+    def save(self, folder: str | Path) -> None:
+        """Export the model to a folder, from which `transect.runtime.load_artifact` takes it.
+
+        It holds code for the target's processors, the weights, and what the model takes; running it
+        needs `transect.runtime` and the libraries that it calls, no compiler.
+        """
+        self._artifact.save(Path(folder))
 
     def explain(self) -> str:
         """For every site: the options, their predicted costs, and what decided."""

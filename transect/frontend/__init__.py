@@ -16,25 +16,46 @@ class Frontend:
     """A way in. loader: "module:Class" of an object with `load(model) -> IRModule`.
 
     suffixes: of the files it reads. types: full names of the classes of objects it takes, so that
-    the framework itself need not be imported to tell.
+    the framework itself need not be imported to tell. files: "module:function" that gives all files
+    of the model in a file, or None if that cannot be told; it imports nothing of the framework.
     """
 
     loader: str
     suffixes: tuple[str, ...] = ()
     types: tuple[str, ...] = ()
+    files: str | None = None
 
     def load(self, model: Any) -> IRModule:
         """The model as a module."""
-        module, name = self.loader.split(":")
-        return getattr(import_module(module), name)().load(model)
+        return _find(self.loader)().load(model)
+
+
+def _find(loader: str) -> Any:
+    module, name = loader.split(":")
+    return getattr(import_module(module), name)
 
 
 FRONTENDS: dict[str, Frontend] = {
     "onnx": Frontend(
-        "transect.frontend.onnx:OnnxFrontend", (".onnx",), ("onnx.onnx_ml_pb2.ModelProto",)
+        "transect.frontend.onnx.frontend:OnnxFrontend",
+        (".onnx",),
+        ("onnx.onnx_ml_pb2.ModelProto",),
+        "transect.frontend.onnx.wire:model_files",
     ),
 }
 """All front ends by name."""
+
+
+def model_files(path: Path) -> list[Path] | None:
+    """All files that the model in a file is made of, that one first; None if there is no telling.
+
+    Parses no more than it needs, and imports no framework.
+    """
+    suffix = path.suffix.lower()
+    for frontend in FRONTENDS.values():
+        if suffix in frontend.suffixes and frontend.files is not None and path.is_file():
+            return _find(frontend.files)(path)
+    return None
 
 
 def load_model_file(model: Any) -> IRModule:

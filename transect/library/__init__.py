@@ -12,8 +12,17 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from transect.library.base import Library, Offer, Routine
+from transect.runtime import SharedLibrary
 
-__all__ = ["LIBRARIES", "Library", "Offer", "Routine", "libraries", "library_paths"]
+__all__ = [
+    "LIBRARIES",
+    "Library",
+    "Offer",
+    "Routine",
+    "libraries",
+    "library_paths",
+    "shared_libraries",
+]
 
 LIBRARIES: dict[str, str] = {
     "openblas": "transect.library.openblas:OpenBLAS",
@@ -31,6 +40,16 @@ def libraries() -> tuple[Library, ...]:
         module, name = loader.split(":")
         found.append(getattr(import_module(module), name)())
     return tuple(found)
+
+
+def shared_libraries(symbols: Iterable[str]) -> tuple[SharedLibrary, ...]:
+    """What a deployed model needs to know of the libraries that define some of these C symbols."""
+    names = list(symbols)
+    return tuple(
+        library.shared()
+        for library in libraries()
+        if any(symbol.startswith(library.prefix) for symbol in names)
+    )
 
 
 def library_paths(symbols: Iterable[str]) -> list[Path]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from transect.plan import Cost
+from transect.runtime import SharedLibrary
 from transect.support.errors import InputError
 from transect.target import Target
 from transect.tir.function import PrimFunc
@@ -56,6 +57,11 @@ class Library(ABC):
     @abstractmethod
     def find(self) -> Path | None:
         """The shared object, None if it is not installed."""
+
+    def shared(self) -> SharedLibrary:
+        """How a deployed model finds the shared object on another machine: at the same path, unless
+        the library knows better."""
+        return SharedLibrary("", str(self.path()))
 
     def prepare(self, path: Path) -> None:
         """Set up the library at `path` before the first call; nothing unless overridden."""

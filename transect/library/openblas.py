@@ -5,8 +5,6 @@ Compiled code calls it by pointer, on our threads: the library starts none of it
 
 from __future__ import annotations
 
-import ctypes
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -32,6 +30,7 @@ from transect.ir.node import replace
 from transect.ir.traverse import walk
 from transect.library.base import Library, Offer, Routine
 from transect.plan import Cost
+from transect.runtime import SharedLibrary
 from transect.target import Target
 from transect.tir.analysis import Contraction, sole_contraction
 from transect.tir.buffer import Buffer, BufferLoad, buffer
@@ -53,6 +52,12 @@ from transect.tir.stmt import (
 )
 
 _PREFIX = "scipy_"
+_SHARED = SharedLibrary(
+    "scipy_openblas32",
+    "lib/libscipy_openblas*",
+    # No threads of its own: compiled code divides the work itself.
+    (("scipy_openblas_set_num_threads", 1),),
+)
 _SYMBOLS = {FLOAT32: f"{_PREFIX}cblas_sgemm", FLOAT64: f"{_PREFIX}cblas_dgemm"}
 _ROW_MAJOR, _PLAIN, _TRANSPOSED = 101, 111, 112  # the enumerations of cblas.h
 _LARGEST = 2**31 - 1
@@ -76,14 +81,14 @@ class OpenBLAS(Library):
 
     def find(self) -> Path | None:
         """The shared object inside the wheel, without importing the package."""
-        spec = importlib.util.find_spec("scipy_openblas32")
-        if spec is None or spec.origin is None:
-            return None
-        return next(iter(sorted(Path(spec.origin).parent.glob("lib/libscipy_openblas*"))), None)
+        return _SHARED.find()
+
+    def shared(self) -> SharedLibrary:
+        return _SHARED
 
     def prepare(self, path: Path) -> None:
-        """Keep the library from starting threads: compiled code divides the work itself."""
-        ctypes.CDLL(str(path)).scipy_openblas_set_num_threads(1)
+        del path
+        _SHARED.open()
 
     def routines(self) -> tuple[Routine, ...]:
         return (Gemm(),)

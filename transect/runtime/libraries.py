@@ -15,7 +15,8 @@ class SharedLibrary:
     """A shared object that a Python package carries.
 
     package: an importable name, which is looked up and not imported. pattern: of the file, relative
-    to the package's folder. calls: C functions of one int to call once it is loaded.
+    to the package's folder; a whole path if the package is "". calls: C functions of one int to
+    call once it is loaded.
     """
 
     package: str
@@ -23,7 +24,9 @@ class SharedLibrary:
     calls: tuple[tuple[str, int], ...] = ()
 
     def find(self) -> Path | None:
-        """The file, None if the package is not installed."""
+        """The file, None if it is not installed."""
+        if not self.package:
+            return Path(self.pattern) if Path(self.pattern).is_file() else None
         spec = importlib.util.find_spec(self.package)
         if spec is None or spec.origin is None:
             return None
@@ -34,8 +37,11 @@ class SharedLibrary:
         path = self.find()
         if path is None:
             raise InputError(
-                f"compiled code calls the library of {self.package}, which is not installed",
-                remedy=f"pip install {self.package.replace('_', '-')}",
+                f"compiled code calls {self.pattern} of {self.package or 'this machine'}, which is "
+                "not installed",
+                remedy=f"pip install {self.package.replace('_', '-')}"
+                if self.package
+                else "install the library where it was when the model was compiled",
             )
         library = ctypes.CDLL(str(path))
         for symbol, value in self.calls:

@@ -32,6 +32,21 @@ def cache_dir() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "transect"
 
 
+def cache_limit() -> int:
+    """TRANSECT_CACHE_LIMIT: bytes that compiled models may take on disk, "500M" or "8G"; 4G by
+    default."""
+    text = os.environ.get("TRANSECT_CACHE_LIMIT", "").strip().upper()
+    number, unit = text.rstrip("KMGT"), text[-1:]
+    scale = 1 << 10 * ("KMGT".index(unit) + 1) if unit.isalpha() and unit in "KMGT" else 1
+    return int(number) * scale if number.isdigit() else 4 << 30
+
+
+def workers() -> int | None:
+    """TRANSECT_WORKERS: processes that compile kernels; 0 to compile in this one. None if unset."""
+    text = os.environ.get("TRANSECT_WORKERS", "")
+    return int(text) if text.isdigit() else None
+
+
 def num_threads() -> int:
     """TRANSECT_NUM_THREADS: threads of a parallel loop; the usable cores by default."""
     text = os.environ.get("TRANSECT_NUM_THREADS", "")

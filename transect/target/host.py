@@ -50,12 +50,27 @@ def host_target() -> Target:
         vector_bits=bits,
         vector_registers=32 if bits == 512 else 16,
         cores=flags.num_threads(),
-        clock=float(info.get("cpu MHz", "2500")) * 1e6,
+        clock=_clock(info),
         fma_per_cycle=2 if "fma" in features else 1,
         caches=_caches() or (32 << 10, 1 << 20),
     )
 
 
+def processor() -> str:
+    """What tells this processor from others that code may not run on: its name and features."""
+    info = _cpuinfo()
+    return f"{platform.machine()} {info.get('model name', '')} {info.get('flags', '')}"
+
+
+def _clock(info: dict[str, str]) -> float:
+    """The highest frequency in Hz. What a core runs at just now would differ at every look."""
+    highest = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    if highest.exists():
+        return float(highest.read_text(encoding="utf-8")) * 1e3
+    return float(info.get("cpu MHz", "2500")) * 1e6
+
+
+@cache
 def _cpuinfo() -> dict[str, str]:
     path = Path("/proc/cpuinfo")
     if not path.exists():

@@ -11,6 +11,7 @@ import onnx
 import onnx.defs
 from google.protobuf.message import DecodeError
 
+from transect.frontend.onnx.wire import WireError, outline
 from transect.support.errors import ImportModelError, InputError
 
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
@@ -29,7 +30,7 @@ def read_model(path: Path) -> onnx.ModelProto:
             remedy="save it with external data: onnx.save(model, path, save_as_external_data=True)",
         )
     try:
-        model = onnx.ModelProto.FromString(path.read_bytes())
+        model = onnx.ModelProto.FromString(_without_weights(path))
     except DecodeError as error:
         raise ImportModelError(
             f"{path} is not a complete ONNX file: {error}",
@@ -39,6 +40,14 @@ def read_model(path: Path) -> onnx.ModelProto:
         raise InputError(f"{path} cannot be read: {error.strerror}") from error
     check_model(model, str(path))
     return model
+
+
+def _without_weights(path: Path) -> bytes:
+    """The model in a file, its large weights external data in that file itself."""
+    try:
+        return outline(path)
+    except WireError:
+        return path.read_bytes()  # protobuf says what is wrong with it
 
 
 def check_model(model: onnx.ModelProto, name: str) -> None:

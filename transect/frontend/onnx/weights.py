@@ -61,8 +61,8 @@ class Weights:
             copy.ClearField("data_location")
             copy.raw_data = raw.tobytes()
             return onnx.numpy_helper.to_array(copy)
-        if raw.ctypes.data % max(dtype.alignment, 1):
-            raw = raw.copy()
+        # Exporters do not align weights. All processors that there is code for read them as they
+        # are, and a copy would take memory that processes cannot share.
         return raw.view(dtype.newbyteorder("<")).view(dtype).reshape(dims)
 
     def _raw(self, tensor: onnx.TensorProto, what: str, needed: int) -> Array | None:
@@ -123,7 +123,10 @@ class Weights:
         folder = self.folder.resolve()
         try:
             path = (folder / location).resolve()
-            inside = path.is_relative_to(folder) and not Path(location).is_absolute()
+            # The model file may itself be a link to elsewhere; it has been opened already.
+            inside = location == self.name or (
+                path.is_relative_to(folder) and not Path(location).is_absolute()
+            )
             exists = inside and path.is_file()
         except (OSError, ValueError, RuntimeError):
             inside = exists = False

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from transect.runtime import Cache
+from transect.driver import Cache
 from transect.support.errors import InputError
 
 KEY = "0123456789abcdef"
@@ -61,10 +61,9 @@ def test_a_damaged_entry_is_dropped(cache, damage):
 
 
 def test_the_least_recently_used_go_first(tmp_path):
-    cache = Cache(tmp_path, limit=3 * 1100)
+    cache = Cache(tmp_path, limit=3 * 5200)
     for number in range(3):
         cache.put(key(number), bytes(1000))
-        (tmp_path / key(number)[:2] / key(number)).touch()
         os.utime(tmp_path / key(number)[:2] / key(number), (number, number))
     assert cache.get(key(0)) is not None  # used now, so it is the newest
     cache.put(key(3), bytes(1000))
@@ -89,7 +88,7 @@ def test_a_folder_that_cannot_be_written_only_misses(tmp_path):
 _WRITER = """
 import sys
 from pathlib import Path
-from transect.runtime.cache import Cache
+from transect.driver.cache import Cache
 cache = Cache(Path(sys.argv[1]))
 print("ready", flush=True)
 number = 0
@@ -131,8 +130,5 @@ def test_writers_that_race_and_are_killed_leave_whole_entries(tmp_path):
     entry = cache.get(KEY)
     assert entry is not None
     assert entry.data == bytes([entry.metadata["byte"]]) * 200_000
-    for path in files(cache):
-        if path.suffix == ".tmp":
-            os.utime(path, (1, 1))
     cache.put(key(5), b"")
     assert not [path for path in files(cache) if path.suffix == ".tmp"]
