@@ -110,6 +110,9 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "ccl.broadcast_from_worker0": "BroadcastFromWorker0",
         "ccl.scatter_from_worker0": "ScatterFromWorker0",
     },
+    "op.element": {
+        "element": "Element",
+    },
     "op.elementwise": {
         "exp": "Exp",
         "log": "Log",
@@ -291,6 +294,12 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "std": "Std",
         "collapse_sum_like": "CollapseSumLike",
         "collapse_sum_to": "CollapseSumTo",
+    },
+    "op.region": {
+        "image.roi_align": "RoiAlign",
+        "image.roi_max_pool": "RoiMaxPool",
+        "nn.deform_conv2d": "DeformConv2d",
+        "nn.col2im": "Col2Im",
     },
     "op.resize": {
         "image.resize": "Resize",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transect.ir.dtype import INT64
+from transect.ir.dtype import INT64, DType
 from transect.ir.expr import (
     NE,
     Expr,
@@ -21,7 +22,6 @@ from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax.op.inference import (
     as_sizes,
     common_device,
-    common_dtype,
     fail,
     require_float,
     require_rank,
@@ -29,9 +29,10 @@ from transect.relax.op.inference import (
     shape,
     tensor,
 )
-from transect.relax.op.loops import math
+from transect.relax.op.loops import accumulator, keys_cubic, math
 from transect.relax.op.operator import Operator
-from transect.relax.op.windows import layout
+from transect.relax.op.reduce import narrow
+from transect.relax.op.windows import SPATIAL, Layout, layout
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
 from transect.tir.op import floor, if_then_else, nearbyint
@@ -82,74 +83,130 @@ class AffineGrid(Operator):
         return b.compute((theta.shape[0], 2, h, w), element, name="y", dtype=dtype)
 
 
+_TAPS = {"nearest": 1, "bilinear": 2, "linear": 2, "bicubic": 4, "cubic": 4}
+_CUBIC = -0.75
+"""Keys' coefficient of grid_sample."""
+
+
 @dataclass(frozen=True)
 class GridSample(Operator):
     """image.grid_sample(data, grid): data at the places that `grid` names, interpolated.
 
-    data: (n, c, h, w). grid: (n, 2, p, q), x before y, in [-1, 1] over the image: the corners'
-    centres there if align_corners, else the corners' edges. method: "bilinear" or "nearest" (halves
-    to even). padding_mode: what lies outside: "zeros", "border", "reflection".
-    Result: (n, c, p, q). Source: ONNX GridSample-20 (with the grid's last axis first); Relax.
+    data: (n, c, sizes...), of two or three spatial axes. grid: (n, 2 or 3, sizes of the result...),
+    the last spatial axis first, in [-1, 1] over the image: the corners' centres there if
+    align_corners, else the corners' edges. method: "linear" or "bilinear", "cubic" or "bicubic",
+    "nearest" (halves to even). padding_mode: what lies outside: "zeros", "border", "reflection".
+    layout: of data and result, "NCHW" or "NCDHW" by default.
+    Result: (n, c, sizes...). Source: ONNX GridSample-20 (with the grid's last axis first); Relax.
     """
 
     name = "image.grid_sample"
     method: str = "bilinear"
-    layout: str = "NCHW"
+    layout: str | None = None
     padding_mode: str = "zeros"
     align_corners: bool = True
 
+    def order(self, rank: int) -> Layout:
+        """The layout of data with `rank` spatial axes."""
+        if rank not in SPATIAL:
+            fail(self, f"data with {rank} spatial axes")
+        plain = "NC" + SPATIAL[rank]
+        return layout(self, self.layout or plain, plain, "layout")
+
     def infer(self, data: Type, grid: Type) -> TensorType:
-        """(n, c, p, q)."""
+        """(n, c, sizes...)."""
         x, places = tensor(self, data, "data"), tensor(self, grid, "grid")
-        order = layout(self, self.layout, "NCHW", "layout")
         require_float(self, x, "data")
-        dtype, device = common_dtype(self, x, places), common_device(self, x, places)
-        require_rank(self, x, 4, "data")
-        require_rank(self, places, 4, "grid")
-        if self.method not in ("bilinear", "nearest"):
-            fail(self, f'method must be "bilinear" or "nearest", got {self.method!r}')
+        require_float(self, places, "grid")
+        device = common_device(self, x, places)
+        if self.method not in _TAPS:
+            fail(self, f"method must be one of {', '.join(_TAPS)}, got {self.method!r}")
         if self.padding_mode not in ("zeros", "border", "reflection"):
             fail(self, f'padding_mode "{self.padding_mode}" is none of zeros, border, reflection')
+        if x.ndim < 0:
+            return TensorType(None, x.dtype, -1, device)
+        order = self.order(x.ndim - 2)
+        require_rank(self, places, x.ndim, "grid")
         if x.shape is None or places.shape is None:
-            return TensorType(None, dtype, 4, device)
-        n, c, _, _ = order.to_plain(x.shape)
+            return TensorType(None, x.dtype, x.ndim, device)
+        n, c, *sizes = order.to_plain(x.shape)
         require_same(self, n, places.shape[0], "the batch extents")
-        require_same(self, places.shape[1], IntImm(2), "the extent of axis 1 of grid and 2")
-        return tensor_type(order.from_plain((n, c, *places.shape[2:])), dtype, device=device)
+        axes = IntImm(len(sizes))
+        require_same(self, places.shape[1], axes, "the extent of axis 1 of grid and the axes")
+        return tensor_type(order.from_plain((n, c, *places.shape[2:])), x.dtype, device=device)
 
     def legalize(self, b: FunctionBuilder, data: Buffer, grid: Buffer) -> Buffer:
-        """One map."""
-        order = layout(self, self.layout, "NCHW", "layout")
-        n, c, h, w = order.to_plain(data.shape)
+        """The first tap and the weights of each point and axis, then a weighted sum."""
+        rank = data.ndim - 2
+        order = self.order(rank)
+        n, c, *sizes = order.to_plain(data.shape)
         dtype = data.dtype
+        wide = accumulator(grid.dtype)
+        taps = _TAPS[self.method]
+        points = grid.shape[2:]
 
-        def fetch(batch: Expr, channel: Expr, y: Expr, x: Expr) -> Expr:
-            inside = logical_and(y >= 0, y < h, x >= 0, x < w)
-            safe_y, safe_x = self._place(y, h), self._place(x, w)
-            value = order.at(data, (batch, channel, safe_y, safe_x))
+        def position(batch: Expr, axis: int, point: Sequence[Expr]) -> Expr:
+            value = cast(grid[(batch, rank - 1 - axis, *point)], wide)
+            return self._position(value, sizes[axis])
+
+        def element(batch: Expr, channel: Expr, place: Sequence[Expr]) -> Expr:
+            inside = logical_and(
+                *(
+                    test
+                    for item, size in zip(place, sizes, strict=True)
+                    for test in (item >= 0, item < size)
+                )
+            )
+            safe = [self._place(item, size, wide) for item, size in zip(place, sizes, strict=True)]
+            value = order.at(data, (batch, channel, *safe))
             if self.padding_mode != "zeros":
                 return value
             return if_then_else(inside, value, const(0, dtype))
 
-        def element(*i: Var) -> Expr:
-            batch, channel, p, q = order.to_plain(i)
-            y = self._position(grid[batch, 1, p, q], h)
-            x = self._position(grid[batch, 0, p, q], w)
-            if self.method == "nearest":
-                near_y, near_x = cast(nearbyint(y), INT64), cast(nearbyint(x), INT64)
-                return fetch(batch, channel, near_y, near_x)
-            low_y, low_x = floor(y), floor(x)
-            t, s, one = y - low_y, x - low_x, const(1, dtype)
-            top, left = cast(low_y, INT64), cast(low_x, INT64)
-            return (
-                fetch(batch, channel, top, left) * (one - t) * (one - s)
-                + fetch(batch, channel, top, left + 1) * (one - t) * s
-                + fetch(batch, channel, top + 1, left) * t * (one - s)
-                + fetch(batch, channel, top + 1, left + 1) * t * s
-            )
+        result = order.from_plain((n, c, *points))
+        if taps == 1:
 
-        result = order.from_plain((n, c, *grid.shape[2:]))
-        return b.compute(result, element, name="y", dtype=dtype)
+            def nearest(*i: Var) -> Expr:
+                batch, channel, *point = order.to_plain(i)
+                place = [cast(position(batch, axis, point), INT64) for axis in range(rank)]
+                return element(batch, channel, place)
+
+            return b.compute(result, nearest, name="y", dtype=dtype)
+
+        firsts: list[Buffer] = []
+        weights: list[Buffer] = []
+        for axis in range(rank):
+
+            def first(batch: Var, *point: Var, axis: int = axis) -> Expr:
+                return cast(floor(position(batch, axis, point)), INT64) - (taps // 2 - 1)
+
+            def weight(batch: Var, *i: Var, axis: int = axis) -> Expr:
+                *point, tap = i
+                place = position(batch, axis, point)
+                distance = place - floor(place) - cast(tap - (taps // 2 - 1), wide)
+                return self._kernel(math("fabs", distance))
+
+            firsts.append(b.compute((n, *points), first, name="first"))
+            weights.append(b.compute((n, *points, taps), weight, name="weight"))
+
+        def term(*i: Expr) -> Expr:
+            batch, channel, *point = order.to_plain(i[: rank + 2])
+            steps = i[rank + 2 :]
+            place = [firsts[axis][(batch, *point)] + steps[axis] for axis in range(rank)]
+            value = cast(element(batch, channel, place), wide)
+            for axis in range(rank):
+                value = value * weights[axis][(batch, *point, steps[axis])]
+            return value
+
+        total = b.reduce(result, (taps,) * rank, term, name="total")
+        return narrow(b, total, dtype)
+
+    def _kernel(self, x: Expr) -> Expr:
+        """The weight of a tap at distance x."""
+        one = const(1, x.dtype)
+        if _TAPS[self.method] == 2:
+            return one - x
+        return keys_cubic(x, _CUBIC)
 
     def _position(self, value: Expr, size: Expr) -> Expr:
         dtype = value.dtype
@@ -159,6 +216,8 @@ class GridSample(Operator):
             place = (value + one) * half * (extent - one)
         else:
             place = ((value + one) * extent - one) * half
+        if _TAPS[self.method] == 1:
+            place = nearbyint(place)
         if self.padding_mode == "border":
             return maximum(minimum(place, extent - one), const(0, dtype))
         if self.padding_mode == "reflection":
@@ -176,8 +235,10 @@ class GridSample(Operator):
         rest = distance - turns * safe
         odd = NE(math("fmod", turns, const(2, dtype)), zero)
         mirrored = select(odd, safe - rest, rest) + low
-        mirrored = select(NE(span, zero), mirrored, zero)
-        return maximum(minimum(mirrored, extent - one), zero)
+        return select(NE(span, zero), mirrored, zero)
 
-    def _place(self, position: Expr, size: Expr) -> Expr:
+    def _place(self, position: Expr, size: Expr, dtype: DType) -> Expr:
+        if self.padding_mode == "reflection":
+            mirrored = self._reflected(cast(position, dtype), cast(size, dtype))
+            position = cast(nearbyint(mirrored), INT64)
         return maximum(minimum(position, size - 1), 0)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from transect.ir.dtype import FLOAT32, FLOAT64, INT64, DType
-from transect.ir.expr import Expr, ExprLike, IntImm, as_expr, as_int, cast
+from transect.ir.expr import Expr, ExprLike, IntImm, as_expr, as_int, cast, const, select
 from transect.ir.types import (
     PrimType,
     ShapeType,
@@ -134,3 +134,15 @@ def unflatten_index(position: Expr, sizes: Sequence[Expr]) -> tuple[Expr, ...]:
         if not leading:
             position = position // sizes[axis]
     return tuple(simplify(item) for item in reversed(result))
+
+
+def keys_cubic(x: Expr, coefficient: float) -> Expr:
+    """The weight at distance x >= 0 of cubic interpolation. Source: Keys 1981."""
+
+    def number(value: float) -> Expr:
+        return const(value, x.dtype)
+
+    a = number(coefficient)
+    near = ((a + number(2)) * x - (a + number(3))) * x * x + number(1)
+    far = ((a * x - number(5) * a) * x + number(8) * a) * x - number(4) * a
+    return select(x <= number(1), near, select(x < number(2), far, number(0)))

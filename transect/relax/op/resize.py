@@ -44,6 +44,7 @@ from transect.relax.op.inference import (
     unknown_like,
     with_shape,
 )
+from transect.relax.op.loops import keys_cubic
 from transect.relax.op.operator import Emit, Operator
 from transect.relax.op.windows import SPATIAL, layout
 from transect.tir.buffer import Buffer
@@ -270,18 +271,10 @@ class Resize(Operator):
         return [(_inside(place.base, old), one - t), (_inside(place.base + 1, old), t)]
 
     def kernel(self, x: Expr) -> Expr:
-        """The weight at distance x >= 0: a triangle, or Keys' cubic (1981)."""
-        zero = const(0, x.dtype)
-
-        def number(value: float) -> Expr:
-            return const(value, x.dtype)
-
+        """The weight at distance x >= 0."""
         if self.method == "linear":
-            return maximum(number(1) - x, zero)
-        a = number(self.cubic_alpha)
-        near = ((a + number(2)) * x - (a + number(3))) * x * x + number(1)
-        far = ((a * x - number(5) * a) * x + number(8) * a) * x - number(4) * a
-        return select(x <= number(1), near, select(x < number(2), far, zero))
+            return maximum(const(1, x.dtype) - x, const(0, x.dtype))
+        return keys_cubic(x, self.cubic_alpha)
 
     # --- loops
 

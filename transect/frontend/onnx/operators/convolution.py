@@ -150,14 +150,14 @@ def deform_conv(node: Node) -> Result:
 
 def col2im(node: Node) -> Result:
     """Blocks of an image, added up where they overlap."""
-    image = node.elements(1, "shape of the image").values
-    block = tuple(node.integers(2, "shape of a block"))
+    image = node.sizes(1, "image").values
+    block = node.sizes(2, "block").values
     rank = len(block)
     return node.emit(
         "nn.col2im",
         node.value(0),
         node.shape_of(image),
-        block=block,
+        node.shape_of(block),
         strides=per_axis(node, "strides", rank),
         dilation=per_axis(node, "dilations", rank),
         padding=per_axis(node, "pads", 2 * rank, 0),

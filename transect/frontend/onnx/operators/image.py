@@ -269,10 +269,60 @@ def space_to_depth(node: Node) -> Result:
     return node.emit("reshape", moved, node.shape_of([n, c * (size * size), rows, columns]))
 
 
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def grid_sample(node: Node) -> Result:
+    """An image read at the places of a grid."""
+    value, grid = node.value(0), node.value(1)
+    rank = len(node.shape(grid))
+    if node.dtype(grid) is not node.dtype(value) and not node.dtype(grid).is_float:
+        raise node.error(f"a grid of {node.dtype(grid)}")
+    places = node.emit("permute_dims", grid, axes=(0, rank - 1, *range(1, rank - 1)))
+    return node.emit(
+        "image.grid_sample",
+        value,
+        places,
+        method=node.attribute("mode", "linear"),
+        padding_mode=node.attribute("padding_mode", "zeros"),
+        align_corners=node.attribute("align_corners", 0) == 1,
+    )
+
+
+def roi_align(node: Node) -> Result:
+    """Regions of images sampled into cells; before opset 16 without the shift of half a pixel."""
+    default = "half_pixel" if node.opset >= 16 else "output_half_pixel"
+    return node.emit(
+        "image.roi_align",
+        node.value(0),
+        node.value(1),
+        node.value(2),
+        output_size=(node.attribute("output_height", 1), node.attribute("output_width", 1)),
+        sampling_ratio=node.attribute("sampling_ratio", 0),
+        spatial_scale=node.attribute("spatial_scale", 1.0),
+        mode=node.attribute("mode", "avg"),
+        half_pixel=node.attribute("coordinate_transformation_mode", default) == "half_pixel",
+    )
+
+
+def max_roi_pool(node: Node) -> Result:
+    """The maxima in the cells of regions of images."""
+    return node.emit(
+        "image.roi_max_pool",
+        node.value(0),
+        node.value(1),
+        output_size=tuple(node.attribute("pooled_shape", [1, 1])),
+        spatial_scale=node.attribute("spatial_scale", 1.0),
+    )
+
+
 IMAGE: dict[str, tuple[Converter, ...]] = {
     "DepthToSpace": one(depth_to_space),
+    "GridSample": one(grid_sample),
+    "MaxRoiPool": one(max_roi_pool),
     "Pad": one(pad),
     "Resize": (Converter(resize_10, 10), Converter(resize, 11)),
+    "RoiAlign": one(roi_align),
     "SpaceToDepth": one(space_to_depth),
     "Upsample": one(resize_10),
 }
