@@ -57,9 +57,13 @@ class Graph:
         return made
 
 
-def expected(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs that ONNX Runtime computes."""
+def expected(
+    model: onnx.ModelProto, inputs: Mapping[str, np.ndarray], *, optimize: bool = True
+) -> list[np.ndarray]:
+    """The outputs that ONNX Runtime computes. optimize: whether it may rewrite the model."""
     options = onnxruntime.SessionOptions()
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
