@@ -47,6 +47,16 @@ def read_sizes(emitter: Emitter, value: Value, what: str) -> Elements:
     return Elements(tuple(sizes), rank, emitter.dtype(value))
 
 
+def read_flag(emitter: Emitter, value: Value) -> Expr:
+    """The one element of a bool tensor, read at run time: 0 or 1."""
+    vector, _, count = _as_vector(emitter, value, "condition")
+    if count != 1:
+        raise emitter.error(f"the condition has {count} elements, not one")
+    flag = emitter.symbols.size("condition")
+    _bind(emitter, vector, [flag], "condition")
+    return flag
+
+
 def _as_vector(emitter: Emitter, value: Value, what: str) -> tuple[Value, int, int]:
     """A tensor as an int64 vector, with its rank and its number of elements."""
     dims, dtype = emitter.shape(value), emitter.dtype(value)

@@ -27,6 +27,10 @@ class Scope:
         """The scope of a subgraph, which sees these names and emits into a sequence of its own."""
         return Scope(self, self.numbers.new_child())
 
+    def inline(self) -> Scope:
+        """The scope of a subgraph that is put where its node stands."""
+        return Scope(self, self.numbers)
+
     def function(self) -> Scope:
         """The scope of a function's body, which sees no names and emits where its call stands."""
         return Scope(None, self.numbers)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from transect.frontend.onnx.node import Converter
 from transect.frontend.onnx.operators.activation import ACTIVATION
 from transect.frontend.onnx.operators.cast import CAST
+from transect.frontend.onnx.operators.control import CONTROL
 from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
 from transect.frontend.onnx.operators.image import IMAGE
@@ -27,6 +28,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **QUANTIZE,
         **CAST,
         **ACTIVATION,
+        **CONTROL,
         **CONVOLUTION,
         **ELEMENTWISE,
         **IMAGE,
