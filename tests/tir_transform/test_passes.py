@@ -498,3 +498,14 @@ def test_what_is_left_of_a_vector_runs_with_a_mask() -> None:
     text = repr(run(before, VectorizeLoop()))
     assert text.count("for ") == 1
     assert "y.vstore(" in text
+
+
+def test_a_condition_on_memory_does_not_outlive_a_store() -> None:
+    @T.prim_func
+    def before(x: T.Buffer((4,), "int64"), flag: T.Buffer((1,), "bool")):
+        if flag[0]:
+            flag[0] = x[0] > 0
+            if flag[0]:
+                x[1] = 2
+
+    expect(before, before, Simplify())

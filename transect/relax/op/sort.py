@@ -1,7 +1,6 @@
 """Sorting along an axis: sort, argsort, topk.
 
-All are stable and take NaN as greater than every number. The loops count, for each element, the
-elements that come before it: any order of evaluation gives the same result.
+All are stable and take NaN as greater than every number.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transect.ir.dtype import BOOL, INT32, INT64, DType
+from transect.ir.dtype import BOOL, INT32, DType
 from transect.ir.expr import (
     EQ,
     Expr,
@@ -17,20 +16,27 @@ from transect.ir.expr import (
     Var,
     as_int,
     cast,
-    const,
     logical_and,
     logical_not,
     logical_or,
     minimum,
-    select,
 )
 from transect.ir.types import TensorType, TupleType, Type
-from transect.relax.op.inference import fail, normalize_axis, simplify, tensor, with_shape
-from transect.relax.op.loops import reduce
+from transect.relax.op.heap import first_positions
+from transect.relax.op.inference import (
+    analyzer_of,
+    fail,
+    normalize_axis,
+    present,
+    shape,
+    simplify,
+    tensor,
+    with_shape,
+)
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
-from transect.tir.builder import FunctionBuilder, store, when
-from transect.tir.op import isnan
+from transect.tir.builder import FunctionBuilder, store
+from transect.tir.op import checked, isnan
 from transect.tir.stmt import Stmt
 
 
@@ -52,38 +58,31 @@ def comes_before(a: Expr, b: Expr, first: Expr, *, descending: bool) -> Expr:
     return logical_or(less, logical_and(tie, first))
 
 
-def ranks(b: FunctionBuilder, x: Buffer, axis: int, *, descending: bool) -> Buffer:
-    """For each element its place along the sorted axis, as int64."""
-
-    def before(*i: Expr) -> Expr:
-        other = x[(*i[:axis], i[-1], *i[axis + 1 : -1])]
-        ahead = comes_before(other, x[i[:-1]], i[-1] < i[axis], descending=descending)
-        return select(ahead, const(1, INT64), const(0, INT64))
-
-    return reduce(b, x.shape, x.shape[axis : axis + 1], before, "sum", "rank")
-
-
-def place_sorted(
-    b: FunctionBuilder,
-    x: Buffer,
-    axis: int,
-    place: Buffer,
-    count: Expr,
-    dtype: DType | None,
-    name: str,
+def sorted_positions(
+    b: FunctionBuilder, x: Buffer, axis: int, count: Expr, *, descending: bool
 ) -> Buffer:
-    """The first `count` elements in sorted order: values, or with `dtype` their positions."""
-    sizes = (*x.shape[:axis], count, *x.shape[axis + 1 :])
-    target = b.allocate(sizes, x.dtype if dtype is None else dtype, name=name)
+    """The positions of the first `count` elements along the sorted axis, which is the last one of
+    the result: int64."""
 
-    def body(*i: Var) -> Stmt:
-        value = x[i] if dtype is None else cast(i[axis], dtype)
-        spot = place[i]
-        put = store(target, (*i[:axis], spot, *i[axis + 1 :]), value)
-        return put if count is x.shape[axis] else when(spot < count, put)
+    def decide(flag: Buffer, row: tuple[Expr, ...], first: Expr, second: Expr) -> Stmt:
+        a, c = (x[(*row[:axis], place, *row[axis:])] for place in (first, second))
+        return store(flag, (0,), comes_before(a, c, first < second, descending=descending))
 
-    b.block(x.shape, body, kinds="O" * x.ndim, name=name)
-    return target
+    rows = (*x.shape[:axis], *x.shape[axis + 1 :])
+    return first_positions(b, rows, x.shape[axis], count, decide)
+
+
+def pick_sorted(
+    b: FunctionBuilder, x: Buffer, axis: int, order: Buffer, dtype: DType | None, name: str
+) -> Buffer:
+    """The elements at the sorted positions: values, or with `dtype` the positions themselves."""
+    sizes = (*x.shape[:axis], order.shape[-1], *x.shape[axis + 1 :])
+
+    def element(*i: Var) -> Expr:
+        place = order[(*i[:axis], *i[axis + 1 :], i[axis])]
+        return x[(*i[:axis], place, *i[axis + 1 :])] if dtype is None else cast(place, dtype)
+
+    return b.compute(sizes, element, name=name)
 
 
 @dataclass(frozen=True)
@@ -105,10 +104,10 @@ class Sort(Operator):
         return data
 
     def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
-        """Each element's rank, then each element put there."""
+        """The order of positions, then the element at each."""
         axis = normalize_axis(self, self.axis, x.ndim)
-        place = ranks(b, x, axis, descending=self.descending)
-        return place_sorted(b, x, axis, place, x.shape[axis], None, "y")
+        order = sorted_positions(b, x, axis, x.shape[axis], descending=self.descending)
+        return pick_sorted(b, x, axis, order, None, "y")
 
 
 @dataclass(frozen=True)
@@ -131,30 +130,38 @@ class Argsort(Operator):
         return TensorType(data.shape, self.dtype, data.ndim, data.device)
 
     def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
-        """Each element's rank, then each position put there."""
+        """The order of positions."""
         axis = normalize_axis(self, self.axis, x.ndim)
-        place = ranks(b, x, axis, descending=self.descending)
-        return place_sorted(b, x, axis, place, x.shape[axis], self.dtype, "y")
+        order = sorted_positions(b, x, axis, x.shape[axis], descending=self.descending)
+        return pick_sorted(b, x, axis, order, self.dtype, "y")
 
 
 @dataclass(frozen=True)
 class TopK(Operator):
-    """topk(x, k, axis, ret_type, largest, dtype): the k first of the elements sorted along `axis`,
-    in descending order if largest, else ascending; equal ones in the order of x.
+    """topk(x, k, axis, ret_type, largest, dtype, count): the k first of the elements sorted along
+    `axis`, in descending order if largest, else ascending; equal ones in the order of x.
 
-    k: at most the extent; below 1 for all. ret_type: "both" (values, positions), "values" or
-    "indices". dtype: of the positions. Source: ONNX TopK-11 (sorted).
+    k: at most the extent; below 1 for all. count: a shape of one value that stands for a k that is
+    not constant, 0 for none; more than the extent fails. ret_type: "both" (values, positions),
+    "values" or "indices". dtype: of the positions. Source: ONNX TopK-11 (sorted).
     """
 
     name = "topk"
+    script_order = ("x", "k", "axis", "ret_type", "largest", "dtype", "count")
     k: int = 1
     axis: int = -1
     ret_type: str = "both"
     largest: bool = True
     dtype: DType = INT32
 
-    def count(self, extent: Expr) -> Expr:
+    def kept(self, extent: Expr, count: tuple[Expr, ...] | None) -> Expr:
         """How many elements are kept of an axis of `extent`."""
+        if count is not None:
+            if len(count) != 1:
+                fail(self, f"count must have one value, got {len(count)}")
+            if analyzer_of(extent, count[0]).can_prove(count[0] > extent):
+                fail(self, f"k = {count[0]!r} is more than the {extent!r} elements of the axis")
+            return count[0]
         if self.k < 1:
             return extent
         known = as_int(extent)
@@ -162,31 +169,47 @@ class TopK(Operator):
             fail(self, f"k = {self.k} is more than the {known} elements along axis {self.axis}")
         return simplify(minimum(IntImm(self.k), extent))
 
-    def infer(self, x: Type) -> TensorType | TupleType:
+    def infer(self, x: Type, count: Type | None = None) -> TensorType | TupleType:
         """Values, positions, or both, with k in place of the extent."""
         data = tensor(self, x, "x")
         if self.ret_type not in ("both", "values", "indices"):
             fail(self, f'ret_type must be "both", "values" or "indices", got {self.ret_type!r}')
         values = data
+        given = shape(self, count, "count") if count is not None and present(count) else None
         if data.ndim >= 0:
             axis = normalize_axis(self, self.axis, data.ndim)
             if data.shape is not None:
-                sizes = (*data.shape[:axis], self.count(data.shape[axis]), *data.shape[axis + 1 :])
-                values = with_shape(data, sizes)
+                kept = self.kept(data.shape[axis], given)
+                values = with_shape(data, (*data.shape[:axis], kept, *data.shape[axis + 1 :]))
         positions = TensorType(values.shape, self.dtype, values.ndim, values.device)
         if self.ret_type == "both":
             return TupleType((values, positions))
         return values if self.ret_type == "values" else positions
 
-    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer | tuple[Buffer, ...]:
-        """Each element's rank, then the elements of the first ranks put there."""
+    def legalize(
+        self, b: FunctionBuilder, x: Buffer, count: tuple[Expr, ...] | None = None
+    ) -> Buffer | tuple[Buffer, ...]:
+        """The order of the first positions, then the element at each."""
         axis = normalize_axis(self, self.axis, x.ndim)
-        count = self.count(x.shape[axis])
-        place = ranks(b, x, axis, descending=self.largest)
+        extent = x.shape[axis]
+        kept = self.kept(extent, count)
+        order = sorted_positions(b, x, axis, kept, descending=self.largest)
+        if count is not None:
+            order = self._checked(b, order, extent)
         wanted: Sequence[tuple[str, DType | None]] = {
             "both": (("values", None), ("indices", self.dtype)),
             "values": (("values", None),),
             "indices": (("indices", self.dtype),),
         }[self.ret_type]
-        found = tuple(place_sorted(b, x, axis, place, count, dtype, name) for name, dtype in wanted)
+        found = tuple(pick_sorted(b, x, axis, order, dtype, name) for name, dtype in wanted)
         return found if self.ret_type == "both" else found[0]
+
+    def _checked(self, b: FunctionBuilder, order: Buffer, extent: Expr) -> Buffer:
+        """The order, or failure where more elements are asked for than there are."""
+        kept = order.shape[-1]
+        message = (f"{self.name}: k = ", kept, " of an axis of ", extent)
+
+        def element(*i: Var) -> Expr:
+            return checked(order[i], kept <= extent, *message, exception="ValueError")
+
+        return b.compute(order.shape, element, name="place")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, ExprLike, Var, as_expr, cast
 from transect.tir.buffer import Buffer
-from transect.tir.stmt import Bind, BufferStore, For, IfThenElse, Stmt, seq
+from transect.tir.stmt import Bind, BufferStore, For, IfThenElse, Stmt, While, seq
 
 
 def store(buffer: Buffer, indices: tuple[ExprLike, ...], value: ExprLike) -> BufferStore:
@@ -26,6 +26,11 @@ def serial(extent: ExprLike, body: Callable[[Var], Stmt], *, name: str = "k") ->
     stop = as_expr(extent)
     var = Var(name, stop.dtype)
     return For(var, as_expr(0, stop.dtype), stop, "serial", body(var))
+
+
+def repeat_while(condition: Expr, body: Stmt) -> While:
+    """while condition: body."""
+    return While(condition, body)
 
 
 def assign(name: str, value: ExprLike, body: Callable[[Var], Stmt]) -> Stmt:

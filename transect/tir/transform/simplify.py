@@ -16,6 +16,7 @@ from transect.ir.expr import (
     Range,
     Var,
     as_int,
+    logical_and,
     logical_not,
 )
 from transect.ir.node import replace
@@ -25,6 +26,7 @@ from transect.tir.buffer import BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
 from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter
 from transect.transform import Context
 
@@ -137,12 +139,12 @@ class _Simplify(StmtRewriter):
                 return self.visit(stmt.then_case)
             return SeqStmt((), stmt.span) if stmt.else_case is None else self.visit(stmt.else_case)
         self.memo.clear()
-        with self.analyzer.constraint(condition):
+        with self.analyzer.constraint(_lasting(condition)):
             then_case = self.visit(stmt.then_case)
         self.memo.clear()
         else_case = None
         if stmt.else_case is not None:
-            with self.analyzer.constraint(logical_not(condition)):
+            with self.analyzer.constraint(_lasting(logical_not(condition))):
                 else_case = self.visit(stmt.else_case)
             self.memo.clear()
         if _is_empty(then_case) and (else_case is None or _is_empty(else_case)):
@@ -168,6 +170,16 @@ class _Simplify(StmtRewriter):
         ):
             return stmt
         return SeqStmt(tuple(stmts), stmt.span)
+
+
+def _lasting(condition: Expr) -> Expr:
+    """The part of a condition that still holds after stores: what reads no memory."""
+    kept = (
+        item
+        for item in conjuncts(condition)
+        if not any(isinstance(term, BufferLoad) for term in walk(item))
+    )
+    return logical_and(*kept)
 
 
 def _is_empty(stmt: Stmt) -> bool:
