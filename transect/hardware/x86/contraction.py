@@ -28,6 +28,11 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
 
 _FMA_LATENCY = 4
+_PANEL = 2
+"""Vectors of a usual panel."""
+_SCATTERED = 10
+"""What reading the broadcast elements from beyond the first-level cache takes, in reads of vectors
+in order: measured on convolutions of 7 to 56 pixels a row."""
 
 
 @dataclass(frozen=True)
@@ -35,27 +40,35 @@ class Roles:
     """A contraction seen as rows times columns.
 
     column: the variable of the output's last dimension, which becomes vectors. row: the variable
-    that is unrolled beside it, or None. columns: the operand that depends on `column`. contiguous:
-    whether that operand's elements for neighbouring columns lie side by side. panel: how many
-    columns lie side by side before others come, None for all.
+    that is unrolled beside it, or None. columns: the operand that depends on `column` and not on
+    `row`; rows: the other one. contiguous: whether the elements of `columns` for neighbouring
+    columns lie side by side. panel: how many columns lie side by side before others come, None for
+    all. shared: whether `rows` depends on `column` as well, as in a depthwise convolution, and so
+    is read in vectors too.
     """
 
     column: IterVar
     row: IterVar | None
     columns: BufferLoad
+    rows: BufferLoad
     contiguous: bool
     panel: int | None
+    shared: bool
 
 
 def roles(found: Contraction) -> Roles | None:
-    """The roles of a contraction's variables, or None if its last dimension is in both operands."""
+    """The roles of a contraction's variables, or None if it cannot be seen so: the last dimension
+    is in both operands and one of them cannot be read in vectors along it."""
     last = found.output.indices[-1] if found.output.indices else None
     spatial = (*found.batch, *found.rows, *found.columns)
     column = next((item for item in spatial if item.var is last), None)
-    if column is None or column in found.batch:
+    if column is None:
         return None
-    swapped = column in found.rows
-    columns = found.left if swapped else found.right
+    shared = column in found.batch
+    if shared and bool(found.rows) == bool(found.columns):
+        return None
+    swapped = bool(found.columns) if shared else column in found.rows
+    columns, rows = (found.left, found.right) if swapped else (found.right, found.left)
     candidates = found.columns if swapped else found.rows
     order = [index for index in found.output.indices if isinstance(index, Var)]
     in_order = sorted(
@@ -64,7 +77,9 @@ def roles(found: Contraction) -> Roles | None:
     row = in_order[-1] if in_order else None
     panel = panel_width(columns, column.var)
     side_by_side = panel is not None or contiguous(columns, column.var)
-    return Roles(column, row, columns, side_by_side, panel)
+    if shared and not (side_by_side and contiguous(rows, column.var)):
+        return None
+    return Roles(column, row, columns, rows, side_by_side, panel, shared)
 
 
 def contiguous(load: BufferLoad, var: Var) -> bool:
@@ -94,7 +109,8 @@ class ContractionRule(ScheduleRule):
 
     tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
-    each result are worth repeating in the code for every result of a tile.
+    each result are worth repeating in the code for every result of a tile. reduction_limit: how
+    many multiply-adds of a tile's whole reduction are worth writing out.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -121,6 +137,7 @@ class ContractionRule(ScheduleRule):
     )
     inline_limit: int = 4
     unroll_limit: int = 8
+    reduction_limit: int = 128
     name: ClassVar[str] = "x86.contraction"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -169,9 +186,12 @@ class ContractionRule(ScheduleRule):
                 padded = padded * (ceildiv(part.row.dom.extent, rows) * rows)
             chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
             # Vectors come from the second-level cache and are used once a row, broadcast elements
-            # from the first, once a vector; more than eight rows evict each other from there.
+            # from the first, once a vector; more than eight rows evict each other from there where
+            # the vectors take whole pages apart.
             reuse = 1 / (1 + 1 / (2 * rows) + 1 / (10 * vectors))
-            efficiency = min(1.0, chains) * reuse * (0.8 if rows > 8 else 1.0)
+            if part.shared:
+                reuse = 1 / (2 + 2 / rows)  # A load for each multiply-add.
+            efficiency = min(1.0, chains) * reuse * (0.8 if rows > 8 and not part.panel else 1.0)
             if part.row is not None and (as_int(part.row.dom.extent) or 0) % rows:
                 efficiency *= 0.97  # Partial tiles run code of their own.
             panel = padded * others * (dtype.bytes // 2) // max(1, rows)
@@ -185,21 +205,37 @@ class ContractionRule(ScheduleRule):
         return tuple(options)
 
     def _pack_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
-        del target
         dtype = found.output.buffer.dtype
-        elements: Expr = IntImm(dtype.bytes)
-        for item in _used(found, part.columns):
-            elements = elements * item.dom.extent
-        packed = Option("packed", {"pack": True}, Cost(traffic={"L2": elements * 2}))
+        held, other = (_bytes(found, load) for load in (part.columns, part.rows))
+        outer: Expr = IntImm(1)
+        for item in (*found.rows, *found.columns):
+            if item not in (part.row, part.column):
+                outer = outer * item.dom.extent
+        panels = ceildiv(part.column.dom.extent, part.panel or _PANEL * target.lanes(dtype))
+        # All columns for some rows read the one operand again and again, the other way round it is
+        # the other; from where depends on its size.
+        by_rows = {_level(held, target): held * outer}
+        by_columns = {_level(other, target): other * panels * _SCATTERED}
+        # What lies side by side is copied in vectors, anything else element by element.
+        single = IntImm(0) if part.contiguous else held // dtype.bytes * (8 * target.lanes(dtype))
+        packed = Option(
+            "packed",
+            {"pack": True, "columns_first": True},
+            Cost({dtype: single}, {**by_columns, "memory": held * 2}),
+        )
         if not part.contiguous:
             return (packed,)
-        if part.panel is not None:
-            return (Option("direct", {"pack": False}),)
         # Rows far apart miss the first-level cache and its translation buffers: a seventh
         # to most of the time of the arithmetic (benchmarks/kernels.py), but nothing to copy.
-        slower = _scaled(found.operations, 30, 100)
-        direct = Option("direct", {"pack": False}, Cost({dtype: slower}))
-        return (direct, packed)
+        slower = {} if part.panel or part.shared else {dtype: _scaled(found.operations, 30, 100)}
+        direct = (
+            Option("direct", {"pack": False, "columns_first": False}, Cost(slower, by_rows)),
+            Option(
+                "direct, columns first", {"pack": False, "columns_first": True},
+                Cost(slower, by_columns),
+            ),
+        )  # fmt: skip
+        return direct if part.panel or part.shared else (*direct, packed)
 
     def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
         dtype = found.output.buffer.dtype
@@ -244,7 +280,7 @@ class ContractionRule(ScheduleRule):
         blocks = _Blocks(block, copy, packed, stage)
         init = self._tile(
             sch, blocks, found, (row, column), (rows, vectors, lanes),
-            parallel=bool(parallel["parallel"]),
+            columns_first=bool(pack["columns_first"]), parallel=bool(parallel["parallel"]),
         )  # fmt: skip
         return (*handled, *(_name(sch, item) for item in (*blocks.all(), init)))
 
@@ -267,20 +303,29 @@ class ContractionRule(ScheduleRule):
         axes: tuple[int | None, int],
         tile: tuple[int, int, int],
         *,
+        columns_first: bool,
         parallel: bool,
     ) -> BlockRV:
         row, column = axes
         rows, vectors, lanes = tile
         block, copy = blocks.block, blocks.copy
         loops = sch.get_loops(block)
-        kinds = [item.kind for item in found.site.block.iter_vars]
+        iter_vars = found.site.block.iter_vars
+        kinds = [item.kind for item in iter_vars]
         outer = [
             loop for n, loop in enumerate(loops) if kinds[n] == "spatial" and n not in (row, column)
         ]
         reduced = [loop for n, loop in enumerate(loops) if kinds[n] == "reduce"]
         columns, vector, lane = sch.split(loops[column], [None, vectors, lanes])
         inner: list[LoopRV] = []
-        nest: list[LoopRV] = [*outer, columns]
+        both = {item.var for item in found.batch}
+        batch = [
+            loop for loop, item in zip(loops, iter_vars, strict=True)
+            if loop in outer and item.var in both
+        ]  # fmt: skip
+        rest = [loop for loop in outer if loop not in batch]
+        together = [*batch, columns, *rest] if columns_first else [*outer, columns]
+        nest = list(together)
         if row is not None and rows > 1:
             row_tiles, unrolled = sch.split(loops[row], [None, rows])
             nest.append(row_tiles)
@@ -312,10 +357,22 @@ class ContractionRule(ScheduleRule):
         for loop in sch.get_loops(leaving)[len(nest) :]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
-        together = [*outer, columns]
+        if self._short(found, rows * vectors):
+            for loop in reduced:
+                sch.unroll(loop)
+        if blocks.packed is not None:
+            # The packed panel stands between this loop and those inside.
+            together = together[: together.index(columns) + 1]
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return init
+
+    def _short(self, found: Contraction, tile: int) -> bool:
+        """Whether a reduction is worth writing out, so that its steps share what they load."""
+        steps = 1
+        for item in found.reduce:
+            steps *= as_int(item.dom.extent) or self.reduction_limit
+        return steps * tile <= self.reduction_limit
 
     def _vectorize_last(self, sch: Schedule, block: BlockRV, lanes: int) -> None:
         last = sch.get_loops(block)[-1]
@@ -411,6 +468,19 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
         and bool(readers)
         and all(info.kind(item.name) <= PatternKind.INJECTIVE for item in (block, *readers))
     )
+
+
+def _bytes(found: Contraction, load: BufferLoad) -> Expr:
+    size: Expr = IntImm(load.buffer.dtype.bytes)
+    for item in _used(found, load):
+        size = size * item.dom.extent
+    return size
+
+
+def _level(size: Expr, target: Target) -> str:
+    """The cache that holds so many bytes beside others; unknown sizes count as small."""
+    known = as_int(size) or 0
+    return "L2" if known <= target.caches[min(1, len(target.caches) - 1)] // 2 else "L3"
 
 
 def _used(found: Contraction, load: BufferLoad) -> list[IterVar]:
