@@ -1,0 +1,5 @@
+"""`python -m transect`: the command line."""
+
+from transect.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m transect.cli`."""
+
+from transect.cli import main
+
+main()
