@@ -164,6 +164,9 @@ class _Errors(threading.local):
 _errors = _Errors()
 
 
+# Compiled code names the class of its errors; tvm-ffi knows all but this one that kernels raise.
+tvm_ffi.register_error("ZeroDivisionError", ZeroDivisionError)
+
 _PLACE = re.compile(r'File ".+?", line \d+, in transect: (.+)')
 _MOST_PLACES = 8
 

@@ -27,6 +27,7 @@ from transect.ir.expr import (
     truncmod,
 )
 from transect.ir.types import TensorType, Type
+from transect.relax.expr import Op
 from transect.relax.op.inference import (
     broadcast_types,
     common_dtype,
@@ -37,7 +38,7 @@ from transect.relax.op.loops import TensorOperand, load, math, result_type
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, store
-from transect.tir.op import if_then_else
+from transect.tir.op import checked, if_then_else
 from transect.tir.stmt import Stmt, seq
 
 
@@ -121,14 +122,14 @@ class Multiply(Binary):
 class Divide(Binary):
     """divide(a, b): a / b of floats; of integers the quotient truncated toward zero.
 
-    Source: ONNX Div-14.
+    An integer divided by 0 fails when it runs, with ZeroDivisionError. Source: ONNX Div-14.
     """
 
     name = "divide"
 
     def scalar(self, a: Expr, b: Expr) -> Expr:
         """a / b."""
-        return a / b if a.dtype.is_float else truncdiv(a, b)
+        return a / b if a.dtype.is_float else truncdiv(a, nonzero(self, b))
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class FloorDivide(Binary):
     def scalar(self, a: Expr, b: Expr) -> Expr:
         """// of integers; of floats from the exact remainder."""
         if not a.dtype.is_float:
-            return a // b
+            return a // nonzero(self, b)
         zero, one = const(0, a.dtype), const(1, a.dtype)
         remainder = math("fmod", a, b)
         quotient = (a - remainder) / b
@@ -166,7 +167,7 @@ class FloorMod(Binary):
     def scalar(self, a: Expr, b: Expr) -> Expr:
         """% of integers; of floats the exact remainder moved to the sign of b."""
         if not a.dtype.is_float:
-            return a % b
+            return a % nonzero(self, b)
         zero = const(0, a.dtype)
         remainder = math("fmod", a, b)
         moved = select(differ_in_sign(remainder, b), remainder + b, remainder)
@@ -184,7 +185,7 @@ class Mod(Binary):
 
     def scalar(self, a: Expr, b: Expr) -> Expr:
         """The C remainder, exact for floats."""
-        return math("fmod", a, b) if a.dtype.is_float else truncmod(a, b)
+        return math("fmod", a, b) if a.dtype.is_float else truncmod(a, nonzero(self, b))
 
 
 @dataclass(frozen=True)
@@ -279,6 +280,13 @@ class LogAddExp(Binary):
         log_two = const(0.6931471805599453, a.dtype)
         rest = select(EQ(a, b), log_two, math("log1p", math("exp", negate(distance))))
         return maximum(a, b) + rest
+
+
+def nonzero(op: Op, divisor: Expr) -> Expr:
+    """An integer divisor; where it is 0, the kernel fails."""
+    message = f"{op.name}: integer division by zero"
+    condition = NE(divisor, const(0, divisor.dtype))
+    return checked(divisor, condition, message, exception="ZeroDivisionError")
 
 
 def differ_in_sign(a: Expr, b: Expr) -> Expr:
