@@ -20,8 +20,10 @@ from io import BufferedReader, FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from blake3 import blake3
 
+from transect.runtime import release_pages
 from transect.support import flags
 from transect.support.errors import InputError
 
@@ -180,7 +182,9 @@ def _write(file: FileIO, text: bytes, parts: Sequence[bytes | memoryview], size:
         if part is not text:
             digest.update(rest)
         while rest:
-            rest = rest[file.write(rest) :]
+            rest = rest[file.write(rest[:_CHUNK]) :]
+        if isinstance(part, memoryview) and isinstance(part.obj, np.ndarray):
+            release_pages(part.obj)
     file.seek(0)
     file.write(_HEADER.pack(_MAGIC, len(text), size, digest.digest()))
 

@@ -16,6 +16,7 @@ from transect.driver.entry import dimension_vars, entry_name, prim_func_signatur
 from transect.driver.identity import Identity, identify
 from transect.driver.model import CompiledModel
 from transect.driver.pipeline import pipeline
+from transect.driver.spill import Spill
 from transect.driver.verify import verify_module
 from transect.frontend import load_model_file
 from transect.hardware import find_target, this_machine
@@ -145,6 +146,7 @@ class _Request:
             verify=verify_module,
             dump=dump_scripts(flags.dump()) if self.is_whole else None,
             observe=observe,
+            keep=Spill(flags.cache_dir()).keep,
         )
         verify_module(module)
         evaluate = self.evaluate if self.is_whole else None

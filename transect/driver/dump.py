@@ -9,6 +9,7 @@ import numpy as np
 
 from transect.ir.function import IRModule
 from transect.script import save_constants, script
+from transect.transform.base import dump_to
 
 CONSTANTS = "constants.npz"
 """The file beside the scripts that holds the large constants of all of them."""
@@ -23,13 +24,12 @@ def dump_scripts(folder: Path | None) -> Callable[[int, str, IRModule], None] | 
         return None
     constants: dict[str, np.ndarray] = {}
 
-    def write(number: int, name: str, module: IRModule) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def text(module: IRModule) -> str:
         known = len(constants)
-        text = script(module, constants=constants, constants_file=CONSTANTS)
-        (folder / f"{number:02}_{name}.py").write_text(text, encoding="utf-8")
+        written = script(module, constants=constants, constants_file=CONSTANTS)
         # Even a program without constants names the file.
-        if number == 0 or len(constants) > known:
+        if len(constants) > known or not (folder / CONSTANTS).exists():
             save_constants(folder / CONSTANTS, constants)
+        return written
 
-    return write
+    return dump_to(folder, text)

@@ -7,7 +7,7 @@ Needs only `support`, tvm-ffi and numpy, so that a deployed model does not need 
 from transect.runtime import ffi  # first: see there
 
 # ruff: isort: on
-from transect.runtime.artifact import Artifact, file_of, load_artifact
+from transect.runtime.artifact import Artifact, file_of, load_artifact, release_pages
 from transect.runtime.functions import get_function, register_function, remove_function
 from transect.runtime.libraries import SharedLibrary
 from transect.runtime.loader import ENTRY_PREFIX, LoadedModule, load_function, load_model
@@ -30,5 +30,6 @@ __all__ = [
     "load_function",
     "load_model",
     "register_function",
+    "release_pages",
     "remove_function",
 ]

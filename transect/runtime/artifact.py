@@ -128,14 +128,31 @@ def load_artifact(folder: str | Path) -> CompiledModel:
     )
 
 
-def file_of(array: Array) -> tuple[Path, int] | None:
-    """The file that the memory of `array` is mapped from, and where in it; None if it is not, or
-    not in one piece."""
+def _mapping(array: Array) -> np.memmap[Any, np.dtype[Any]] | None:
+    """The mapped file, as an array, that has the memory of `array`."""
     root: Any = array
     while isinstance(root, np.ndarray) and isinstance(root.base, np.ndarray):
         root = root.base
-    if not isinstance(root, np.memmap) or not array.flags.c_contiguous:
+    return root if isinstance(root, np.memmap) else None
+
+
+def file_of(array: Array) -> tuple[Path, int] | None:
+    """The file that the memory of `array` is mapped from, and where in it; None if it is not, or
+    not in one piece, or the file has no name."""
+    root: Any = _mapping(array)
+    if root is None or root.filename is None or not array.flags.c_contiguous:
         return None
-    name: Any = root.filename
-    start: int = array.ctypes.data - root.ctypes.data + root.offset
-    return (Path(name), start) if name is not None else None
+    return Path(root.filename), array.ctypes.data - root.ctypes.data + root.offset
+
+
+def release_pages(array: Array) -> None:
+    """Let the system take the memory of `array` back, if it is mapped from a file and can be read
+    from there again."""
+    root: Any = _mapping(array)
+    if root is None or not array.flags.c_contiguous or not isinstance(root.base, mmap.mmap):
+        return
+    begin = array.ctypes.data - root.ctypes.data + root.offset % mmap.ALLOCATIONGRANULARITY
+    first = begin + -begin % mmap.PAGESIZE
+    size = (begin + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if size > 0:
+        root.base.madvise(mmap.MADV_DONTNEED, first, size)

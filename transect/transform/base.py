@@ -10,6 +10,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from transect.ir.function import IRModule
 from transect.plan import Planner
@@ -18,16 +21,27 @@ from transect.support.errors import VerifyError
 from transect.target import Target, host_target
 
 
-def dump_to(folder: Path | None) -> Callable[[int, str, IRModule], None] | None:
-    """A function that writes modules to `NN_pass.py` files in `folder`, None for None."""
+def dump_to(
+    folder: Path | None, text: Callable[[IRModule], str] = repr
+) -> Callable[[int, str, IRModule], None] | None:
+    """A function that writes modules, as `text` puts them, to `NN_pass.py` files in `folder`; None
+    for None."""
     if folder is None:
         return None
 
     def write(number: int, name: str, module: IRModule) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{number:02}_{name}.py").write_text(f"{module!r}\n", encoding="utf-8")
+        (folder / f"{number:02}_{name}.py").write_text(f"{text(module)}\n", encoding="utf-8")
 
     return write
+
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+def _keep(array: Array, *sources: Array) -> Array:
+    del sources
+    return array
 
 
 Bounds = Mapping[str, tuple[int, int]]
@@ -42,7 +56,9 @@ class Context:
     dims: bounds of symbolic dimensions. verify: called after every pass under TRANSECT_CHECK=1.
     dump: called with the number, the name and the result of every pass of a pipeline; by default it
     writes `NN_pass.py` to the folder of TRANSECT_DUMP, if that is set. observe: called with the
-    name and the result of every pass.
+    name and the result of every pass. keep: takes an array of constants that a pass computed, and the
+    arrays that it was computed from and that may be needed no more; gives an equal array, which may
+    take less memory.
     """
 
     target: Target = field(default_factory=host_target)
@@ -53,6 +69,7 @@ class Context:
         default_factory=lambda: dump_to(flags.dump())
     )
     observe: Callable[[str, IRModule], None] | None = None
+    keep: Callable[..., Array] = _keep
 
 
 class Pass(ABC):

@@ -46,11 +46,10 @@ class FoldConstant(Pass):
 
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with constants folded."""
-        del context
         for name, function in list(graph_functions(module)):
             new = _Fold(self, module, function).run(function)
             if self.evaluate is not None:
-                new = _fold_large(self.evaluate, module, new)
+                new = _fold_large(self.evaluate, module, new, context)
             module = module.with_function(name, new)
         return module
 
@@ -109,7 +108,9 @@ class _Replace(Rewriter):
             super().rewrite_binding(binding)
 
 
-def _fold_large(evaluate: Evaluate, module: IRModule, function: rx.Function) -> rx.Function:
+def _fold_large(
+    evaluate: Evaluate, module: IRModule, function: rx.Function, context: Context
+) -> rx.Function:
     """`function` with everything that follows from constants computed by `evaluate`, in one go."""
     changing = mutable_vars(function)
     folded: dict[rx.Var, rx.VarBinding] = {}
@@ -129,10 +130,19 @@ def _fold_large(evaluate: Evaluate, module: IRModule, function: rx.Function) -> 
     values = evaluate(module.with_function(_NAME, program), _NAME)
     values = [values] if len(results) == 1 else values
     constants = {
-        binding.var: _as_value(value, binding.var.type)
+        binding.var: _kept(_as_value(value, binding.var.type), context)
         for binding, value in zip(results, values, strict=True)
     }
     return _Replace(constants, set(folded)).run(function)
+
+
+def _kept(value: rx.Value, context: Context) -> rx.Value:
+    if isinstance(value, rx.Tuple):
+        return rx.make_tuple(*(_kept(item, context) for item in value.items))
+    if not isinstance(value, rx.Constant):
+        return value
+    dtype = value.type.dtype if isinstance(value.type, TensorType) else None
+    return rx.constant(context.keep(value.data), dtype)
 
 
 def _is_known(value: rx.Value, folded: dict[rx.Var, rx.VarBinding]) -> bool:

@@ -102,12 +102,13 @@ class _Pack(Rewriter):
         if not found:
             return None
         target = self.context.target
-        options = [Option(_AS_STORED, children=tuple(self.space(member.function, target)))]
+        options: list[Option] = []
         by_name: dict[str, Packing] = {}
         for item in found:
             name = f"panels of {item.width}"
             by_name[name] = item
             options.append(Option(name, children=tuple(self.space(item.function, target))))
+        options.append(Option(_AS_STORED, children=tuple(self.space(member.function, target))))
         key = SiteKey("packing", structural_hash(member.function), str(target))
         site = Site(key, tuple(options), member.name, member.function.span)
         return by_name.get(self.context.planner.choose(site).name)
@@ -118,7 +119,7 @@ class _Pack(Rewriter):
         if key not in self.packed:
             data = to_panels(value.data, packing.order, packing.width)
             data.setflags(write=False)
-            self.packed[key] = rx.constant(data)
+            self.packed[key] = rx.constant(self.context.keep(data, value.data))
         return self.packed[key]
 
 
