@@ -128,9 +128,10 @@ class Conv(Convolution):
             n, o, *place = orders[2].to_plain(i[: self.rank + 2])
             c, *k = i[self.rank + 2 :]
             source: list[Expr] = [
-                p * s + q * d for p, s, q, d in zip(place, strides, k, dilation, strict=True)
+                simplify(p * s + q * d)
+                for p, s, q, d in zip(place, strides, k, dilation, strict=True)
             ]
-            channel = c if self.groups == 1 else o // per_group * channels + c
+            channel = c if self.groups == 1 else simplify(o // per_group * channels + c)
             return orders[0].at(padded, (n, channel, *source)), orders[1].at(weight, (o, c, *k))
 
         sizes = result.shape or ()
