@@ -39,6 +39,9 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.attention_bias": "AttentionBias",
         "nn.attention_var_len": "AttentionVarLen",
     },
+    "op.attention_mask": {
+        "nn.attention_window": "AttentionWindow",
+    },
     "op.binary": {
         "add": "Add",
         "subtract": "Subtract",
@@ -283,6 +286,12 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "quantize": "Quantize",
         "dequantize": "Dequantize",
         "requantize": "Requantize",
+    },
+    "op.recurrent": {
+        "nn.rnn_cell": "RnnCell",
+        "nn.gru_reset": "GruReset",
+        "nn.gru_cell": "GruCell",
+        "nn.lstm_cell": "LstmCell",
     },
     "op.reduce": {
         "sum": "Sum",

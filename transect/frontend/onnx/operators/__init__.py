@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from transect.frontend.onnx.node import Converter
 from transect.frontend.onnx.operators.activation import ACTIVATION
+from transect.frontend.onnx.operators.attention import ATTENTION
 from transect.frontend.onnx.operators.cast import CAST
 from transect.frontend.onnx.operators.control import CONTROL
 from transect.frontend.onnx.operators.convolution import CONVOLUTION
@@ -19,6 +20,7 @@ from transect.frontend.onnx.operators.microsoft_quantized import MICROSOFT_QUANT
 from transect.frontend.onnx.operators.nn import NN
 from transect.frontend.onnx.operators.norm import NORM
 from transect.frontend.onnx.operators.quantize import QUANTIZE
+from transect.frontend.onnx.operators.recurrent import RECURRENT
 from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.search import SEARCH
 from transect.frontend.onnx.operators.shape import SHAPE
@@ -29,12 +31,14 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **CAST,
         **ACTIVATION,
         **CONTROL,
+        **ATTENTION,
         **CONVOLUTION,
         **ELEMENTWISE,
         **IMAGE,
         **INDEX,
         **NN,
         **NORM,
+        **RECURRENT,
         **REDUCE,
         **SEARCH,
         **SHAPE,
