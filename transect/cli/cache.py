@@ -73,7 +73,7 @@ def _clear(
 
 
 def _name(entry: EntryInfo) -> str:
-    return str(entry.metadata.get("name", ""))
+    return str(entry.metadata.get("model", ""))
 
 
 def _size(count: int) -> str:

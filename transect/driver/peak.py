@@ -23,7 +23,7 @@ _CHAINS = 12
 
 _STEPS = 200_000
 _COPIED = 64 << 20
-_SECONDS = 0.05
+_SECONDS = 0.2
 
 _MULTIPLY_ADD = """
 from transect.script import tir as T
