@@ -116,6 +116,9 @@ _FAMILIES: dict[str, dict[str, str]] = {
     "op.element": {
         "element": "Element",
     },
+    "op.stretch": {
+        "stretch": "Stretch",
+    },
     "op.elementwise": {
         "exp": "Exp",
         "log": "Log",

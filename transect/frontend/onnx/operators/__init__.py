@@ -16,6 +16,8 @@ from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
 from transect.frontend.onnx.operators.image import IMAGE
 from transect.frontend.onnx.operators.index import INDEX
+from transect.frontend.onnx.operators.microsoft import MICROSOFT, ONNX_DOMAIN
+from transect.frontend.onnx.operators.microsoft_attention import MICROSOFT_ATTENTION
 from transect.frontend.onnx.operators.microsoft_quantized import MICROSOFT_QUANTIZED
 from transect.frontend.onnx.operators.nn import NN
 from transect.frontend.onnx.operators.norm import NORM
@@ -28,6 +30,7 @@ from transect.frontend.onnx.operators.shape import SHAPE
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
     "ai.onnx": {
         **QUANTIZE,
+        **ONNX_DOMAIN,
         **CAST,
         **ACTIVATION,
         **CONTROL,
@@ -43,7 +46,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **SEARCH,
         **SHAPE,
     },
-    "com.microsoft": {**MICROSOFT_QUANTIZED},
+    "com.microsoft": {**MICROSOFT, **MICROSOFT_ATTENTION, **MICROSOFT_QUANTIZED},
 }
 """Converters by domain and operator, oldest first."""
 
