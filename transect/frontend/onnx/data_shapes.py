@@ -88,10 +88,21 @@ def bind_size(emitter: Emitter, size: Expr, what: str) -> Expr:
     size = emitter.simplify(as_dimension(size))
     if not emitter.symbols.may_be_negative(size):
         return size
+    return define_size(emitter, maximum(size, 0), what)
+
+
+def define_size(emitter: Emitter, size: Expr, what: str) -> Expr:
+    """A variable of its own for a size, which must not be negative."""
     var = emitter.symbols.size(what)
-    known = ShapeExpr((maximum(size, 0),), ShapeType((maximum(size, 0),), 1), (emitter.layer,))
-    emitter.builder.match_cast(known, _shape_type((var,)), what, (emitter.layer,))
+    check_size(emitter, size, var, what)
     return var
+
+
+def check_size(emitter: Emitter, size: Expr, expected: Expr, what: str) -> None:
+    """Check that a size is another when the model runs; a variable without a value gets it."""
+    kind = _shape_type((expected,))
+    value = ShapeExpr((size,), _shape_type((size,)), (emitter.layer,))
+    emitter.builder.match_cast(value, kind, what, (emitter.layer,))
 
 
 def reshape_to(emitter: Emitter, value: Value, dims: Sequence[Expr]) -> Value:

@@ -327,6 +327,11 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "unique": "Unique",
         "size": "Size",
     },
+    "op.signal": {
+        "signal.dft": "Fourier",
+        "signal.frames": "Frames",
+        "signal.mel_weights": "MelWeights",
+    },
     "op.slice": {
         "strided_slice": "StridedSlice",
         "slice_scatter": "SliceScatter",

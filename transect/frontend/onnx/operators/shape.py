@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import reduce
+from itertools import accumulate, pairwise
 
 import numpy as np
 
-from transect.frontend.onnx.data_shapes import bind_size, reshape_to
+from transect.frontend.onnx.data_shapes import bind_size, check_size, define_size, reshape_to
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import Elements, Operand, as_dimension
 from transect.ir.dtype import as_dtype
-from transect.ir.expr import Expr, IntImm, as_int, equal, maximum, select
+from transect.ir.expr import (
+    EQ,
+    Expr,
+    IntImm,
+    as_int,
+    ceildiv,
+    equal,
+    logical_or,
+    maximum,
+    minimum,
+    select,
+)
+from transect.ir.types import tensor_type
 from transect.relax.expr import Value, constant, make_tuple, shape_expr, tuple_item
+from transect.relax.shapes import prove_equal
 
 
 def product(dims: Sequence[Expr]) -> Expr:
@@ -163,27 +177,30 @@ def gather(node: Node) -> Result:
 
 def slice_(node: Node) -> Result:
     """A strided box: begin, end, axes and steps are operands from opset 10 on."""
+    value = node.value(0)
+    dims = node.shape(value)
     if node.opset >= 10:
-        starts = list(node.elements(1, "begin").values)
-        ends = list(node.elements(2, "end").values)
-        axes = node.integers(3, "axes") if node.has(3) else None
-        steps = node.integers(4, "steps") if node.has(4) else [1] * len(starts)
+        starts, ends = (list(node.elements(i, w).values) for i, w in ((1, "begin"), (2, "end")))
+        axes = list(node.elements(3, "axes").values) if node.has(3) else None
+        steps = list(node.elements(4, "steps").values) if node.has(4) else None
     else:
         starts = [IntImm(i) for i in node.attribute("starts", [])]
         ends = [IntImm(i) for i in node.attribute("ends", [])]
-        axes = node.attribute("axes", None)
-        steps = [1] * len(starts)
-    axes = list(range(len(starts))) if axes is None else axes
-    if 0 in steps:
+        given: list[int] | None = node.attribute("axes", None)
+        axes, steps = None if given is None else [IntImm(i) for i in given], None
+    axes = [IntImm(i) for i in range(len(starts))] if axes is None else axes
+    steps = [IntImm(1)] * len(starts) if steps is None else steps
+    if not len(starts) == len(ends) == len(axes) == len(steps):
+        raise node.error(
+            f"{len(starts)} begins, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps"
+        )
+    if any(as_int(step) == 0 for step in steps):
         raise node.error("a step of 0", "the model is not valid ONNX")
-    value = node.value(0)
-    dims = node.shape(value)
-    kept: list[tuple[int, Expr, Expr, int]] = []
-    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        position = node.axis(axis, len(dims))
+    kept: list[tuple[int, Expr, Expr, Expr]] = []
+    for position, start, end, step in _boxes(node, dims, axes, starts, ends, steps):
         dim = node.simplify(dims[position])
-        stop = _to_the_end(node, end, dim) if step > 0 else end
-        if not (step == 1 and as_int(start) == 0 and stop is dim):
+        stop = _to_the_end(node, end, dim) if node.analyzer.can_prove(step > 0) else end
+        if not (as_int(step) == 1 and as_int(start) == 0 and stop is dim):
             kept.append((position, start, stop, step))
     if not kept:
         return node.operand(0)
@@ -191,10 +208,32 @@ def slice_(node: Node) -> Result:
         "strided_slice",
         value,
         shape_expr(*(position for position, _, _, _ in kept)),
-        node.shape_of([start for _, start, _, _ in kept]),
-        node.shape_of([stop for _, _, stop, _ in kept]),
-        shape_expr(*(step for _, _, _, step in kept)),
+        *(node.shape_of(list(column)) for column in list(zip(*kept, strict=True))[1:]),
     )
+
+
+def _boxes(
+    node: Node,
+    dims: Sequence[Expr],
+    axes: Sequence[Expr],
+    starts: Sequence[Expr],
+    ends: Sequence[Expr],
+    steps: Sequence[Expr],
+) -> Iterator[tuple[int, Expr, Expr, Expr]]:
+    """Begin, end and step of each axis that is sliced; of all of them if only a run knows which."""
+    rows = list(zip(axes, starts, ends, steps, strict=True))
+    if all(as_int(axis) is not None for axis in axes):
+        for axis, start, end, step in rows:
+            yield node.axis(as_int(axis) or 0, len(dims)), start, end, step
+        return
+    for position, dim in enumerate(dims):
+        begin, stop, stride = IntImm(0), dim, IntImm(1)
+        for axis, start, end, step in rows:
+            here = logical_or(EQ(axis, IntImm(position)), EQ(axis, IntImm(position - len(dims))))
+            begin = select(here, start, begin)
+            stop = select(here, end, stop)
+            stride = select(here, step, stride)
+        yield position, node.simplify(begin), node.simplify(stop), node.simplify(stride)
 
 
 def _to_the_end(node: Node, end: Expr, dim: Expr) -> Expr:
@@ -210,8 +249,29 @@ def expand(node: Node) -> Result:
     rank = max(len(source), len(target))
     left = [IntImm(1)] * (rank - len(source)) + list(source)
     right = [IntImm(1)] * (rank - len(target)) + target
-    dims = [a if as_int(b) == 1 else b for a, b in zip(left, right, strict=True)]
-    return node.emit("broadcast_to", value, node.shape_of(dims))
+    pairs = [(as_dimension(a), b) for a, b in zip(left, right, strict=True)]
+    dims = [_wider(node, a, b) for a, b in pairs]
+    certain = all(
+        as_int(a) == 1 or prove_equal(a, dim) for (a, _), dim in zip(pairs, dims, strict=True)
+    )
+    return node.emit("broadcast_to" if certain else "stretch", value, node.shape_of(dims))
+
+
+def _wider(node: Node, a: Expr, b: Expr) -> Expr:
+    """The dimension that two broadcast to; that they do is checked when the model runs."""
+    if as_int(a) == 1 or prove_equal(a, b):
+        return b
+    if as_int(b) == 1:
+        return a
+    if as_int(a) is not None and as_int(b) is not None:
+        raise node.error(f"dimensions of {as_int(a)} and {as_int(b)} do not broadcast")
+    wide = b if as_int(b) is not None else a
+    if as_int(wide) is None:
+        # Both may be 1.
+        wide = define_size(node, select(equal(a, 1), b, a), "broadcast")
+    for dim in (a, b):
+        check_size(node, select(equal(dim, 1), wide, dim), wide, "broadcast")
+    return wide
 
 
 def constant_of_shape(node: Node) -> Result:
@@ -226,17 +286,41 @@ def split(node: Node) -> Result:
     value = node.value(0)
     dims = node.shape(value)
     axis = node.axis(node.attribute("axis", 0), len(dims))
-    sizes = node.integers(1, "sizes") if node.has(1) else node.attribute("split", None)
-    if sizes is None:
-        extent = as_int(dims[axis])
+    extent = dims[axis]
+    given: list[int] | None = node.attribute("split", None)
+    if node.has(1):
+        sizes = [as_dimension(item) for item in node.sizes(1, "sizes").values]
+    elif given is not None:
+        sizes = [IntImm(item) for item in given]
+    elif "num_outputs" in node.attributes:
         count = node.attribute("num_outputs", node.outputs)
-        if extent is None:
-            raise node.error("equal parts of a dynamic dimension", "give the sizes of the parts")
-        part = -(-extent // count)
-        sizes = [min(part, extent - part * i) for i in range(count)]
-    cuts = tuple(int(i) for i in np.cumsum(sizes)[:-1])
-    parts = node.emit("split", value, indices_or_sections=cuts, axis=axis)
-    return [tuple_item(parts, index) for index in range(len(sizes))]
+        part = node.simplify(ceildiv(extent, count))
+        # The last part is smaller, and where there is too little several are.
+        ends = [node.simplify(minimum(part * i, extent)) for i in range(count + 1)]
+        sizes = [node.simplify(b - a) for a, b in pairwise(ends)]
+    else:
+        sizes = [node.simplify(extent // node.outputs)] * node.outputs
+    numbers = [item.value for item in sizes if isinstance(item, IntImm)]
+    if len(numbers) == len(sizes) and isinstance(extent, IntImm):
+        cuts = tuple(accumulate(numbers[:-1]))
+        if sum(numbers) != extent.value:
+            raise node.error(f"parts of {numbers} of an axis of {extent!r}")
+        parts = node.emit("split", value, indices_or_sections=cuts, axis=axis)
+        return [tuple_item(parts, index) for index in range(len(sizes))]
+    total = node.simplify(reduce(lambda a, b: a + b, sizes, IntImm(0)))
+    if not prove_equal(total, extent):
+        kind = tensor_type((*dims[:axis], total, *dims[axis + 1 :]), node.dtype(value))
+        value = node.builder.match_cast(value, kind, "split", (node.layer,))
+    found: list[Value] = []
+    begin: Expr = IntImm(0)
+    for size in sizes:
+        end = node.simplify(begin + size)
+        limits = (node.shape_of([begin]), node.shape_of([end]))
+        found.append(
+            node.emit("strided_slice", value, shape_expr(axis), *limits, assume_inbound=True)
+        )
+        begin = end
+    return found
 
 
 SHAPE: dict[str, tuple[Converter, ...]] = {
