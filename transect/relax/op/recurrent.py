@@ -110,9 +110,9 @@ class Cell(Operator):
     clip: float | None = None
     reverse: bool = False
 
-    def activate(self, number: int, value: Expr) -> Expr:
-        """Activation function `number` of a clipped value."""
-        if self.clip is not None:
+    def activate(self, number: int, value: Expr, *, clipped: bool = True) -> Expr:
+        """Activation function `number` of a value, clipped unless it is not the sum of a gate."""
+        if clipped and self.clip is not None:
             bound = const(self.clip, value.dtype)
             value = minimum(maximum(value, const(-self.clip, value.dtype)), bound)
         kind, _ = ACTIVATIONS[self.functions[number]]
@@ -316,7 +316,7 @@ class LstmCell(Cell):
 
         def state(row: Var, column: Var) -> Expr:
             leave = self.activate(0, total(1, row, column, following))
-            new = leave * self.activate(2, following[row, column])
+            new = leave * self.activate(2, following[row, column], clipped=False)
             return at.keep(row, new, h[row, column])
 
         return b.compute(h.shape, state, name="h_next"), following

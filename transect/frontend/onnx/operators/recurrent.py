@@ -352,9 +352,8 @@ def _activations(
 ) -> tuple[tuple[str, ...], tuple[tuple[float, ...], ...]]:
     """The names of the activation functions of all directions, and their parameters: the lists of
     alphas and betas are used up by the functions that have such a parameter."""
-    given = node.attribute("activations", None)
-    names = kind.functions * directions if given is None else tuple(_text(item) for item in given)
-    names = tuple(name.lower() for name in names)
+    given: Sequence[str | bytes] = node.attribute("activations", kind.functions * directions)
+    names = tuple(_text(item).lower() for item in given)
     unknown = [name for name in names if name not in ACTIVATIONS]
     if unknown or len(names) != len(kind.functions) * directions:
         raise node.error(f"activations are {', '.join(names)}", f"of {', '.join(ACTIVATIONS)}")
