@@ -46,7 +46,7 @@ def doubled() -> PrimFunc:
 
 def test_cached_bytes_load_without_compiling() -> None:
     made = compile_module(lower(doubled()), host_target())
-    again = load(CompiledObject(bytes(made.code), made.entries, made.constants, made.externs))
+    again = load(CompiledObject(made.objects, made.entries, made.constants, made.externs))
     f = tvm_ffi.Function.__from_extern_c__(again.address("__tvm_ffi_main"), keep_alive_object=again)
     y = np.zeros(3, np.float32)
     f(to_tensor(np.arange(3, dtype=np.float32)), to_tensor(y))

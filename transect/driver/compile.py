@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transect.driver.model import CompiledModel
 from transect.driver.pipeline import pipeline
 from transect.driver.spill import Spill
 from transect.driver.verify import verify_module
+from transect.driver.workers import Workers, default_count
 from transect.frontend import load_model_file
 from transect.hardware import find_target, this_machine
 from transect.ir.expr import Var
@@ -25,6 +27,7 @@ from transect.ir.function import DIMS, BaseFunc, IRModule
 from transect.library import library_paths
 from transect.plan import GreedyPolicy, Plan, Planner, Policy, typical_size
 from transect.relax.transform.lower_to_host import SIGNATURE
+from transect.relax.visit import direct_bindings, graph_functions
 from transect.runtime import Signature, file_of
 from transect.support import flags
 from transect.support.errors import InputError, UnsupportedError
@@ -130,6 +133,13 @@ class _Request:
         """The program after every pass, and the machine code."""
         steps = _Steps(progress)
         module = _as_module(self.model)
+        with Workers(default_count() if _is_large(module) else 0) as workers:
+            return self.lower(module, workers, steps)
+
+    def lower(
+        self, module: IRModule, workers: Workers, steps: _Steps
+    ) -> tuple[Mapping[str, IRModule], Artifact]:
+        """What `build` gives, of an imported model."""
         name = entry_name(module, self.entry)
         module = _with_bounds(module, name, self.dims)
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
@@ -149,27 +159,37 @@ class _Request:
             keep=Spill(flags.cache_dir()).keep,
         )
         verify_module(module)
-        evaluate = self.evaluate if self.is_whole else None
+        evaluate = partial(_evaluate, workers) if self.is_whole else None
         passes = pipeline(context, name, evaluate)
         steps.plan([step.name for step in passes.passes])
         lowered = passes(module, context)
         planner.check_all_used()
-        compiled = compile_module(lowered, self.target)
+        compiled = compile_module(lowered, self.target, workers.translate, workers.count)
         steps.next()
         signature = _signature(name, module, history)
         artifact = Artifact.of(compiled, signature, planner.plan)
         return history.stages, artifact
 
-    def evaluate(self, module: IRModule, name: str) -> Any:
-        """What the function `name`, which has no parameters, computes: the part of a model that
-        depends on constants alone, compiled for this machine and run once."""
-        request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
-        stages, artifact = request.build()
-        return _loaded(artifact, lambda: stages, request.target)()
-
     def history(self) -> Mapping[str, IRModule]:
         """The program after every pass, for a model that came from the cache."""
         return self.build()[0]
+
+
+def _evaluate(workers: Workers, module: IRModule, name: str) -> Any:
+    """What the function `name`, which has no parameters, computes: the part of a model that depends
+    on constants alone, compiled for this machine and run once."""
+    request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
+    stages, artifact = request.lower(module, workers, _Steps(None))
+    return _loaded(artifact, lambda: stages, request.target)()
+
+
+_LARGE = 24
+"""Bindings of a graph from which on workers pay: they take as long to start as a small model."""
+
+
+def _is_large(module: IRModule) -> bool:
+    functions = [function for _, function in graph_functions(module)]
+    return sum(1 for f in functions for _ in direct_bindings(f.body)) >= _LARGE
 
 
 class _Steps:

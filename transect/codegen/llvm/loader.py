@@ -17,7 +17,7 @@ from transect.runtime.code import CONSTANTS, UNLOAD, LoadedCode, load_code
 def link_module(compiled: CompiledObject) -> Linked:
     """The shared object of a compiled module."""
     tables = [CONSTANTS] if compiled.constants else []
-    return link([compiled.code], [*compiled.entries, UNLOAD, *tables])
+    return link(compiled.objects, [*compiled.entries, UNLOAD, *tables])
 
 
 def load(
