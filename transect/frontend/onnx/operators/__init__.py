@@ -26,6 +26,7 @@ from transect.frontend.onnx.operators.recurrent import RECURRENT
 from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.search import SEARCH
 from transect.frontend.onnx.operators.shape import SHAPE
+from transect.frontend.onnx.operators.signal import SIGNAL
 
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
     "ai.onnx": {
@@ -45,6 +46,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **REDUCE,
         **SEARCH,
         **SHAPE,
+        **SIGNAL,
     },
     "com.microsoft": {**MICROSOFT, **MICROSOFT_ATTENTION, **MICROSOFT_QUANTIZED},
 }
