@@ -18,10 +18,13 @@ from transect.ir.expr import (
     as_int,
     cast,
     ceildiv,
+    false,
     logical_and,
     maximum,
     minimum,
+    not_equal,
     select,
+    true,
 )
 from transect.ir.traverse import free_vars
 from transect.ir.types import TensorType, Type
@@ -42,7 +45,7 @@ from transect.relax.op.inference import (
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
-from transect.tir.op import if_then_else
+from transect.tir.op import checked, if_then_else
 
 _END_32 = 2**31 - 1
 """What ONNX says to write for "to the end" where int32 holds the positions."""
@@ -65,13 +68,13 @@ def slice_bounds(
     """What begin:end:step selects of an axis of `size`, by Python's rules.
 
     Negative positions count from the end, those beyond the ends are moved to them. inbound: the
-    caller vouches that begin and end need no moving. Raises InferenceError for a step of 0, or one
-    whose sign cannot be told.
+    caller vouches that begin and end need no moving. Of a step whose sign cannot be told, both
+    ways are kept. Raises InferenceError for a step of 0.
     """
     begin, end, step = (cast(value, INT64) for value in (begin, end, step))
     analyzer = _analyzer(size)
-    forward = _sign(op, step) > 0
-    first, last = (IntImm(0), size) if forward else (IntImm(-1), size - 1)
+    forward = _forward(op, step)
+    first, last = select(forward, IntImm(0), -1), select(forward, size, size - 1)
 
     def place(position: Expr) -> Expr:
         number = as_int(position)
@@ -93,22 +96,21 @@ def slice_bounds(
         return moved if inbound else minimum(maximum(moved, first), last)
 
     start, stop = analyzer.simplify(place(begin)), analyzer.simplify(place(end))
-    distance = stop - start if forward else start - stop
-    stride = step if forward else analyzer.simplify(IntImm(0) - step)
+    distance = select(forward, stop - start, start - stop)
+    stride = select(forward, step, IntImm(0) - step)
+    # A stride of 0 is found when elements are read; until then nothing may be divided by it.
+    stride = analyzer.simplify(stride if as_int(forward) is not None else maximum(stride, 1))
     count = analyzer.simplify(maximum(ceildiv(distance, stride), 0))
     return Bounds(start, step, count)
 
 
-def _sign(op: Operator, step: Expr) -> int:
-    number = as_int(step)
-    if number is not None:
-        if number == 0:
-            fail(op, "a stride must not be 0")
-        return 1 if number > 0 else -1
-    analyzer = Analyzer()
-    if not (analyzer.can_prove(step > 0) or analyzer.can_prove(step < 0)):
-        fail(op, f"cannot tell the sign of the stride {step!r}", "use a constant stride")
-    return 1 if analyzer.can_prove(step > 0) else -1
+def _forward(op: Operator, step: Expr) -> Expr:
+    """Whether a step is positive, decided if that can be."""
+    if as_int(step) == 0:
+        fail(op, "a stride must not be 0")
+    if Analyzer().can_prove(step < 0):
+        return false()
+    return true() if Analyzer().can_prove(step > 0) else step > 0
 
 
 def _analyzer(size: Expr) -> Analyzer:
@@ -170,7 +172,7 @@ class StridedSlice(SliceOperator):
     """strided_slice(x, axes, begin, end, strides): x[begin:end:stride] along each of `axes`.
 
     axes: constant. begin, end, strides: shapes (or tuples of scalars), a value for each of the
-    axes, by Python's rules; a symbolic stride must have a provable sign. strides: 1 by default.
+    axes, by Python's rules; strides: 1 by default.
     assume_inbound: begin and end lie within the axes. Source: ONNX Slice-13.
     """
 
@@ -205,17 +207,20 @@ class StridedSlice(SliceOperator):
         def element(*i: Var) -> Expr:
             return x[
                 tuple(
-                    simplify_position(found[axis], item) if axis in found else item
+                    self._position(found[axis], item) if axis in found else item
                     for axis, item in enumerate(i)
                 )
             ]
 
         return b.compute(sizes, element, name="y")
 
-
-def simplify_position(bounds: Bounds, item: Expr) -> Expr:
-    """The position of element `item` of a slice."""
-    return bounds.start + item * bounds.step
+    def _position(self, bounds: Bounds, item: Expr) -> Expr:
+        """The position of element `item` of a slice."""
+        place = bounds.start + item * bounds.step
+        if as_int(_forward(self, bounds.step)) is not None:
+            return place
+        moves = not_equal(bounds.step, IntImm(0))
+        return checked(place, moves, f"{self.name}: a stride is 0", exception="ValueError")
 
 
 @dataclass(frozen=True)
@@ -234,7 +239,7 @@ class SliceScatter(Operator):
         """What is overwritten of the axis."""
         (axis,) = normalize_axes(self, self.axis, len(x))
         by = IntImm(1) if step is None else step
-        if _sign(self, cast(by, INT64)) < 0:
+        if as_int(_forward(self, cast(by, INT64))) != 1:
             fail(self, "step must be positive")
         return slice_bounds(self, x[axis], start, end, by)
 

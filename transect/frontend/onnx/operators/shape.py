@@ -134,7 +134,11 @@ def squeeze(node: Node) -> Result:
     dims = node.shape(value)
     if axes is None:
         axes = [index for index, dim in enumerate(dims) if as_int(dim) == 1]
-    return node.emit("squeeze", value, axis=tuple(node.axis(axis, len(dims)) for axis in axes))
+    dropped = tuple(node.axis(axis, len(dims)) for axis in axes)
+    sizes = [IntImm(1) if axis in dropped else dim for axis, dim in enumerate(dims)]
+    if any(as_int(dim) is None for dim, size in zip(dims, sizes, strict=True) if dim is not size):
+        value = node.checked(value, tensor_type(tuple(sizes), node.dtype(value)))
+    return node.emit("squeeze", value, axis=dropped)
 
 
 def unsqueeze(node: Node) -> Result:
