@@ -183,6 +183,7 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "linear": "Linear",
         "outer": "Outer",
         "einsum": "Einsum",
+        "determinant": "Determinant",
     },
     "op.lowered": {
         "memory.view": "View",
@@ -295,6 +296,10 @@ _FAMILIES: dict[str, dict[str, str]] = {
         "nn.gru_reset": "GruReset",
         "nn.gru_cell": "GruCell",
         "nn.lstm_cell": "LstmCell",
+    },
+    "op.random": {
+        "random.uniform": "RandomUniform",
+        "random.normal": "RandomNormal",
     },
     "op.reduce": {
         "sum": "Sum",

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, Var, as_int, cast
+from transect.ir.dtype import INT64, DType
+from transect.ir.expr import NE, Expr, IntImm, Var, as_int, cast, const
 from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax.expr import Value
 from transect.relax.op.binary import Add
@@ -19,19 +19,24 @@ from transect.relax.op.inference import (
     common_dtype,
     fail,
     optional_tensor,
+    require_float,
     require_number,
     require_rank,
     require_same,
     same,
     tensor,
     tensors,
+    unknown_like,
+    with_shape,
 )
 from transect.relax.op.loops import accumulator, reduce, result_type
 from transect.relax.op.manipulate import PermuteDims
 from transect.relax.op.operator import Emit, Operator
 from transect.relax.op.reduce import narrow
 from transect.tir.buffer import Buffer
-from transect.tir.builder import FunctionBuilder
+from transect.tir.builder import FunctionBuilder, assign, serial, store, when
+from transect.tir.op import abs as absolute
+from transect.tir.stmt import Stmt, seq
 
 
 def contraction(
@@ -279,3 +284,83 @@ def _expand(term: str, hidden: int) -> list[str]:
     head, dots, tail = term.partition("...")
     middle = [f"...{k}" for k in range(hidden, 0, -1)] if dots else []
     return [*head, *middle, *tail]
+
+
+@dataclass(frozen=True)
+class Determinant(Operator):
+    """determinant(x): the determinant of each matrix.
+
+    x: (..., n, n) float. Result: (...). Source: ONNX Det-22, numpy.linalg.det.
+    """
+
+    name = "determinant"
+
+    def infer(self, x: Type) -> TensorType:
+        """The leading axes."""
+        data = tensor(self, x, "x")
+        require_float(self, data)
+        if 0 <= data.ndim < 2:
+            fail(self, f"x must have at least 2 dimensions, got {data.ndim}")
+        if data.shape is None:
+            return unknown_like(data, ndim=max(data.ndim - 2, -1))
+        require_same(self, data.shape[-2], data.shape[-1], "the last two extents")
+        return with_shape(data, data.shape[:-2])
+
+    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
+        """Elimination with the greatest pivot of each column, on a copy."""
+        wide = accumulator(x.dtype)
+        lead, n = x.shape[:-2], x.shape[-1]
+        work = b.compute(x.shape, lambda *i: cast(x[i], wide), name="work", dtype=wide)
+        pivot = b.allocate(lead, INT64, name="pivot")
+        result = b.allocate(lead, wide, name="product")
+        one, zero = const(1, wide), const(0, wide)
+
+        def body(*i: Var) -> Stmt:
+            def size(row: Expr, k: Expr) -> Expr:
+                return absolute(work[(*i, row, k)])
+
+            def column(k: Var) -> Stmt:
+                def search(r: Var) -> Stmt:
+                    row = k + 1 + r
+                    better = size(row, k) > size(pivot[i], k)
+                    return when(better, store(pivot, i, row))
+
+                def swap(c: Var) -> Stmt:
+                    return assign(
+                        "held",
+                        work[(*i, k, c)],
+                        lambda held: seq(
+                            store(work, (*i, k, c), work[(*i, pivot[i], c)]),
+                            store(work, (*i, pivot[i], c), held),
+                        ),
+                    )
+
+                def eliminate(r: Var) -> Stmt:
+                    row = k + 1 + r
+                    return assign(
+                        "factor",
+                        work[(*i, row, k)] / work[(*i, k, k)],
+                        lambda factor: serial(
+                            n - k,
+                            lambda c: store(
+                                work,
+                                (*i, row, k + c),
+                                work[(*i, row, k + c)] - factor * work[(*i, k, k + c)],
+                            ),
+                            name="c",
+                        ),
+                    )
+
+                swapped = seq(serial(n, swap, name="c"), store(result, i, zero - result[i]))
+                return seq(
+                    store(pivot, i, k),
+                    serial(n - 1 - k, search, name="r"),
+                    when(NE(pivot[i], k), swapped),
+                    store(result, i, result[i] * work[(*i, k, k)]),
+                    when(NE(work[(*i, k, k)], zero), serial(n - 1 - k, eliminate, name="r")),
+                )
+
+            return seq(store(result, i, one), serial(n, column))
+
+        b.block(lead, body, name="determinant")
+        return narrow(b, result, x.dtype)

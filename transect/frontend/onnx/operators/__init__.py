@@ -22,6 +22,7 @@ from transect.frontend.onnx.operators.microsoft_quantized import MICROSOFT_QUANT
 from transect.frontend.onnx.operators.nn import NN
 from transect.frontend.onnx.operators.norm import NORM
 from transect.frontend.onnx.operators.quantize import QUANTIZE
+from transect.frontend.onnx.operators.random import RANDOM
 from transect.frontend.onnx.operators.recurrent import RECURRENT
 from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.search import SEARCH
@@ -43,6 +44,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **NN,
         **NORM,
         **RECURRENT,
+        **RANDOM,
         **REDUCE,
         **SEARCH,
         **SHAPE,

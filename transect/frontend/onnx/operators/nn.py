@@ -1,10 +1,15 @@
-"""Neural networks: matrix products, softmax, dropout. Windows and norms have their own files."""
+"""Neural networks: matrix products, softmax. Windows and norms have their own files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
-from transect.frontend.onnx.operators.shape import product
+from transect.ir.expr import Expr
+from transect.relax.expr import Value, make_tuple
+from transect.relax.op.inference import product
+from transect.relax.op.linear_algebra import Einsum
 
 
 def matmul(node: Node) -> Result:
@@ -54,13 +59,68 @@ def softmax(name: str) -> tuple[Converter, ...]:
     return (Converter(flattened, 1), Converter(along, 13))
 
 
-def dropout(node: Node) -> Result:
-    """The operand: at inference nothing is dropped."""
-    return node.operand(0)
+def einsum(node: Node) -> Result:
+    """The sum of products that Einstein's notation names; of two operands a matrix product."""
+    text = node.attribute("equation", "")
+    values = [node.value(i) for i in range(len(node.operands))]
+    product = as_matmul(node, text, values)
+    if product is not None:
+        return product
+    return node.emit("einsum", make_tuple(*values), subscripts=text)
+
+
+def as_matmul(node: Node, text: str, values: Sequence[Value]) -> Value | None:
+    """An einsum of two operands as transposes around a matrix product, None if it is not one: a
+    letter repeated in an operand or summed over in one alone, or an extent that broadcasts."""
+    if len(values) != 2:
+        return None
+    shapes = [node.shape(value) for value in values]
+    operator = Einsum(text)
+    (left, right), output = operator.labels([len(dims) for dims in shapes])
+    extents = operator.sizes(shapes, [left, right])
+    for labels, dims in zip((left, right), shapes, strict=True):
+        wide = all(extents[x] is dim for x, dim in zip(labels, dims, strict=True))
+        if len(set(labels)) != len(labels) or not wide:
+            return None
+    batch = [x for x in output if x in left and x in right]
+    rows = [x for x in output if x in left and x not in right]
+    columns = [x for x in output if x in right and x not in left]
+    summed = [x for x in left if x in right and x not in output]
+    if {*left, *right} != {*batch, *rows, *columns, *summed} or not summed:
+        return None
+
+    def matrix(value: Value, labels: list[str], groups: tuple[list[str], list[str]]) -> Value:
+        order = [*batch, *groups[0], *groups[1]]
+        axes = tuple(labels.index(x) for x in order)
+        if axes != tuple(range(len(axes))):
+            value = node.emit("permute_dims", value, axes=axes)
+        dims = [*(extents[x] for x in batch), *(product(extents[x] for x in g) for g in groups)]
+        return value if all(len(g) == 1 for g in groups) else reshaped(value, dims)
+
+    def reshaped(value: Value, dims: Sequence[Expr]) -> Value:
+        return node.emit("reshape", value, node.shape_of(dims))
+
+    result = node.emit(
+        "matmul",
+        matrix(values[0], left, (rows, summed)),
+        matrix(values[1], right, (summed, columns)),
+    )
+    order = [*batch, *rows, *columns]
+    if len(rows) != 1 or len(columns) != 1:
+        result = reshaped(result, [extents[x] for x in order])
+    if order == output:
+        return result
+    return node.emit("permute_dims", result, axes=tuple(order.index(x) for x in output))
+
+
+def det(node: Node) -> Result:
+    """The determinants of square matrices."""
+    return node.emit("determinant", node.value(0))
 
 
 NN: dict[str, tuple[Converter, ...]] = {
-    "Dropout": one(dropout),
+    "Det": one(det),
+    "Einsum": one(einsum),
     "Gemm": one(gemm),
     "LogSoftmax": softmax("nn.log_softmax"),
     "MatMul": one(matmul),
