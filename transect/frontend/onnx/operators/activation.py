@@ -75,15 +75,17 @@ def bit_shift(node: Node) -> Result:
     return node.emit(sides[direction], node.value(0), node.value(1))
 
 
-_WITH_ATTRIBUTES: dict[str, tuple[str, dict[str, float]]] = {
+WITH_ATTRIBUTES: dict[str, tuple[str, dict[str, float]]] = {
     "Celu": ("nn.celu", {"alpha": 1.0}),
     "Elu": ("nn.elu", {"alpha": 1.0}),
     "HardSwish": ("nn.hardswish", {}),
+    "LeakyRelu": ("nn.leakyrelu", {"alpha": 0.01}),
     "Mish": ("nn.mish", {}),
     "Selu": ("nn.selu", {"alpha": 1.67326319217681884765625, "gamma": 1.05070102214813232421875}),
     "Softsign": ("nn.softsign", {}),
     "ThresholdedRelu": ("nn.thresholded_relu", {"alpha": 1.0}),
 }
+"""Operators that are one graph operator, whose fields are the attributes with these defaults."""
 _BITWISE = {"And": "bitwise_and", "Or": "bitwise_or", "Xor": "bitwise_xor"}
 _OWN: dict[str, Callable[[Node], Result]] = {
     "BitShift": bit_shift,
@@ -94,7 +96,7 @@ _OWN: dict[str, Callable[[Node], Result]] = {
 }
 
 ACTIVATION: dict[str, tuple[Converter, ...]] = {
-    **{name: with_attributes(*entry) for name, entry in _WITH_ATTRIBUTES.items()},
+    **{name: with_attributes(*entry) for name, entry in WITH_ATTRIBUTES.items()},
     **{f"Bitwise{name}": binary(operator) for name, operator in _BITWISE.items()},
     **{name: one(convert) for name, convert in _OWN.items()},
     "BitwiseNot": unary("bitwise_not"),

@@ -86,11 +86,6 @@ def gelu(node: Node) -> Result:
     return node.emit("nn.gelu_tanh" if approximate else "nn.gelu", node.value(0))
 
 
-def leaky_relu(node: Node) -> Result:
-    """x where x >= 0, else alpha * x."""
-    return node.emit("nn.leakyrelu", node.value(0), alpha=node.attribute("alpha", 0.01))
-
-
 def prelu(node: Node) -> Result:
     """x where x >= 0, else slope * x; the slope broadcasts to x from the last dimension on."""
     value, slope = node.value(0), node.value(1)
@@ -149,7 +144,6 @@ ELEMENTWISE: dict[str, tuple[Converter, ...]] = {
     "Gelu": one(gelu),
     "HardSigmoid": one(hard_sigmoid),
     "Identity": one(identity),
-    "LeakyRelu": one(leaky_relu),
     "PRelu": one(prelu),
     "Pow": one(power),
     "Reciprocal": one(reciprocal),
