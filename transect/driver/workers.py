@@ -143,7 +143,7 @@ class _Worker:
         except TimeoutError:
             self.close()
             return f"did not answer within {seconds:g} seconds"
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError):
             self.close()
             return f"ended with status {self.process.returncode}"
         return content if answer["ok"] else ""
