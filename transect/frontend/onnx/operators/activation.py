@@ -7,6 +7,7 @@ from functools import reduce
 
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import binary, one, unary
+from transect.ir.dtype import FLOAT32
 
 
 def with_attributes(name: str, fields: Mapping[str, float]) -> tuple[Converter, ...]:
@@ -21,10 +22,16 @@ def with_attributes(name: str, fields: Mapping[str, float]) -> tuple[Converter, 
 
 
 def mean(node: Node) -> Result:
-    """The sum of any number of tensors, divided by their number."""
+    """The sum of any number of tensors, divided by their number; in float32 where they are
+    narrower, because the sum may be too large for them."""
     values = [node.value(i) for i in range(len(node.operands))]
+    dtype = node.dtype(values[0])
+    narrow = dtype.is_float and dtype.bits < 32
+    if narrow:
+        values = [node.emit("astype", value, dtype=FLOAT32) for value in values]
     total = reduce(lambda a, b: node.emit("add", a, b), values)
-    return node.emit("divide", total, node.scalar(len(values), total))
+    result = node.emit("divide", total, node.scalar(len(values), total))
+    return node.emit("astype", result, dtype=dtype) if narrow else result
 
 
 def is_infinite(node: Node) -> Result:
