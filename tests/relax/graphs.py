@@ -24,6 +24,7 @@ from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.inference import infer_call
 from transect.relax.op import find_operator
+from transect.relax.op.inference import assumptions
 from transect.relax.shapes import type_vars
 from transect.support.errors import InferenceError
 from transect.tir.builder import FunctionBuilder
@@ -134,7 +135,10 @@ def _is(dtype: Any) -> Callable[[rx.Var], bool]:
 
 
 def _call(name: str, *operands: rx.Value, **attributes: Any) -> rx.Call:
-    return find_operator(name)(**attributes)(*operands)
+    operator = find_operator(name)(**attributes)
+    if assumptions(operator, [operand.type for operand in operands]):
+        raise InferenceError("the sizes of a run might not fit")
+    return operator(*operands)
 
 
 # --- steps ----------------------------------------------------------------------------------

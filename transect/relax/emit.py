@@ -154,10 +154,11 @@ class Bindings:
         *,
         output: bool = False,
         span: Spans = (),
+        what: str = "",
     ) -> rx.Var:
         """Check `value` to be of type `kind` at run time, binding the new variables in it."""
         var = self.new_var(hint, kind, output=output, span=span)
-        self.add(rx.MatchCast(self.leaf(value), kind, var, span))
+        self.add(rx.MatchCast(self.leaf(value), kind, var, span, what))
         return var
 
     def leaf(self, value: rx.Value) -> rx.Value:

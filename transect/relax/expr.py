@@ -207,14 +207,19 @@ class VarBinding(Node):
 
 @node
 class MatchCast(Node):
-    """var = value, checked at run time to be of `type`, whose new variables it binds."""
+    """var = value, checked at run time to be of `type`, whose new variables it binds.
+
+    what: what differs if the check of a shape fails, for the message; "" for the value's name.
+    """
 
     binds: ClassVar[tuple[str, ...]] = ("type", "var")
+    cosmetic: ClassVar[tuple[str, ...]] = ("what",)
 
     value: Value
     type: Type
     var: Var
     span: Spans = ()
+    what: str = ""
 
 
 Binding = VarBinding | MatchCast

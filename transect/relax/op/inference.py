@@ -6,11 +6,23 @@ Loops live in `loops.py`. Every function takes the operator first, for its name 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from transect.arith import Analyzer
 from transect.ir.dtype import INT64, DType
-from transect.ir.expr import EQ, NE, Expr, ExprLike, IntImm, as_expr, as_int, cast
+from transect.ir.expr import (
+    EQ,
+    NE,
+    Expr,
+    ExprLike,
+    IntImm,
+    as_expr,
+    as_int,
+    cast,
+    logical_or,
+    select,
+)
 from transect.ir.traverse import free_vars
 from transect.ir.types import (
     VOID_TYPE,
@@ -233,13 +245,42 @@ def same(a: Expr, b: Expr) -> bool | None:
     return False if analyzer.can_prove(NE(a, b)) else None
 
 
+@dataclass(frozen=True)
+class Assumption:
+    """Two dimensions that must be equal when the program runs, and what they are."""
+
+    given: Expr
+    wanted: Expr
+    what: str
+
+
+_RECORD = "_assumptions"
+"""The attribute of an operator whose inference keeps what it assumes."""
+
+
+def assumptions(op: Op, types: Sequence[Type]) -> list[Assumption]:
+    """What inferring the result of `op` takes for granted about dimensions that can neither be
+    proved equal nor different. A program must check it before the operator runs (LegalizeOps)."""
+    recorder = replace(op)
+    found: list[Assumption] = []
+    object.__setattr__(recorder, _RECORD, found)
+    recorder.infer(*types)
+    return found
+
+
+def _assume(op: Op, given: Expr, wanted: Expr, what: str) -> None:
+    record: list[Assumption] | None = op.__dict__.get(_RECORD)
+    if record is not None:
+        record.append(Assumption(given, wanted, f"{op.name}: {what}"))
+
+
 def require_same(op: Op, a: Expr, b: Expr, what: str) -> None:
-    """Refuse two dimensions that are not proved equal."""
+    """Refuse two dimensions that are certainly different; what is not certain is assumed."""
     verdict = same(a, b)
     if verdict is False:
         fail(op, f"{what} differ: {a!r} and {b!r}")
     if verdict is None:
-        fail(op, f"cannot prove that {what} are equal: {a!r} and {b!r}", MATCH_CAST)
+        _assume(op, a, b, what)
 
 
 def product(values: Iterable[Expr]) -> Expr:
@@ -253,8 +294,8 @@ def product(values: Iterable[Expr]) -> Expr:
 def broadcast_shapes(op: Op, *shapes: tuple[Expr, ...]) -> tuple[Expr, ...]:
     """The shape that numpy's rules give for operands of `shapes`.
 
-    A symbolic dimension broadcasts against an equal one or against 1; where equality cannot be
-    proved, the error asks for a match_cast.
+    Of two dimensions that may or may not be equal, one must turn out to be 1 otherwise, which is
+    assumed: the result's is the other one then.
     """
     rank = max((len(item) for item in shapes), default=0)
     result: list[Expr] = [IntImm(1)] * rank
@@ -271,7 +312,13 @@ def _broadcast_size(op: Op, a: Expr, b: Expr, axis: int) -> Expr:
         return b
     verdict = same(a, b)
     if verdict is None:
-        fail(op, f"cannot prove that {a!r} and {b!r} (axis {axis}) broadcast", MATCH_CAST)
+        a, b = cast(a, INT64), cast(b, INT64)
+        one = logical_or(EQ(a, IntImm(1)), EQ(b, IntImm(1)))
+        _assume(op, select(one, a, b), a, f"what broadcasts on axis {axis}")
+        if isinstance(a, IntImm) or isinstance(b, IntImm):
+            # A constant is not 1 here, so the other dimension is 1 or the same.
+            return a if isinstance(a, IntImm) else b
+        return select(EQ(a, IntImm(1)), b, a)
     if not verdict:
         fail(op, f"{a!r} and {b!r} (axis {axis}) do not broadcast: they are not equal, none is 1")
     return b if isinstance(b, IntImm) else a

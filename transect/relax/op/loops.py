@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from transect.ir.dtype import FLOAT32, FLOAT64, INT64, DType
-from transect.ir.expr import Expr, ExprLike, IntImm, as_expr, as_int, cast, const, select
+from transect.ir.expr import EQ, Expr, ExprLike, IntImm, as_expr, as_int, cast, const, select
 from transect.ir.types import (
     PrimType,
     ShapeType,
@@ -19,7 +19,7 @@ from transect.ir.types import (
     tensor_type,
 )
 from transect.relax.expr import Op
-from transect.relax.op.inference import simplify
+from transect.relax.op.inference import same, simplify
 from transect.tir.buffer import Buffer
 from transect.tir.builder import COMBINERS, FunctionBuilder
 from transect.tir.intrinsics import INTRINSICS
@@ -93,10 +93,19 @@ def load(operand: TensorOperand, sizes: Sequence[Expr], indices: Sequence[Expr])
     skipped = len(sizes) - operand.ndim
     return operand[
         tuple(
-            IntImm(0) if as_int(extent) == 1 and extent is not sizes[axis] else indices[axis]
+            _broadcast_index(extent, sizes[axis], indices[axis])
             for axis, extent in enumerate(operand.shape, skipped)
         )
     ]
+
+
+def _broadcast_index(extent: Expr, size: Expr, index: Expr) -> Expr:
+    """The index in a dimension of `extent` that is `index` in one of `size`."""
+    if extent is size or same(extent, size):
+        return index
+    if as_int(extent) is not None:
+        return IntImm(0) if as_int(extent) == 1 else index
+    return select(EQ(extent, IntImm(1, extent.dtype)), IntImm(0, index.dtype), index)
 
 
 def index(value: Expr) -> Expr:

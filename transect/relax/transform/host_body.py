@@ -301,6 +301,14 @@ class BodyLowering:
             )
         return value
 
+    def _compare(self, value: HostValue, binding: rx.MatchCast) -> HostValue:
+        """A shape that must be another, which is known as well."""
+        kind = binding.type
+        if isinstance(value, ShapeValue) and isinstance(kind, ShapeType) and kind.values:
+            for given, wanted in zip(value.values, kind.values, strict=True):
+                self.out.check_equal(given, wanted, binding.what, " differ: ", " and ")
+        return value
+
     def _match(self, actual: Sequence[Expr], declared: Sequence[Expr], what: str) -> None:
         """Bind the variables that stand alone in `declared`, then compare the rest."""
         if len(actual) != len(declared):
@@ -328,6 +336,8 @@ class BodyLowering:
     def _bound(self, binding: rx.Binding) -> HostValue:
         var, value = binding.var, binding.value
         if isinstance(binding, rx.MatchCast):
+            if binding.what:
+                return self._compare(self.value(value), binding)
             return self.cast(self.value(value), binding.type, var.name)
         if isinstance(value, rx.Call):
             return self._call(var, value)

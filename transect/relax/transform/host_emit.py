@@ -107,12 +107,14 @@ class HostEmitter:
             return
         self.emit(AssertStmt(condition, message, kind, self.span))
 
-    def check_equal(self, actual: Expr, expected: Expr, what: str) -> None:
+    def check_equal(
+        self, actual: Expr, expected: Expr, what: str, was: str = " is ", not_: str = ", expected "
+    ) -> None:
         """Append a check that two integers are equal, unless that is certain."""
         left, right = cast(actual, INT64), cast(expected, INT64)
         if left is right or self.analyzer.can_prove(EQ(left, right)):
             return
-        self.check(make(EQ, left, right), f"{what} is ", left, ", expected ", right)
+        self.check(make(EQ, left, right), f"{what}{was}", left, not_, right)
 
     def check_bounds(self, bounds: Mapping[str, tuple[int, int]]) -> None:
         """Append checks that the variables bound so far keep to the user's bounds, by name."""

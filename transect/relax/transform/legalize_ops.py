@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from transect.ir.expr import Expr, as_int
 from transect.ir.expr import Var as Symbol
 from transect.ir.function import IRModule
 from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
@@ -20,6 +21,8 @@ from transect.relax.legalize import (
     is_concrete,
     legalize,
 )
+from transect.relax.op.inference import assumptions
+from transect.relax.shapes import dimensions
 from transect.relax.visit import Rewriter, graph_functions
 from transect.support.errors import TransectError
 from transect.transform.base import Context, Pass
@@ -57,12 +60,13 @@ class _Legalize(Rewriter):
         self.changing = mutable_vars(function)
         self.target: rx.Var | None = None
         self.named: dict[rx.Var, rx.Var] = {}
+        self.checked: set[tuple[Expr, Expr]] = set()
 
     def rewrite_seq(self, seq: rx.SeqExpr, params: Iterable[rx.Var] = ()) -> rx.SeqExpr:
-        outer = self.named
-        self.named = dict(outer)
+        outer, outer_checked = self.named, self.checked
+        self.named, self.checked = dict(outer), set(outer_checked)
         result = super().rewrite_seq(seq, params)
-        self.named = outer
+        self.named, self.checked = outer, outer_checked
         return result
 
     def rewrite_block(self, block: rx.BindingBlock) -> None:
@@ -75,7 +79,10 @@ class _Legalize(Rewriter):
 
     def rewrite_call(self, call: rx.Call) -> rx.Value:
         op = call.op
-        if not isinstance(op, rx.Op) or op.name in self.options.skip or self._is_view(call):
+        if not isinstance(op, rx.Op) or op.name in self.options.skip:
+            return call
+        self._check(op, call)
+        if self._is_view(call):
             return call
         if not has_loops(op):
             return self._decompose(call) if isinstance(op, HasDecomposition) else call
@@ -87,6 +94,19 @@ class _Legalize(Rewriter):
         if found is None:
             return self._decompose(call) if isinstance(op, HasDecomposition) else call
         return self._lower(call, operands, found)
+
+    def _check(self, op: rx.Op, call: rx.Call) -> None:
+        """Compare at run time what the operator's inference could not: see `assumptions`."""
+        types = [operand.type for operand in call.args]
+        if call.type_args or all(as_int(dim) is not None for k in types for dim in dimensions(k)):
+            return
+        for item in assumptions(op, types):
+            pair = (item.given, item.wanted)
+            if pair not in self.checked:
+                self.checked.add(pair)
+                kind = ShapeType((item.wanted,), 1)
+                given = rx.shape_expr(item.given)
+                self.out.match_cast(given, kind, "checked", span=call.span, what=item.what)
 
     def _is_view(self, call: rx.Call) -> bool:
         if not (isinstance(call.op, rx.Op) and call.op.is_view and self.options.keep_views):
