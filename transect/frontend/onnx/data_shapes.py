@@ -86,7 +86,7 @@ def bind_size(emitter: Emitter, size: Expr, what: str) -> Expr:
     """A size that depends on data as a variable of its own, so that what is computed from it stays
     readable; anything else as it is. A negative one becomes 0, and must fail a later check."""
     size = emitter.simplify(as_dimension(size))
-    if not emitter.symbols.may_be_negative(size):
+    if not emitter.symbols.is_signed(size):
         return size
     return define_size(emitter, maximum(size, 0), what)
 

@@ -44,9 +44,11 @@ class Symbols:
 
     def may_be_negative(self, expr: Expr) -> bool:
         """Whether an expression depends on data such that its sign is not known."""
-        if self._negative.isdisjoint(free_vars((expr,))):
-            return False
-        return not self.analyzer.can_prove(expr >= 0)
+        return self.is_signed(expr) and not self.analyzer.can_prove(expr >= 0)
+
+    def is_signed(self, expr: Expr) -> bool:
+        """Whether an expression has a number of any sign in it."""
+        return not self._negative.isdisjoint(free_vars((expr,)))
 
     def _new(self, hint: str, most: int | None) -> Var:
         var = Var(self._names.fresh(identifier(hint)))

@@ -413,7 +413,7 @@ def _filled(node: Node, operands: Sequence[Known]) -> Known | None:
 def _range(node: Node, operands: Sequence[Known]) -> Known | None:
     del node
     numbers = [item.constant() for item in operands]
-    limits = [int(item) for item in numbers if item is not None and item.dtype.kind in "iu"]
+    limits = [int(item.item()) for item in numbers if item is not None and item.dtype.kind in "iu"]
     if len(limits) != 3 or limits[2] == 0:
         return None
     values = range(*limits)
