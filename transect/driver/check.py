@@ -48,6 +48,7 @@ def check(
     plan: Plan | None = None,
     policy: Policy | None = None,
     entry: str | None = None,
+    every: bool = False,
     tolerance: float = 1.0,
     interpreter_seconds: float = 20.0,
 ) -> CheckReport:
@@ -55,6 +56,7 @@ def check(
 
     model: as for `compile`, and so are target, dims, plan, policy and entry; use those that the
     model was compiled with. inputs: one array, a sequence of them in order, or a mapping by name.
+    every: compare all intermediate values even if the outputs agree.
     tolerance: what all tolerances are multiplied with. interpreter_seconds: how long the
     interpreter may take by its own estimate (half a microsecond for each iteration of a loop).
 
@@ -78,7 +80,7 @@ def check(
     else:
         subject = OnnxModel(model)
     rules = Rules(subject.quantized, tolerance)
-    return _Check(subject, options, rules, interpreter_seconds).run(model, inputs)
+    return _Check(subject, options, rules, interpreter_seconds, every).run(model, inputs)
 
 
 @dataclass
@@ -87,6 +89,7 @@ class _Check:
     options: dict[str, Any]
     rules: Rules
     seconds: float
+    every: bool
     notes: list[str] = field(default_factory=list[str])
     arguments: list[Any] = field(default_factory=list[Any])
 
@@ -106,9 +109,11 @@ class _Check:
         )
         first: Difference | None = None
         compared = len(comparisons)
-        if not all(item.ok for item in comparisons):
-            first, compared = self._first_difference(reference)
-            if first is None:
+        differs = not all(item.ok for item in comparisons)
+        if differs or self.every:
+            first, count = self._first_difference(reference, certain=differs)
+            compared += count
+            if first is None and differs:
                 first = self._of_outputs(names, got, expected)
         return CheckReport(
             self.subject.title, reference, comparisons, first, compared, tuple(self.notes)
@@ -191,17 +196,20 @@ class _Check:
 
     # --- finding where it begins ------------------------------------------------------------
 
-    def _first_difference(self, reference: str) -> tuple[Difference | None, int]:
-        """The first value that differs, and how many were compared."""
-        values = self.subject.values
-        expected = self._expected(reference, [value.name for value in values])
-        found = self._all_at_once([v for v in values if v.name in expected], expected)
-        if found is None:
-            found = self._one_at_a_time([v for v in values if v.name in expected], expected)
-        if found is None:
-            return None, 0
-        value, got, compared = found
-        return self._describe(value, got, expected), compared
+    def _first_difference(self, reference: str, *, certain: bool) -> tuple[Difference | None, int]:
+        """The first value that differs, and how many were compared. certain: there is one."""
+        named = self.subject.values
+        expected = self._expected(reference, [value.name for value in named])
+        values = [value for value in named if value.name in expected]
+        found, compared = self._all_at_once(values, expected)
+        if found is None and (certain or not compared):
+            if compared:
+                self.notes.append(
+                    "with all values as outputs they agree: the fault is in how kernels are fused"
+                )
+            found, more = self._one_at_a_time(values, expected)
+            compared += more
+        return None if found is None else self._describe(*found, expected), compared
 
     def _expected(self, reference: str, names: list[str]) -> dict[str, Array]:
         """The reference's values of all intermediate tensors."""
@@ -215,45 +223,42 @@ class _Check:
 
     def _all_at_once(
         self, values: Sequence[NamedValue], expected: Mapping[str, Array]
-    ) -> tuple[NamedValue, Array, int] | None:
-        """Compile once with all values as outputs; None if they all agree then, as what is fused
-        otherwise may be right."""
+    ) -> tuple[tuple[NamedValue, Array] | None, int]:
+        """The first value that differs in a compile with all of them as outputs, and how many were
+        compared: none if that compile fails. What is fused otherwise may be right there."""
         try:
             got = self._compiled([value.name for value in values])
         except TransectError as error:
             self.notes.append(f"not all values can be outputs at once: {error.message}")
-            return None
+            return None, 0
         for number, (value, array) in enumerate(zip(values, got, strict=True), 1):
             if not self.rules.agree(array, expected[value.name]):
-                return value, array, number
-        self.notes.append(
-            "with all values as outputs they agree: the fault is in how kernels are fused"
-        )
-        return None
+                return (value, array), number
+        return None, len(values)
 
     def _one_at_a_time(
         self, values: Sequence[NamedValue], expected: Mapping[str, Array]
-    ) -> tuple[NamedValue, Array, int] | None:
+    ) -> tuple[tuple[NamedValue, Array] | None, int]:
         """Bisect with one value as the only output; what comes after a wrong value is taken to be
-        wrong too."""
+        wrong too. How many were compared, besides."""
         low, high = 0, len(values) - 1
-        found: tuple[NamedValue, Array, int] | None = None
+        found: tuple[NamedValue, Array] | None = None
         tried = 0
         while low <= high:
             middle = (low + high) // 2
             value = values[middle]
-            tried += 1
             try:
                 (array,) = self._compiled([value.name])
             except (TransectError, ValueError):
                 low = middle + 1
                 continue
+            tried += 1
             if self.rules.agree(array, expected[value.name]):
                 low = middle + 1
             else:
-                found = value, array, tried
+                found = value, array
                 high = middle - 1
-        return found
+        return found, tried
 
     def _compiled(self, names: Sequence[str]) -> list[Array]:
         model = compile(self._variant(names), **self.options)
