@@ -11,9 +11,9 @@ from onnx import TensorProto
 
 import transect
 from tests.frontend.onnx_models import Graph, expected
+from transect.frontend.onnx.frontend import OnnxFrontend
 from transect.relax import expr as rx
 from transect.relax.visit import bindings
-from transect.support.errors import ImportModelError
 
 INT64, INT32 = TensorProto.INT64, TensorProto.INT32
 
@@ -188,13 +188,60 @@ def test_dimensions_with_names_that_python_does_not_allow() -> None:
     assert list(model.signature.dimensions()) == ["batch_size", "batch_size_1", "_1st"]
 
 
-def test_a_shape_that_depends_on_data_is_an_error() -> None:
+@pytest.mark.parametrize("target", [[4, 6], [-1, 2], [0, -1], [24, -1], [-1, 24]], ids=str)
+def test_reshape_by_data(target: list[int]) -> None:
+    """Only a run knows where 0 and -1 stand."""
+    proto = by_data("Reshape", [2])
+    inputs = {"x": np.ones((4, 6), np.float32), "given": np.array(target)}
+    (wanted,) = expected(proto, inputs)
+    assert transect.compile(proto, cache=False)(**inputs).shape == wanted.shape
+
+
+def by_data(kind: str, dims: list[int]) -> onnx.ModelProto:
+    """A model of one operator on x (n, 6) and numbers that only a run knows."""
     g = Graph()
-    x, shape = g.input("x", ["n", 6]), g.input("shape", [2], np.int64)
-    g.output(g.op("Reshape", x, shape))
-    with pytest.raises(ImportModelError) as caught:
-        transect.compile(g.model())
-    text = str(caught.value)
-    assert "Reshape: the shape depends on the data of a tensor" in text
-    assert "Reshape node 'Reshape_0_0' of graph" in text
-    assert "help: only values computed from shapes and constants can be a shape here" in text
+    g.output(g.op(kind, g.input("x", ["n", 6]), g.input("given", dims, np.int64)))
+    return g.model()
+
+
+@pytest.mark.parametrize("target", [[5, 5], [-1, 7], [-2, 12]], ids=str)
+def test_reshape_by_data_that_does_not_fit(target: list[int]) -> None:
+    model = transect.compile(by_data("Reshape", [2]), cache=False)
+    with pytest.raises(ValueError, match="expected"):
+        model(np.ones((4, 6), np.float32), np.array(target))
+
+
+@pytest.mark.parametrize("target", [[4, 6], [1, 6], [4, 1], [1, 1]], ids=str)
+def test_expand_by_data(target: list[int]) -> None:
+    proto = by_data("Expand", [2])
+    inputs = {"x": np.ones((4, 6), np.float32), "given": np.array(target)}
+    (wanted,) = expected(proto, inputs)
+    np.testing.assert_array_equal(transect.compile(proto, cache=False)(**inputs), wanted)
+
+
+def test_a_negative_size_fails() -> None:
+    g = Graph()
+    g.output(g.op("ConstantOfShape", g.input("given", [2], np.int64)))
+    model = transect.compile(g.model(), cache=False)
+    assert model(np.array([2, 3])).shape == (2, 3)
+    with pytest.raises(ValueError, match="is -2, expected 0"):
+        model(np.array([-2, -3]))
+
+
+def test_sizes_that_pass_through_floats() -> None:
+    """As exporters write half of a size, and the padding to a multiple."""
+    g = Graph()
+    x = g.input("x", ["n", 6, "m"])
+    length = g.op("Cast", dimension(g, x, 2), to=TensorProto.FLOAT)
+    half = g.op("Floor", g.op("Mul", length, g.constant([0.5], np.float32)))
+    blocks = g.op("Ceil", g.op("Div", length, g.constant([8.0], np.float32)))
+    sizes = [g.op("Cast", item, to=INT64) for item in (half, blocks)]
+    g.output(g.op("ConstantOfShape", concat(g, *sizes)))
+    proto = g.model()
+    main = OnnxFrontend().load(proto)["main"]
+    assert isinstance(main, rx.Function)
+    assert [item.value.op.name for item in bindings(main)] == ["full"]
+    model = transect.compile(proto, cache=False)
+    for m in (1, 8, 9, 31):
+        inputs = {"x": np.ones((1, 6, m), np.float32)}
+        assert model(**inputs).shape == expected(proto, inputs)[0].shape

@@ -26,6 +26,17 @@ def resolved(node: onnx.NodeProto, given: Given) -> dict[str, onnx.AttributeProt
     return found
 
 
+def with_attributes(node: onnx.NodeProto, attributes: Given) -> onnx.NodeProto:
+    """A node with these attributes in place of its own."""
+    made = onnx.NodeProto()
+    made.CopyFrom(node)
+    del made.attribute[:]
+    for name, item in attributes.items():
+        made.attribute.add().CopyFrom(item)
+        made.attribute[-1].name = name
+    return made
+
+
 def plain(attributes: Given, weights: Weights) -> dict[str, Any]:
     """Attributes as Python values: numbers, strings, arrays, graphs, and lists of them."""
     return {name: _READERS[item.type](item, weights) for name, item in attributes.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from transect.frontend.onnx.attributes import Given, plain, resolved
+from transect.frontend.onnx.attributes import Given, plain, resolved, with_attributes
 from transect.frontend.onnx.coverage import name_of
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.functions import (
@@ -143,7 +143,7 @@ class GraphWalker:
             )
         operands = tuple(frame.scope.find(name) if name else None for name in proto.input)
         if converter is None or key in self.functions:
-            function = self._body(proto, opset, operands, layer, frame)
+            function = self._body(with_attributes(proto, given), opset, operands, layer, frame)
             return self._call(function, proto, given, operands, layer, frame)
         return self._convert(converter, proto, opset, given, operands, layer, frame)
 
