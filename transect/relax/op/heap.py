@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from transect.ir.dtype import BOOL, INT64
-from transect.ir.expr import Expr, IntImm, Var, minimum, select
+from transect.ir.expr import Expr, IntImm, Var, as_int, minimum, select
 from transect.relax.op.inference import simplify
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, repeat_while, serial, store, when
@@ -34,6 +34,8 @@ def first_positions(
     """
     filled = simplify(minimum(count, size))
     heap = b.allocate((*rows, count), INT64, name="heap")
+    if as_int(filled) == 0:
+        return heap
     state = b.allocate((4,), INT64, name="state")
     flag = b.allocate((1,), BOOL, name="flag")
     yes = flag[(IntImm(0),)]

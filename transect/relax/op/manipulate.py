@@ -18,6 +18,7 @@ from transect.relax.op.inference import (
     fail,
     normalize_axes,
     normalize_axis,
+    present,
     product,
     require_same,
     same,
@@ -507,43 +508,49 @@ class Repeat(Operator):
 
 @dataclass(frozen=True)
 class Tile(Operator):
-    """tile(x, repeats): x put side by side repeats[k] times along axis k.
+    """tile(x, repeats, counts): x put side by side repeats[k] times along axis k.
 
     repeats: an integer, or one for each of the last axes; the shorter of it and the rank of x is
-    padded with ones in front. Source: ONNX Tile-13, numpy.tile.
+    padded with ones in front. counts: a shape that stands for repeats that are not constant.
+    Source: ONNX Tile-13, numpy.tile.
     """
 
     name = "tile"
-    repeats: int | tuple[int, ...]
+    script_order = ("x", "repeats", "counts")
+    repeats: int | tuple[int, ...] = ()
 
-    def counts(self, ndim: int) -> tuple[int, ...]:
+    def all_counts(self, ndim: int, counts: Sequence[Expr] | None) -> tuple[Expr, ...]:
         """One count for each axis of the result."""
         given = (self.repeats,) if isinstance(self.repeats, int) else self.repeats
         if any(count < 0 for count in given):
             fail(self, f"repeats must not be negative, got {self.repeats}")
-        return (1,) * (ndim - len(given)) + given
+        found = as_sizes(given) if counts is None else tuple(counts)
+        return (*as_sizes([1] * (ndim - len(found))), *found)
 
-    def infer(self, x: Type) -> TensorType:
+    def infer(self, x: Type, counts: Type | None = None) -> TensorType:
         """The dimensions of x multiplied."""
         x = tensor(self, x, "x")
         if x.ndim < 0:
             return unknown_like(x)
-        counts = self.counts(x.ndim)
+        given = shape(self, counts, "counts") if counts is not None and present(counts) else None
+        repeats = self.all_counts(x.ndim, given)
         if x.shape is None:
-            return unknown_like(x, ndim=len(counts))
-        sizes = (*as_sizes([1] * (len(counts) - x.ndim)), *x.shape)
-        return with_shape(x, [simplify(n * c) for n, c in zip(sizes, counts, strict=True)])
+            return unknown_like(x, ndim=len(repeats))
+        sizes = (*as_sizes([1] * (len(repeats) - x.ndim)), *x.shape)
+        return with_shape(x, [simplify(n * c) for n, c in zip(sizes, repeats, strict=True)])
 
-    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
+    def legalize(
+        self, b: FunctionBuilder, x: Buffer, counts: tuple[Expr, ...] | None = None
+    ) -> Buffer:
         """One map."""
-        sizes = result_shape(self, x)
-        counts = self.counts(x.ndim)
+        sizes = result_shape(self, x, counts)
+        repeats = self.all_counts(x.ndim, counts)
         skipped = len(sizes) - x.ndim
 
         def element(*i: Var) -> Expr:
             return x[
                 tuple(
-                    i[axis] if counts[axis] == 1 else i[axis] % size
+                    i[axis] if as_int(repeats[axis]) == 1 else i[axis] % size
                     for axis, size in enumerate(x.shape, skipped)
                 )
             ]

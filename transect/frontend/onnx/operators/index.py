@@ -113,16 +113,7 @@ def tile(node: Node) -> Result:
     repeats = [as_dimension(item) for item in node.sizes(1, "repeats").values]
     if len(repeats) != len(dims):
         raise node.error(f"{len(repeats)} repeats of a tensor with {len(dims)} dimensions")
-    numbers = [as_int(item) for item in repeats]
-    if all(number is not None for number in numbers):
-        return node.emit("tile", value, repeats=tuple(numbers))
-    ones = [IntImm(1)] * len(dims)
-    apart = [item for pair in zip(ones, dims, strict=True) for item in pair]
-    wide = [item for pair in zip(repeats, dims, strict=True) for item in pair]
-    spread = node.emit("reshape", value, node.shape_of(apart))
-    repeated = node.emit("broadcast_to", spread, node.shape_of(wide))
-    whole = [a * b for a, b in zip(repeats, dims, strict=True)]
-    return node.emit("reshape", repeated, node.shape_of(whole))
+    return node.emit("tile", value, node.shape_of(repeats))
 
 
 def scan(name: str) -> tuple[Converter, ...]:
