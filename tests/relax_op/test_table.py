@@ -138,6 +138,15 @@ SAMPLES: dict[str, Sample] = {
     "null_value": ((), {}),
     "print": ((X,), {}),
     "assert_op": ((tensor(dtype="bool"),), {}),
+    "arange_size": ((tensor(), tensor(), tensor()), {}),
+    "arange_tensor": ((tensor(), tensor(), shape(N)), {}),
+    "tensor_scatter": ((X, X, tensor(N, dtype="int64")), {"axis": 1}),
+    "nonzero_positions": ((X, shape(5)), {}),
+    "select_boxes": (
+        (tensor(2, N, 4), tensor(2, 3, N), tensor(1, dtype="int64"), tensor(1), tensor(1)),
+        {},
+    ),
+    "list_boxes": ((tensor(2, 3, N, dtype="int64"), tensor(2, 3, dtype="int64"), shape(5)), {}),
     "tensor_to_shape": ((tensor(3, dtype="int64"),), {}),
     "shape_to_tensor": ((shape(N, 4),), {}),
 }
