@@ -21,13 +21,15 @@ SIZES = {"n": 3, "m": 5, "k": 6, "w": 8}
 OTHER_SIZES = [{"n": 1, "m": 2, "k": 1, "w": 4}, {"n": 17, "m": 33, "k": 9, "w": 21}]
 
 
-def joined(cases: list[Case], dynamic: bool, opset: int = 17) -> tuple[onnx.ModelProto, list[str]]:
+def joined(
+    cases: list[Case], dynamic: bool, opset: int = 17, sizes: Mapping[str, int] = SIZES
+) -> tuple[onnx.ModelProto, list[str]]:
     """A model of all the cases, and for each output the case that it belongs to."""
     g = Graph(opset)
     owners: list[str] = []
     for number, item in enumerate(cases):
         names = [
-            g.input(f"x{number}_{i}", [d if dynamic else SIZES.get(d, d) for d in dims], dtype)
+            g.input(f"x{number}_{i}", [d if dynamic else sizes.get(str(d), d) for d in dims], dtype)
             for i, (dims, dtype, _) in enumerate(item.inputs)
         ]
         results = item.build(g, *names)

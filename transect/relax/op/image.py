@@ -218,7 +218,7 @@ class GridSample(Operator):
             place = ((value + one) * extent - one) * half
         if _TAPS[self.method] == 1:
             place = nearbyint(place)
-        if self.padding_mode == "border":
+        if self.padding_mode == "border" and _TAPS[self.method] < 4:
             return maximum(minimum(place, extent - one), const(0, dtype))
         if self.padding_mode == "reflection":
             place = self._reflected(place, extent)
