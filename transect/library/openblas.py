@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 
 from transect.arith import Analyzer
@@ -27,6 +26,7 @@ from transect.ir.expr import (
     minimum,
 )
 from transect.ir.node import replace
+from transect.ir.sizes import product
 from transect.ir.traverse import walk
 from transect.library.base import Library, Offer, Routine
 from transect.plan import Cost
@@ -246,8 +246,7 @@ _Flat = tuple[Buffer, Buffer, Buffer]
 
 
 def _flat(value: Buffer) -> Buffer:
-    size = reduce(lambda a, b: a * b, value.shape, IntImm(1))
-    return buffer(f"{value.name}_flat", (size,), value.dtype, data=value.data)
+    return buffer(f"{value.name}_flat", (product(value.shape),), value.dtype, data=value.data)
 
 
 def _pointer(flat: Buffer, start: Expr) -> Expr:
@@ -333,5 +332,4 @@ def _match(found: Contraction) -> _Product | None:
 
 
 def _extent(items: Sequence[IterVar]) -> Expr:
-    extents = [item.dom.extent for item in items]
-    return reduce(lambda a, b: a * b, extents) if extents else IntImm(1)
+    return product(item.dom.extent for item in items)

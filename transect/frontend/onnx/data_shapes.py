@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.values import Elements, as_dimension
 from transect.ir.dtype import INT64
-from transect.ir.expr import Expr, IntImm, as_int, maximum
+from transect.ir.expr import Expr, as_int, maximum
+from transect.ir.sizes import product
 from transect.ir.types import ShapeType, tensor_type
 from transect.relax.expr import ShapeExpr, Value, constant, make_tuple, shape_expr
 from transect.relax.shapes import prove_equal
@@ -108,8 +109,8 @@ def check_size(emitter: Emitter, size: Expr, expected: Expr, what: str) -> None:
 def reshape_to(emitter: Emitter, value: Value, dims: Sequence[Expr]) -> Value:
     """`value` in the shape `dims`; that the numbers of elements agree is proved, or checked when
     the model runs."""
-    source = emitter.simplify(_product(emitter.shape(value)))
-    total = emitter.simplify(_product(dims))
+    source = emitter.simplify(product(map(as_dimension, emitter.shape(value))))
+    total = emitter.simplify(product(map(as_dimension, dims)))
     if prove_equal(source, total) or (as_int(source) is not None and as_int(total) is not None):
         return emitter.emit("reshape", value, emitter.shape_of(dims))
     flat = value
@@ -118,10 +119,3 @@ def reshape_to(emitter: Emitter, value: Value, dims: Sequence[Expr]) -> Value:
     kind = tensor_type((total,), emitter.dtype(value))
     checked = emitter.builder.match_cast(flat, kind, "reshape", (emitter.layer,))
     return emitter.emit("reshape", checked, emitter.shape_of(dims))
-
-
-def _product(dims: Sequence[Expr]) -> Expr:
-    result: Expr = IntImm(1)
-    for dim in dims:
-        result = result * as_dimension(dim)
-    return result

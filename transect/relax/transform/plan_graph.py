@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Protocol
 
 from transect.ir.dtype import FLOAT32, INDEX
-from transect.ir.expr import Call, Expr, IntImm, cast, maximum
+from transect.ir.expr import Call, Expr, cast, maximum
 from transect.ir.function import IRModule
+from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk as walk_terms
 from transect.plan import (
@@ -223,14 +223,10 @@ def _recomputing(producer: Member, consumer: Member) -> Cost:
 
 
 def _elements(member: Member) -> Expr:
-    return _product(member.out_type.shape or ())
+    return product(cast(extent, INDEX) for extent in member.out_type.shape or ())
 
 
 def _domain(member: Member) -> Expr:
     """How many times the body of the last block runs."""
     sites = block_sites(member.function)
-    return _product([item.dom.extent for item in sites[-1].block.iter_vars])
-
-
-def _product(extents: Sequence[Expr]) -> Expr:
-    return reduce(lambda a, b: a * b, (cast(e, INDEX) for e in extents), IntImm(1))
+    return product(cast(item.dom.extent, INDEX) for item in sites[-1].block.iter_vars)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
-from functools import reduce
 
 import numpy as np
 
 from transect.ir.expr import Expr, IntImm, as_int
 from transect.ir.function import IRModule
+from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.types import TensorType, tensor_type
 from transect.plan import Cost, Option, Site, SiteKey
@@ -361,4 +361,4 @@ def _bytes(value: rx.Value) -> Expr:
     kind = value.type
     assert isinstance(kind, TensorType)
     size = IntImm(1 if kind.dtype is None else kind.dtype.bytes)
-    return reduce(lambda a, b: a * b, kind.shape or (), size)
+    return size * product(kind.shape or ())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 from transect.ir.expr import Add, Cast, Expr, FloatImm, IntImm, Mul, Var
+from transect.ir.sizes import product
 from transect.ir.traverse import walk
 from transect.tir.analysis.blocks import BlockSite, block_sites
 from transect.tir.buffer import BufferLoad
@@ -43,8 +43,7 @@ class Contraction:
     @property
     def operations(self) -> Expr:
         """Multiplications and additions, two per product."""
-        extents = [item.dom.extent for item in self.site.block.iter_vars]
-        return reduce(lambda a, b: a * b, extents, IntImm(2))
+        return 2 * product(item.dom.extent for item in self.site.block.iter_vars)
 
 
 def find_contraction(site: BlockSite) -> Contraction | None:

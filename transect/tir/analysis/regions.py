@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import reduce
 
-from transect.ir.expr import Expr, IntImm, as_expr
+from transect.ir.expr import Expr
+from transect.ir.sizes import product
 from transect.tir.access import Access, accesses, to_regions
 from transect.tir.buffer import BufferRegion
 from transect.tir.stmt import For, Stmt
@@ -38,9 +38,7 @@ def _boxes(found: Iterable[Access], *, write: bool) -> tuple[BufferRegion, ...]:
 
 def region_elements(region: BufferRegion) -> Expr:
     """How many elements a region has: the product of its extents."""
-    extents = [item.extent for item in region.ranges]
-    start: Expr = IntImm(1) if not extents else as_expr(1, extents[0].dtype)
-    return reduce(lambda total, extent: total * extent, extents, start)
+    return product(item.extent for item in region.ranges)
 
 
 def region_bytes(region: BufferRegion) -> Expr:

@@ -27,9 +27,9 @@ from transect.frontend.onnx.operators.quantize import (
     requantized,
     to_float,
 )
-from transect.frontend.onnx.operators.shape import product
 from transect.ir.dtype import FLOAT32, INT32, DType
 from transect.ir.expr import IntImm
+from transect.ir.sizes import product
 from transect.relax.expr import Value, constant, make_tuple
 
 

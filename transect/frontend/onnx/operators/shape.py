@@ -25,14 +25,10 @@ from transect.ir.expr import (
     minimum,
     select,
 )
+from transect.ir.sizes import product
 from transect.ir.types import tensor_type
 from transect.relax.expr import Value, constant, make_tuple, shape_expr, tuple_item
 from transect.relax.shapes import prove_equal
-
-
-def product(dims: Sequence[Expr]) -> Expr:
-    """The number of elements of a shape."""
-    return reduce(lambda a, b: a * b, dims, IntImm(1))
 
 
 def shape(node: Node) -> Result:

@@ -1,0 +1,14 @@
+"""Arithmetic on extents that every room needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+
+from transect.ir.expr import Expr, IntImm
+
+
+def product(factors: Iterable[Expr]) -> Expr:
+    """The product of extents, such as the number of elements of a shape; 1 of none."""
+    found = list(factors)
+    return reduce(lambda total, factor: total * factor, found) if found else IntImm(1)
