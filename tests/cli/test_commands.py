@@ -77,7 +77,7 @@ def data(*arguments: object, code: int = 0) -> Any:
 
 def process(*arguments: object) -> subprocess.CompletedProcess[str]:
     """A command in a process of its own, without a terminal."""
-    command: Sequence[str] = [sys.executable, "-m", "transect", *map(str, arguments)]
+    command: Sequence[str] = [sys.executable, "-m", "transect.cli", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -208,6 +208,8 @@ def test_check(folder: Path):
     assert found["reference"] == "onnxruntime"
     assert found["dims"] == {"batch": 3}
     assert "agrees with" in call("check", folder / "program.py")
+    every = data("check", folder / "net.onnx", "--every")
+    assert every["compared"] == found["compared"] + 2
 
 
 def test_profile(folder: Path, tmp_path: Path):

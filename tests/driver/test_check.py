@@ -8,6 +8,7 @@ from onnx import TensorProto, helper
 
 import transect
 from transect.codegen.llvm import function as llvm_function
+from transect.driver import check as check_module
 from transect.driver import check_onnx
 from transect.relax.legalize import _write_loops
 from transect.relax.op.nn_activation import Softmax
@@ -175,6 +176,53 @@ def test_a_users_wrong_kernel_is_found(monkeypatch):
     assert "negated" in first.operator
     # 0 and 2 are whole: rounded either way the same.
     assert first.mismatches[0].index == (1,)
+
+
+def test_values_in_between_are_compared_on_demand(x, wrong_floor, monkeypatch):
+    """The outputs agree, as what is wrong does not reach them: x - x is 0 for any x."""
+
+    @I.ir_module
+    class Program:
+        @R.function
+        def main(x: R.Tensor[(n, 8), "float32"]):
+            with R.dataflow():
+                a = R.floor(x)
+                b = R.subtract(a, a)
+                R.output(b)
+            return b
+
+    assert transect.check(Program, x).ok
+    report = transect.check(Program, x, every=True)
+    assert not report.ok
+    assert report.outputs[0].ok
+    assert report.first_difference.value == "a"
+    clean = transect.check(model(), x)
+    assert clean.compared < transect.check(model(), x, every=True, tolerance=1e9).compared
+
+
+def test_a_fault_that_hides_when_all_values_are_outputs_is_bisected(x, monkeypatch):
+    """As of a fused kernel: compiled alone, everything from the third node on is wrong."""
+    right = check_module.compile
+    order = ["h", "f", "t", "l", "y"]
+
+    def wrong(variant, **options):
+        names = [item.name for item in variant.graph.output]
+        compiled = right(variant, **options)
+        bad = len(names) == 1 and order.index(names[0]) >= 2
+
+        class Faulty:
+            signature = compiled.signature
+
+            def __call__(self, *args):
+                result = compiled(*args)
+                return result + 1 if bad else result
+
+        return Faulty()
+
+    monkeypatch.setattr(check_module, "compile", wrong)
+    report = transect.check(model(), x)
+    assert report.first_difference.node == "block/Tanh"
+    assert any("how kernels are fused" in note for note in report.notes)
 
 
 def test_integers_must_be_equal_and_floats_near():

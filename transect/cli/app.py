@@ -203,6 +203,10 @@ def check(
     model: Model,
     inputs: Inputs = [],  # noqa: B006
     dim: Dims = [],  # noqa: B006
+    every: Annotated[
+        bool,
+        typer.Option("--every", help="Compare all values in between, even if the outputs agree."),
+    ] = False,
     tolerance: Annotated[
         float, typer.Option("--tolerance", help="What tolerances are multiplied with.")
     ] = 1.0,
@@ -223,7 +227,8 @@ def check(
     The exit code is 1 if they differ.
     """
     request = _request(locals())
-    options = {"tolerance": tolerance, "interpreter_seconds": interpreter_seconds}
+    seconds = interpreter_seconds
+    options = {"every": every, "tolerance": tolerance, "interpreter_seconds": seconds}
     _carry_out("check", request, threads, **options)
 
 

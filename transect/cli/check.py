@@ -13,7 +13,9 @@ from transect.driver.check import check as run_check
 from transect.plan import Plan
 
 
-def check(request: Request, *, tolerance: float, interpreter_seconds: float) -> Outcome:
+def check(
+    request: Request, *, every: bool, tolerance: float, interpreter_seconds: float
+) -> Outcome:
     """JSON keys: those of `CheckReport.to_json`, and dims. The exit code is 1 for a difference."""
     inputs = make_inputs(request, compiled(request).signature)
     with progress(Path(request.model).name, hidden=request.json) as step:
@@ -26,6 +28,7 @@ def check(request: Request, *, tolerance: float, interpreter_seconds: float) -> 
             dims=request.bounds,
             plan=None if request.plan is None else Plan.load(request.plan),
             entry=request.entry,
+            every=every,
             tolerance=tolerance,
             interpreter_seconds=interpreter_seconds,
         )

@@ -1,5 +1,0 @@
-"""`python -m transect`: the command line."""
-
-from transect.cli import main
-
-main()
