@@ -85,11 +85,13 @@ def test_string_loaders_are_found(tmp_path: Path) -> None:
     package.mkdir()
     (package / "table.py").write_text(
         '"""transect.ir in prose is no loader."""\n'
-        'TABLE = {"a": "transect.relax.op.nn:Softmax", "b": "transect.symbol.of.code"}\n',
+        'TABLE = {"a": "transect.relax.op.nn:Softmax", "b": "transect.symbol.of.code"}\n'
+        'WORKER = ("-m", "transect.table", "transect.tab")\n',
         encoding="utf-8",
     )
     assert list(string_loaders(package)) == [
         ("transect.table", "transect.relax.op.nn", "transect/table.py:2"),
+        ("transect.table", "transect.table", "transect/table.py:3"),
     ]
 
 

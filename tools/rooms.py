@@ -17,7 +17,8 @@ from importlinter import Contract, ContractCheck, fields, output
 PROJECT = Path(__file__).resolve().parents[1]
 
 # "transect.driver:compile", and nothing around it: how every registry table names what it loads.
-_LOADER = re.compile(r"(transect(?:\.[A-Za-z_]\w*)+):[A-Za-z_][\w.]*")
+# A module alone, "transect.driver", counts if there is one: names with dots have other uses too.
+_LOADER = re.compile(r"(transect(?:\.[A-Za-z_]\w*)+)(:[A-Za-z_][\w.]*)?")
 
 
 class Rooms:
@@ -81,9 +82,14 @@ def string_loaders(package: Path) -> Iterator[tuple[str, str, str]]:
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 match = _LOADER.fullmatch(node.value)
-                if match:
+                if match and (match[2] or _is_module(package.parent, match[1])):
                     where = f"{file.relative_to(package.parent)}:{node.lineno}"
                     yield module, match[1], where
+
+
+def _is_module(root: Path, name: str) -> bool:
+    path = root.joinpath(*name.split("."))
+    return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
 def _lines(graph: ImportGraph, importer: str, imported: str) -> str:

@@ -94,10 +94,8 @@ class Artifact:
             if "file" not in record
         }
         arrays = unpack_arrays(data[size + -size % _ALIGNMENT :], kinds)
-        mapped = {
-            number: np.memmap(files[number], np.uint8, mode="r")
-            for number in {record["file"] for record in records if "file" in record}
-        }
+        used: set[int] = {record["file"] for record in records if "file" in record}
+        mapped = {number: np.memmap(files[number], np.uint8, mode="r") for number in used}
         for number, record in enumerate(records):
             if "file" in record:
                 dtype, shape = as_dtype(record["dtype"]).numpy, tuple(record["shape"])

@@ -81,7 +81,7 @@ class Cache:
     def put(
         self,
         key: str,
-        data: bytes | memoryview | Sequence[bytes | memoryview],
+        data: bytes | list[bytes | memoryview],
         metadata: dict[str, Any] | None = None,
     ) -> bool:
         """Store an entry, in place of an older one; whether it was written.
@@ -89,7 +89,7 @@ class Cache:
         data: the bytes, or parts of them in order.
         """
         path = self._path(key)
-        parts = [data] if isinstance(data, bytes | memoryview) else list(data)
+        parts = [data] if isinstance(data, bytes) else data
         text = json.dumps({} if metadata is None else metadata).encode()
         # The payload starts at a page, so that what is aligned in it is aligned in memory.
         text += b" " * (-(_HEADER.size + len(text)) % _PAGE)

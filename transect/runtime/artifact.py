@@ -11,7 +11,7 @@ import mmap
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -128,18 +128,18 @@ def load_artifact(folder: str | Path) -> CompiledModel:
     )
 
 
-def _mapping(array: Array) -> np.memmap[Any, np.dtype[Any]] | None:
-    """The mapped file, as an array, that has the memory of `array`."""
+def _mapping(array: Array) -> Any:
+    """The mapped file, as a numpy.memmap, that has the memory of `array`; None if none does."""
     root: Any = array
     while isinstance(root, np.ndarray) and isinstance(root.base, np.ndarray):
         root = root.base
-    return root if isinstance(root, np.memmap) else None
+    return cast(Any, root) if isinstance(root, np.memmap) else None
 
 
 def file_of(array: Array) -> tuple[Path, int] | None:
     """The file that the memory of `array` is mapped from, and where in it; None if it is not, or
     not in one piece, or the file has no name."""
-    root: Any = _mapping(array)
+    root = _mapping(array)
     if root is None or root.filename is None or not array.flags.c_contiguous:
         return None
     return Path(root.filename), array.ctypes.data - root.ctypes.data + root.offset
@@ -148,7 +148,7 @@ def file_of(array: Array) -> tuple[Path, int] | None:
 def release_pages(array: Array) -> None:
     """Let the system take the memory of `array` back, if it is mapped from a file and can be read
     from there again."""
-    root: Any = _mapping(array)
+    root = _mapping(array)
     if root is None or not array.flags.c_contiguous or not isinstance(root.base, mmap.mmap):
         return
     begin = array.ctypes.data - root.ctypes.data + root.offset % mmap.ALLOCATIONGRANULARITY

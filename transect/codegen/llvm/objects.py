@@ -264,31 +264,22 @@ no:
 }"""
 
 
-def tensor_alloc(module: ModuleText) -> str:
-    """status alloc(slot, dtype, element bits, ndim, dims): a new tensor, owned by the slot.
+_LARGEST = 1 << 46
+"""Bytes of a tensor or workspace at most: beyond what processors address, far from overflow."""
 
-    One block holds the DLManagedTensorVersioned, shape, strides and data (64-byte aligned), so
-    that its deleter is the C library's `free`: the tensor may outlive this code.
-    """
-    module.helper("transect.any.release")
-    module.declare("aligned_alloc", "ptr", ["i64", "i64"])
-    module.declare("free", "void", ["ptr"])
+
+def checked_size(module: ModuleText, count: str, message: str, then: str) -> str:
+    """IR text that goes on from the block %entry: %size = %element * the product of the `count`
+    integers at %dims, then on to block `then`; if one is negative or the product too large, it sets
+    a ValueError and returns -1."""
     module.declare("llvm.umul.with.overflow.i64", "{i64, i1}", ["i64", "i64"])
-    module.declare("llvm.memset.p0.i64", "void", ["ptr", "i8", "i64", "i1"])
-    module.declare("TVMFFITensorFromDLPackVersioned", "i32", ["ptr", "i32", "i32", "ptr"])
     module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
-    too_large = module.string("a tensor's size is negative or overflows")
-    no_memory = module.string("out of memory for a tensor")
-    return f"""define internal i32 @transect.tensor.alloc(
-  ptr %slot, i32 %dtype, i64 %element, i32 %ndim, ptr %dims) {{
-entry:
-  %out = alloca ptr, align 8
-  %n = zext i32 %ndim to i64
-  br label %head
+    kind, text = module.string("ValueError"), module.string(message)
+    return f"""  br label %head
 head:
   %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
   %size = phi i64 [ %element, %entry ], [ %product, %next ]
-  %more = icmp ult i64 %i, %n
+  %more = icmp ult i64 %i, {count}
   br i1 %more, label %next, label %sized
 next:
   %place = getelementptr i64, ptr %dims, i64 %i
@@ -301,11 +292,32 @@ next:
   %i.next = add i64 %i, 1
   br i1 %wrong, label %bad, label %head
 sized:
-  %huge = icmp ugt i64 %size, {1 << 46}
-  br i1 %huge, label %bad, label %make
+  %huge = icmp ugt i64 %size, {_LARGEST}
+  br i1 %huge, label %bad, label %{then}
 bad:
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr {module.string("ValueError")}, ptr {too_large})
-  ret i32 -1
+  call void @TVMFFIErrorSetRaisedFromCStr(ptr {kind}, ptr {text})
+  ret i32 -1"""
+
+
+def tensor_alloc(module: ModuleText) -> str:
+    """status alloc(slot, dtype, element bits, ndim, dims): a new tensor, owned by the slot.
+
+    One block holds the DLManagedTensorVersioned, shape, strides and data (64-byte aligned), so
+    that its deleter is the C library's `free`: the tensor may outlive this code.
+    """
+    module.helper("transect.any.release")
+    module.declare("aligned_alloc", "ptr", ["i64", "i64"])
+    module.declare("free", "void", ["ptr"])
+    module.declare("llvm.memset.p0.i64", "void", ["ptr", "i8", "i64", "i1"])
+    module.declare("TVMFFITensorFromDLPackVersioned", "i32", ["ptr", "i32", "i32", "ptr"])
+    module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
+    no_memory = module.string("out of memory for a tensor")
+    return f"""define internal i32 @transect.tensor.alloc(
+  ptr %slot, i32 %dtype, i64 %element, i32 %ndim, ptr %dims) {{
+entry:
+  %out = alloca ptr, align 8
+  %n = zext i32 %ndim to i64
+{checked_size(module, "%n", "a tensor's size is negative or overflows", "make")}
 make:
   %dims.bytes = mul i64 %n, 16
   %head.bytes = add i64 %dims.bytes, {80 + 63}

@@ -14,6 +14,7 @@ from transect.ir.dtype import INT64
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int, cast, maximum
 from transect.ir.traverse import free_vars, walk
 from transect.tir.buffer import BufferLoad
+from transect.tir.op import without_checks
 from transect.tir.stmt import BufferStore, Evaluate, For, SeqStmt, Stmt
 from transect.tir.visit import child_stmts, own_terms, walk_stmts
 
@@ -51,7 +52,7 @@ def work(stmt: Stmt, bound: dict[Var, str]) -> Expr:
             extent = maximum(cast(stmt.extent, INT64), 0)
         return extent * work(stmt.body, bound)
     if isinstance(stmt, BufferStore):
-        calls = sum(isinstance(item, Call) for item in walk(stmt.value))
+        calls = sum(isinstance(item, Call) for item in walk(without_checks(stmt.value)))
         return IntImm(stmt.value.dtype.lanes * (2 + _CALL_WORK * calls))
     if isinstance(stmt, Evaluate) and isinstance(stmt.value, Call):
         # A function of the module or a library: whoever calls it in parallel knows why.

@@ -7,6 +7,7 @@ A helper is written into a module on first use. Those for values of tvm-ffi are 
 from __future__ import annotations
 
 from transect.codegen.llvm.module import ModuleText
+from transect.codegen.llvm.objects import checked_size
 from transect.runtime.code import UNLOAD
 
 _SLOTS = 4
@@ -30,35 +31,12 @@ def workspace_take(module: ModuleText) -> str:
     module.helper("transect.workspace.pool")
     _declare_error(module)
     module.declare("aligned_alloc", "ptr", ["i64", "i64"])
-    module.declare("llvm.umul.with.overflow.i64", "{i64, i1}", ["i64", "i64"])
     module.declare("llvm.ctlz.i64", "i64", ["i64", "i1"])
-    too_large = module.string("a workspace's size is negative or overflows")
     no_memory = module.string("out of memory for a workspace")
     return f"""define internal i32 @transect.workspace.take(
   ptr %slot, i64 %element, i64 %count, ptr %dims) {{
 entry:
-  br label %head
-head:
-  %i = phi i64 [ 0, %entry ], [ %i.next, %next ]
-  %size = phi i64 [ %element, %entry ], [ %product, %next ]
-  %more = icmp ult i64 %i, %count
-  br i1 %more, label %next, label %sized
-next:
-  %place = getelementptr i64, ptr %dims, i64 %i
-  %dim = load i64, ptr %place
-  %both = call {{i64, i1}} @llvm.umul.with.overflow.i64(i64 %size, i64 %dim)
-  %product = extractvalue {{i64, i1}} %both, 0
-  %over = extractvalue {{i64, i1}} %both, 1
-  %negative = icmp slt i64 %dim, 0
-  %wrong = or i1 %over, %negative
-  %i.next = add i64 %i, 1
-  br i1 %wrong, label %bad, label %head
-sized:
-  %huge = icmp ugt i64 %size, {1 << 46}
-  br i1 %huge, label %bad, label %find
-bad:
-  call void @TVMFFIErrorSetRaisedFromCStr(ptr {module.string("ValueError")}, ptr {too_large})
-  ret i32 -1
+{checked_size(module, "%count", "a workspace's size is negative or overflows", "find")}
 find:
   %last = add i64 %size, 63
   %zeros = call i64 @llvm.ctlz.i64(i64 %last, i1 false)

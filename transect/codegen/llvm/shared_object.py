@@ -96,9 +96,11 @@ class _Object:
             raise UnsupportedError(
                 "machine code that is not x86-64 ELF cannot be made a shared object"
             )
-        header = _FILE_HEADER.unpack_from(code)
+        header: tuple[int, ...] = _FILE_HEADER.unpack_from(code)
         offset, count, names = header[6], header[12], header[13]
-        raw = [_SECTION.unpack_from(code, offset + i * _SECTION.size) for i in range(count)]
+        raw: list[tuple[int, ...]] = [
+            _SECTION.unpack_from(code, offset + i * _SECTION.size) for i in range(count)
+        ]
         self.sections: dict[int, _Section] = {}
         for index, item in enumerate(raw):
             name, kind, flags, _, start, size, _, _, alignment, _ = item
@@ -112,7 +114,7 @@ class _Object:
         for item in raw:
             if item[1] == _SYMTAB:
                 self._read_symbols(code, item[4], item[5], raw[item[6]][4])
-        self.relocations = [
+        self.relocations: list[tuple[_Section, tuple[int, int, int]]] = [
             (self.sections[item[7]], _RELOCATION.unpack_from(code, item[4] + at))
             for item in raw
             if item[1] == _RELA and item[7] in self.sections
