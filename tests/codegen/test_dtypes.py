@@ -351,3 +351,29 @@ def test_bool_logic() -> None:
     a, b = pairs("bool")
     check(binary("bool", lambda x, y: (x & y) | logical_not(x)), a, b, np.zeros_like(a))
     check(binary("bool", lambda x, y: x | (y & as_expr(True))), a, b, np.zeros_like(a))
+
+
+@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS])
+def test_the_reference_converts_alike(dtype: str) -> None:
+    """Every code of a narrow dtype to float64, and float64 back to it."""
+    kind = as_dtype(dtype)
+    data = values(dtype)
+    if kind.bits <= 8 and not kind.is_integral:
+        data = np.arange(1 << kind.bits, dtype=np.uint8).view(kind.numpy)
+    if kind.is_integral:
+        # float64 rounds the largest integers out of their range.
+        data = np.array([v for v in data if abs(int(v)) < 1 << 53], kind.numpy)
+    if dtype == "float8_e8m0fnu":
+        # ml_dtypes rounds what is just above the least power of two to the next.
+        data = data[1:]
+    n = Var("n")
+    b = FunctionBuilder("both")
+    x, y = b.input("x", (n,), dtype), b.input("y", (n,), "float64")
+    to_wide = b.compute((n,), lambda i: cast(x[i], "float64"), dtype=as_dtype("float64"))
+    to_narrow = b.compute((n,), lambda i: cast(y[i], dtype), dtype=kind)
+    with np.errstate(all="ignore"):
+        wide = data.astype(np.float64)
+        moved = wide if kind.is_integral else wide * 1.0625
+        if not kind.has_nan:
+            moved = np.nan_to_num(moved, posinf=1.0, neginf=-1.0)
+        check(b.finish([to_wide, to_narrow]), data, moved, np.zeros_like(wide), np.zeros_like(data))
