@@ -42,6 +42,12 @@ def plain(attributes: Given, weights: Weights) -> dict[str, Any]:
     return {name: _READERS[item.type](item, weights) for name, item in attributes.items()}
 
 
+def kind_name(kind: int) -> str:
+    """What ONNX calls a kind of attributes."""
+    names = {number: name for name, number in onnx.AttributeProto.AttributeType.items()}
+    return names.get(kind, str(kind))
+
+
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
@@ -50,13 +56,7 @@ def _tensor(tensor: onnx.TensorProto, weights: Weights) -> Array:
     return weights.array(tensor, f"the constant {tensor.name!r}")
 
 
-def _unknown(item: onnx.AttributeProto, weights: Weights) -> Any:
-    del weights
-    return onnx.helper.get_attribute_value(item)
-
-
 _READERS: dict[int, Callable[[onnx.AttributeProto, Weights], Any]] = {
-    _KIND.UNDEFINED: _unknown,
     _KIND.FLOAT: lambda item, _: item.f,
     _KIND.INT: lambda item, _: item.i,
     _KIND.STRING: lambda item, _: _text(item.s),

@@ -42,6 +42,7 @@ class _Search:
             if node is None:
                 work.pop()
                 continue
+            check_text(node.op_type, node.domain, node.name, *node.input, *node.output)
             work.extend((iter(graph.node), at) for graph in subgraphs(node))
             body = self.body(node, at)
             if body is not None:
@@ -65,6 +66,16 @@ class _Search:
         entry.count += 1
         entry.first = entry.first or name_of(node)
         return None
+
+
+def check_text(*names: object) -> None:
+    """Raise ImportModelError for a name that is not text: protobuf gives it as bytes."""
+    for name in names:
+        if not isinstance(name, str):
+            raise ImportModelError(
+                f"the model has a name that is not UTF-8 text: {name!r}",
+                remedy="export or download it again",
+            )
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -6,6 +6,7 @@ How a body is put in place of its call is in `graph`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
 import onnx
 import onnx.defs
@@ -29,13 +30,26 @@ def model_functions(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionPr
 
 def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
     """The definition of an operator at a version of its domain, if the installed onnx has one."""
-    domain = "" if domain_of(node) == "ai.onnx" else node.domain
-    if not onnx.defs.has(node.op_type, domain):
+    return _schema(domain_of(node), node.op_type, opset)
+
+
+@cache
+def _schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
+    name = "" if domain == "ai.onnx" else domain
+    if not onnx.defs.has(op_type, name):
         return None
     try:
-        return onnx.defs.get_schema(node.op_type, opset, domain)
+        return onnx.defs.get_schema(op_type, opset, name)
     except onnx.defs.SchemaError:
         return None
+
+
+def attribute_kinds(node: onnx.NodeProto, opset: int) -> Mapping[str, int]:
+    """The kind that each attribute of an operator must have, as far as the operator is known."""
+    schema = schema_of(node, opset)
+    if schema is None:
+        return {}
+    return {name: int(item.type) for name, item in schema.attributes.items()}
 
 
 def fixed_body(node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:

@@ -10,11 +10,18 @@ from dataclasses import dataclass, field, replace
 
 import onnx
 
-from transect.frontend.onnx.attributes import Given, plain, resolved, with_attributes
+from transect.frontend.onnx.attributes import (
+    Given,
+    kind_name,
+    plain,
+    resolved,
+    with_attributes,
+)
 from transect.frontend.onnx.coverage import name_of
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.functions import (
     FunctionKey,
+    attribute_kinds,
     default_attributes,
     domain_of,
     fixed_body,
@@ -31,8 +38,13 @@ from transect.frontend.onnx.weights import Weights, stored_tensors
 from transect.ir.types import Type, tensor_type
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Value
-from transect.support.errors import ImportModelError
+from transect.support.errors import ImportModelError, TransectError
 from transect.support.span import Layer
+
+_OF_INVALID_NODES = (
+    TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, AssertionError
+)  # fmt: skip
+"""What converters raise where a node is not what ONNX allows."""
 
 DEEPEST = 48
 """How deep subgraphs and functions may be nested."""
@@ -134,7 +146,7 @@ class GraphWalker:
         """Append one node; its outputs."""
         domain = domain_of(proto)
         opset = frame.versions.get(domain, 1)
-        given = resolved(proto, frame.given)
+        given = self._checked(proto, resolved(proto, frame.given), opset, layer)
         converter = find_converter(domain, proto.op_type, opset)
         key = (domain, proto.op_type, proto.overload)
         if frame.depth > DEEPEST or len(frame.calls) > DEEPEST:
@@ -178,11 +190,40 @@ class GraphWalker:
         )
         results = known_result(node) if domain_of(proto) == "ai.onnx" else None
         if results is None:
-            results = _as_operands(converter.convert(node))
+            results = self._converted(converter, node)
         lost = [name for name in proto.output[len(results) :] if name]
         if lost:
             raise node.error(f"its output {lost[0]!r} is not covered")
         return results
+
+    @staticmethod
+    def _converted(converter: Converter, node: Node) -> list[Operand]:
+        """What a converter gives. It may trust that the node is what ONNX allows: where it is not,
+        the error names it."""
+        try:
+            return _as_operands(converter.convert(node))
+        except TransectError as error:
+            raise error.at((node.layer,)) from None
+        except _OF_INVALID_NODES as error:
+            raise node.error(
+                f"its operands or attributes are not what it takes ({error})",
+                "the model is not valid ONNX: check it with onnx.checker",
+            ) from error
+
+    @staticmethod
+    def _checked(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -> Given:
+        """Attributes, which must be of the kinds that the operator has them."""
+        kinds = attribute_kinds(proto, opset)
+        for name, item in given.items():
+            wanted = kinds.get(name, item.type)
+            if item.type != wanted or item.type == onnx.AttributeProto.UNDEFINED:
+                raise ImportModelError(
+                    f"{proto.op_type}: the attribute {name!r} is {kind_name(item.type)}, "
+                    f"not {kind_name(wanted)}",
+                    span=layer,
+                    remedy="the model is not valid ONNX: check it with onnx.checker",
+                )
+        return given
 
     # --- functions --------------------------------------------------------------------------
 

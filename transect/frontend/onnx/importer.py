@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 
-from transect.frontend.onnx.coverage import check_coverage
+from transect.frontend.onnx.coverage import check_coverage, check_text
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.functions import model_functions
 from transect.frontend.onnx.graph import Frame, GraphWalker
@@ -39,10 +39,11 @@ def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) 
     builder, symbols, scope = BlockBuilder(), Symbols(), Scope()
     walker = GraphWalker(Weights(name, folder), functions, builder, symbols)
     walker.store(model.graph, scope)
+    stored = set(scope.names())
     params = [
         _parameter(item, name, symbols, scope)
         for item in model.graph.input
-        if not scope.defines(item.name)
+        if item.name not in stored
     ]
     with builder.function("main", params):
         walker.nodes(model.graph.node, Frame(scope, versions))
@@ -61,10 +62,16 @@ def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) 
 
 def _parameter(item: onnx.ValueInfoProto, model: str, symbols: Symbols, scope: Scope) -> Var:
     """The variable of a graph input; its dynamic dimensions become symbolic variables."""
+    check_text(item.name)
     if not item.type.HasField("tensor_type"):
         raise ImportModelError(
             f"input {item.name!r} of {model} is not a tensor",
             remedy="sequences, maps and optionals cannot be model inputs",
+        )
+    if scope.defines(item.name):
+        raise ImportModelError(
+            f"{model} has two inputs called {item.name!r}",
+            remedy="the model is not valid ONNX: check it with onnx.checker",
         )
     kind = item.type.tensor_type
     if not kind.HasField("shape"):
@@ -85,6 +92,7 @@ def _dimension(
     name: str, index: int, dim: onnx.TensorShapeProto.Dimension, symbols: Symbols, model: str
 ) -> Expr:
     """A dimension of an input: a constant, or the variable of its name."""
+    check_text(dim.dim_param)
     if not dim.HasField("dim_value"):
         # Some exporters write "?" for every dimension that they do not know.
         named = any(c.isalnum() for c in dim.dim_param)

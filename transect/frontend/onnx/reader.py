@@ -32,6 +32,11 @@ def read_model(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.ModelProto.FromString(_without_weights(path))
     except DecodeError as error:
+        if "depth" in str(error).lower():
+            raise ImportModelError(
+                f"{path} has graphs in graphs deeper than protobuf reads: {error}",
+                remedy="branches and loops can be nested some 30 deep",
+            ) from error
         raise ImportModelError(
             f"{path} is not a complete ONNX file: {error}",
             remedy="export or download it again; its size on disk may tell that it was cut off",
@@ -65,6 +70,8 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
 
 
 def opset_of(model: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators that the model uses; 1 if it does not say."""
+    """The version of ONNX's own operators that the model uses; 1 if it does not say, the newest if
+    it uses none."""
     versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
-    return max(versions, default=1)
+    uses = any(item.domain in ("", "ai.onnx") for item in model.graph.node)
+    return max(versions, default=1 if uses else NEWEST_OPSET)
