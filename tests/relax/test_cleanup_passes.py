@@ -19,6 +19,7 @@ from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSub
 from transect.relax.transform.normalize import Normalize
 from transect.relax.transform.to_non_dataflow import ToNonDataflow
 from transect.relax.verify import verify_module
+from transect.support.span import Layer
 
 N, M = Var("n"), Var("m")
 X = [("x", tensor(N, M))]
@@ -350,3 +351,13 @@ def test_a_change_in_a_branch_counts():
     params = [*X, ("c", tensor(dtype="bool"))]
     module = graph(params, reads, dataflow=False, pure=False)
     assert operators(EliminateCommonSubexpr()(module)).count("exp") == 2
+
+
+def test_an_output_that_is_an_operand_is_that_operand_not_a_copy_of_its_variable():
+    place = (Layer("model", "same", "Transpose"),)
+
+    def before(b, x):
+        y = b.emit(Exp()(x))
+        return b.emit_output(PermuteDims((0, 1))(y, span=place))
+
+    verify_module(Canonicalize()(graph(X, before)))

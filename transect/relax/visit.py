@@ -244,7 +244,8 @@ class Rewriter:
             var = self.renew(binding.var, self.type(binding.var.type))
         else:
             span = binding.value.span or self.origin
-            if not normal.span and span:
+            # A variable is who it is: with another span it would be another one.
+            if not normal.span and span and not isinstance(normal, rx.Var):
                 normal = replace(normal, span=span)
             kept = normal.type is binding.value.type
             var = self.renew(binding.var, self.type(binding.var.type) if kept else normal.type)
