@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import TypeGuard, TypeVar
 
 from transect.ir.dtype import BOOL, FLOAT32, HANDLE, INT32, VOID, DType, as_dtype
 from transect.ir.expr import (
@@ -25,10 +26,14 @@ from transect.ir.expr import (
     promote,
     select,
 )
+from transect.ir.term import Term
+from transect.ir.traverse import rewrite
 from transect.support.errors import InputTypeError
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Evaluate
+
+TermT = TypeVar("TermT", bound=Term)
 
 
 def _float_operand(name: str, value: ExprLike) -> Expr:
@@ -267,9 +272,14 @@ def checked(
     return _call("checked", value, condition, StringImm(exception), *parts)
 
 
-def is_checked(value: object) -> bool:
+def is_checked(value: object) -> TypeGuard[Call]:
     """Whether a term is a call of T.checked."""
     return isinstance(value, Call) and value.op is INTRINSICS["checked"]
+
+
+def without_checks(value: TermT) -> TermT:
+    """`value` with what T.checked tests in place of the tests: for estimates of what it costs."""
+    return rewrite(value, lambda item: item.args[0] if is_checked(item) else item)
 
 
 where = select

@@ -15,6 +15,7 @@ from transect.target import Target
 from transect.tir.analysis.blocks import BlockSite
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import BufferLoad
+from transect.tir.op import without_checks
 from transect.tir.schedule import LoopRV, Schedule, subject_of
 from transect.tir.stmt import Block, BufferStore
 
@@ -27,7 +28,7 @@ def operations_of(block: Block) -> int:
     total = 1
     body = block.body
     if isinstance(body, BufferStore):
-        for term in walk(body.value):
+        for term in walk(without_checks(body.value)):
             total += _CALL_COST if isinstance(term, Call) else 0
             total += isinstance(term, Expr) and not isinstance(term, Var | BufferLoad | IntImm)
     return total

@@ -11,6 +11,7 @@ from transect.frontend.onnx.node import Converter
 from transect.frontend.onnx.operators.activation import ACTIVATION
 from transect.frontend.onnx.operators.attention import ATTENTION
 from transect.frontend.onnx.operators.cast import CAST
+from transect.frontend.onnx.operators.classic import CLASSIC
 from transect.frontend.onnx.operators.control import CONTROL
 from transect.frontend.onnx.operators.convolution import CONVOLUTION
 from transect.frontend.onnx.operators.elementwise import ELEMENTWISE
@@ -50,6 +51,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **SHAPE,
         **SIGNAL,
     },
+    "ai.onnx.ml": CLASSIC,
     "com.microsoft": {**MICROSOFT, **MICROSOFT_ATTENTION, **MICROSOFT_QUANTIZED},
 }
 """Converters by domain and operator, oldest first."""
