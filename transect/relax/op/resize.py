@@ -30,7 +30,7 @@ from transect.ir.expr import (
     select,
 )
 from transect.ir.types import ShapeType, TensorType, Type
-from transect.relax.expr import Value, constant, make_tuple, shape_expr
+from transect.relax.expr import Op, Value, constant, make_tuple, shape_expr
 from transect.relax.op.inference import (
     as_sizes,
     fail,
@@ -164,20 +164,13 @@ class Resize(Operator):
     ) -> TensorType:
         """The extents of the axes replaced by `size`."""
         x = tensor(self, data, "data")
-        for value, known, what in (
-            (self.method, ("nearest_neighbor", "linear", "cubic"), "method"),
-            (self.coordinate_transformation_mode, _MODES, "coordinate_transformation_mode"),
-            (self.rounding_method, _ROUNDINGS, "rounding_method"),
-        ):
-            if value not in known:
-                fail(self, f"{what} must be one of {', '.join(known)}, got {value!r}")
+        _check_names(self)
         self._check_vector(scale, len(self.axes), "scale")
         box = self._check_vector(roi, 2 * len(self.axes), "roi")
         if self.coordinate_transformation_mode == "tf_crop_and_resize" and not box:
             fail(self, "tf_crop_and_resize needs a roi")
         sizes = shape(self, size, "size")
-        if sizes is not None and len(sizes) != len(self.axes):
-            fail(self, f"size must have {len(self.axes)} values, got {len(sizes)}")
+        _check_count(self, sizes, len(self.axes))
         dtype = x.dtype if self.out_dtype is None else self.out_dtype
         if x.shape is None or sizes is None:
             return unknown_like(x, dtype)
@@ -428,6 +421,22 @@ class Resize(Operator):
         return select(outside, const(self.extrapolation_value, value.dtype), value)
 
 
+def _check_names(op: Resize | SpatialResize) -> None:
+    """Refuse methods and modes that there are not."""
+    for value, known, what in (
+        (op.method, ("nearest_neighbor", "linear", "cubic"), "method"),
+        (op.coordinate_transformation_mode, _MODES, "coordinate_transformation_mode"),
+        (op.rounding_method, _ROUNDINGS, "rounding_method"),
+    ):
+        if value not in known:
+            fail(op, f"{what} must be one of {', '.join(known)}, got {value!r}")
+
+
+def _check_count(op: Op, sizes: tuple[Expr, ...] | None, count: int) -> None:
+    if sizes is not None and len(sizes) != count:
+        fail(op, f"size must have {count} values, got {len(sizes)}")
+
+
 def _inside(position: Expr, size: Expr) -> Expr:
     return maximum(minimum(position, size - 1), 0)
 
@@ -469,12 +478,15 @@ class SpatialResize(Operator):
     def infer(self, data: Type, size: Type) -> TensorType:
         """The spatial extents replaced by `size`; one value serves all."""
         require_rank(self, tensor(self, data, "data"), self.rank + 2, "data")
+        _check_names(self)
         crops = self.coordinate_transformation_mode == "tf_crop_and_resize"
         if crops and len(self.roi) != 2 * self.rank:
             fail(self, f"roi must have {2 * self.rank} values, got {len(self.roi)}")
         sizes = shape(self, size, "size")
         if sizes is not None and len(sizes) == 1:
-            size = ShapeType(as_sizes(sizes * self.rank), self.rank)
+            sizes = as_sizes(sizes * self.rank)
+            size = ShapeType(sizes, self.rank)
+        _check_count(self, sizes, self.rank)
         roi = constant(np.asarray(self.roi, np.float32)).type if crops else None
         return self.general().infer(data, size, None, roi)
 

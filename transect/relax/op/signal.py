@@ -92,13 +92,15 @@ class Fourier(Operator):
         chosen = [EQ(axis[0], IntImm(k)) for k in range(x.ndim - 1)]
         sign = 1.0 if self.inverse else -1.0
 
-        def angle(k: Expr) -> Expr:
-            # In double precision: the tables are short, and their errors would add up.
-            turn = cast(k, FLOAT64) / cast(count, FLOAT64)
-            return turn * const(2 * numbers.pi * sign, FLOAT64)
+        def table(name: str) -> Buffer:
+            def entry(k: Var) -> Expr:
+                # In double precision: the tables are short, and their errors would add up.
+                turn = cast(k, FLOAT64) / cast(count, FLOAT64)
+                return cast(math(name, turn * const(2 * numbers.pi * sign, FLOAT64)), wide)
 
-        cosine = b.compute((count,), lambda k: cast(math("cos", angle(k)), wide), name="cosine")
-        sine = b.compute((count,), lambda k: cast(math("sin", angle(k)), wide), name="sine")
+            return b.compute((count,), entry, name=name)
+
+        cosine, sine = table("cos"), table("sin")
         mirrors = self.onesided and self.inverse
         complex_input = as_int(x.shape[-1]) == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def resize(node: Node) -> Result:
     axes = [node.axis(axis, rank) for axis in node.attribute("axes", list(range(rank)))]
     mode = node.attribute("coordinate_transformation_mode", "half_pixel")
     roi = node.value(1) if mode == "tf_crop_and_resize" else None
-    fields = {
+    fields: dict[str, Any] = {
         "method": _METHODS[node.attribute("mode", "nearest")],
         "coordinate_transformation_mode": mode,
         "rounding_method": node.attribute("nearest_mode", "round_prefer_floor"),
@@ -74,7 +75,7 @@ def resize_10(node: Node) -> Result:
     mode = node.attribute("mode", "nearest")
     if mode not in _METHODS:
         raise node.error(f"mode {mode!r}", "the model is not valid ONNX")
-    fields = {
+    fields: dict[str, Any] = {
         "method": _METHODS[mode],
         "coordinate_transformation_mode": "asymmetric",
         "rounding_method": "ceil" if shrinks else "floor",
@@ -118,7 +119,7 @@ def _sizes(node: Node, old: Sequence[Expr]) -> tuple[list[Expr], list[Expr] | No
 
 
 def _scaled(
-    node: Node, axes: list[int], index: int, roi: Value | None, fields: dict[str, object]
+    node: Node, axes: list[int], index: int, roi: Value | None, fields: dict[str, Any]
 ) -> Result:
     """Resized by scales: operand `index`, or the attribute."""
     dims = [node.shape(node.value(0))[axis] for axis in axes]
@@ -149,7 +150,7 @@ def _resized(
     target: Sequence[Expr],
     ratio: Sequence[Expr] | None,
     roi: Value | None,
-    fields: dict[str, object],
+    fields: dict[str, Any],
 ) -> Result:
     """Resized to known extents, along the axes where that changes anything."""
     dims = node.shape(node.value(0))
@@ -174,7 +175,7 @@ def _emit(
     target: Sequence[Expr],
     scale: Value | None,
     roi: Value | None,
-    fields: dict[str, object],
+    fields: dict[str, Any],
 ) -> Value:
     optional = [make_tuple() if scale is None else scale, make_tuple() if roi is None else roi]
     return node.emit(
