@@ -24,6 +24,11 @@ from transect.tir.function import PrimFunc
 from transect.tir.stmt import BlockRealize
 
 
+MOST_MEMBERS = 32
+"""Of one group. Real networks chain ten; a program of thousands would be slow to schedule, and deep
+beyond what the compiler's recursive parts can take."""
+
+
 @dataclass(frozen=True)
 class Member:
     """A call as a tensor program: what a group is made of.
@@ -240,7 +245,7 @@ def fusion_groups(
         for var in (edge.producer, *edge.through, edge.consumer):
             joined.update(dict.fromkeys(groups.get(var, (var,))))
         members = tuple(sorted(joined, key=order.__getitem__))
-        if _is_valid(members, parts, users):
+        if len(members) <= MOST_MEMBERS and _is_valid(members, parts, users):
             groups.update(dict.fromkeys(members, members))
     distinct = {members[-1]: members for members in groups.values()}
     return [FusionGroup(name, distinct[last]) for last in sorted(distinct, key=order.__getitem__)]
