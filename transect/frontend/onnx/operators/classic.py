@@ -59,7 +59,7 @@ def imputer(node: Node) -> Result:
 
 
 def label_encoder(node: Node) -> Result:
-    """The value of each key; a default for what is no key."""
+    """The value of each key; a default for what is no key. A NaN is a key from version 4 on."""
     value = node.value(0)
     keys, values, default = (_table(node, what) for what in ("keys", "values", "default"))
     if keys is None or values is None or keys.shape != values.shape:
@@ -71,7 +71,7 @@ def label_encoder(node: Node) -> Result:
     known = constant(keys, node.dtype(value))
     apart = node.emit("expand_dims", value, axis=(len(node.shape(value)),))
     same = node.emit("equal", apart, known)
-    if keys.dtype.kind == "f" and np.isnan(keys).any():
+    if node.opset >= 4 and keys.dtype.kind == "f" and np.isnan(keys).any():
         both = node.emit("logical_and", node.emit("isnan", apart), constant(np.isnan(keys)))
         same = node.emit("logical_or", same, both)
     # The first key that is equal, or, as no position is as small, the default at the end.
