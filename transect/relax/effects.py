@@ -76,8 +76,11 @@ def may_change(value: rx.Value) -> bool:
     if isinstance(value, rx.Call):
         return _changes_operands(value)
     if isinstance(value, rx.If):
-        branches = (value.then_branch, value.else_branch)
-        return any(may_change(item.value) for branch in branches for item in bindings(branch))
+        # The bindings of branches inside are among them.
+        inside = (
+            item.value for b in (value.then_branch, value.else_branch) for item in bindings(b)
+        )
+        return any(isinstance(item, rx.Call) and _changes_operands(item) for item in inside)
     return False
 
 
