@@ -32,6 +32,17 @@ _COMMANDS = {
     "cache": "transect.cli.cache:cache",
 }
 
+_OF_USERS = (
+    TransectError,
+    OSError,
+    ValueError,
+    TypeError,
+    MemoryError,
+    IndexError,
+    ZeroDivisionError,
+)
+"""Exceptions of users' mistakes, those that compiled code raises for wrong inputs among them."""
+
 _OK, _FAILED, _USAGE, _INTERRUPTED = 0, 1, 2, 130
 
 app = typer.Typer(
@@ -339,7 +350,7 @@ class _Errors:
 
     def report(self, error: Exception) -> None:
         """Print an error: what is wrong, where, what to do."""
-        expected = isinstance(error, TransectError | OSError | ValueError | TypeError | MemoryError)
+        expected = isinstance(error, _OF_USERS)
         text = str(error) or type(error).__name__
         if not expected:
             text = f"{type(error).__name__}: {text}\n  help: this is a fault of transect's own;"

@@ -217,7 +217,9 @@ class Profile:
         table.add_column("bound by", no_wrap=True)
         table.add_column("kind", no_wrap=True)
         table.add_column("nodes", overflow="fold")
-        ordered = sorted(self.regions, key=lambda region: -region.seconds)
+        # What functions do is listed by itself.
+        regions = (region for region in self.regions if region.kind not in _INCLUSIVE)
+        ordered = sorted(regions, key=lambda region: -region.seconds)
         for region in ordered[:limit]:
             portion = 100 * region.seconds / self.seconds if self.seconds else 0.0
             table.add_row(
