@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from transect.ir.dtype import FLOAT32, INDEX
@@ -178,10 +179,16 @@ def _implementation_site(
     return Site(key, tuple(choices), f"{member.name} {member.var.name}", member.function.span)
 
 
+@lru_cache(maxsize=4096)
+def _subject(functions: tuple[PrimFunc, ...]) -> str:
+    """What a chain of programs is, whoever calls them; the programs of calls are shared."""
+    return structural_hash(functions)
+
+
 def _fusion_site(edge: Edge, members: dict[rx.Var, Member], context: Context) -> Site:
     chain = [members[var] for var in (edge.producer, *edge.through, edge.consumer)]
     producer, consumer = chain[0], chain[-1]
-    subject = structural_hash(tuple(member.function for member in chain))
+    subject = _subject(tuple(member.function for member in chain))
     key = SiteKey("fusion", subject, str(context.target))
     return Site(
         key,
