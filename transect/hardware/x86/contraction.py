@@ -316,7 +316,10 @@ class ContractionRule(ScheduleRule):
             loop for n, loop in enumerate(loops) if kinds[n] == "spatial" and n not in (row, column)
         ]
         reduced = [loop for n, loop in enumerate(loops) if kinds[n] == "reduce"]
-        columns, vector, lane = sch.split(loops[column], [None, vectors, lanes])
+        # A loop of one step would be left out of the copies of the nest that are made later.
+        widths = [None, vectors, lanes] if vectors > 1 else [None, lanes]
+        columns, *lane_loops = sch.split(loops[column], widths)
+        lane = lane_loops[-1]
         inner: list[LoopRV] = []
         both = {item.var for item in found.batch}
         batch = [
@@ -332,7 +335,7 @@ class ContractionRule(ScheduleRule):
             inner.append(unrolled)
         elif row is not None:
             nest.append(loops[row])
-        inner += [vector, lane]
+        inner += lane_loops
         sch.reorder(*nest, *reduced, *inner)
         if blocks.stage is not None:
             sch.reverse_compute_at(blocks.stage, nest[-1])
