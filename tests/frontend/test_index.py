@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx.reference import ReferenceEvaluator
 
 import transect
 from tests.frontend.onnx_models import Graph, expected
@@ -69,7 +70,7 @@ class Draw:
         self.graph.output(*([found] if outputs == 1 else found))
         proto = self.graph.model()
         wanted = expected(proto, self.inputs)
-        results = transect.compile(proto, cache=False)(**self.inputs)
+        results: Any = transect.compile(proto, cache=False)(**self.inputs)
         results = results if isinstance(results, tuple) else (results,)
         for ours, theirs in zip(results, wanted, strict=True):
             assert ours.dtype == theirs.dtype
@@ -269,3 +270,30 @@ KINDS: tuple[Callable[[Draw], None], ...] = (
 @given(seed=st.integers(0, 2**32 - 1))
 def test_agrees_with_onnx_runtime(kind: Callable[[Draw], None], seed: int) -> None:
     kind(Draw(seed, opset=18))
+
+
+MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)
+REFERENCE: dict[str, tuple[int, tuple[np.ndarray, ...], dict[str, Any]]] = {
+    "EyeLike": (17, (MATRIX,), {"k": 1, "dtype": 7}),
+    "Hardmax": (11, (MATRIX.reshape(3, 2, 2),), {"axis": 1}),
+    "CumProd": (26, (MATRIX, np.array([1])), {"exclusive": 1, "reverse": 1}),
+    "TensorScatter": (
+        24,
+        (np.zeros((2, 4, 2), np.float32), np.ones((2, 3, 2), np.float32), np.array([2, 0])),
+        {"mode": "circular"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", REFERENCE)
+def test_agrees_with_the_reference(kind: str) -> None:
+    opset, arrays, attributes = REFERENCE[kind]
+    graph = Graph(opset)
+    names = [graph.input(f"x{i}", array.shape, array.dtype) for i, array in enumerate(arrays)]
+    graph.output(graph.op(kind, *names, **attributes))
+    model = graph.model()
+    inputs = dict(zip(names, arrays, strict=True))
+    (wanted,) = ReferenceEvaluator(model).run(None, inputs)
+    found: Any = transect.compile(model, cache=False)(**inputs)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)

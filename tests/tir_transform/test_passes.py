@@ -28,6 +28,7 @@ from transect.tir.transform import (
     UnrollLoop,
     VectorizeLoop,
 )
+from transect.tir.transform.hoist_checks import HoistChecks
 from transect.transform import Context, Pass
 
 SIMD = Target("x86", "generic", vector_bits=128)
@@ -509,3 +510,37 @@ def test_a_condition_on_memory_does_not_outlive_a_store() -> None:
                 x[1] = 2
 
     expect(before, before, Simplify())
+
+
+def test_a_check_is_made_once_before_a_loop() -> None:
+    @T.prim_func(private=True)
+    def before(
+        x: T.Buffer((9,), "float32"), i: T.Buffer((4,), "int64"), y: T.Buffer((8,), "float32")
+    ):
+        for r in range(4):
+            for j in range(8):
+                y[j] = x[T.checked(i[r], i[r] < 9, "IndexError", "index ", i[r])] + T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(
+        x: T.Buffer((9,), "float32"), i: T.Buffer((4,), "int64"), y: T.Buffer((8,), "float32")
+    ):
+        for r in range(4):
+            place: T.int64 = T.checked(i[r], i[r] < 9, "IndexError", "index ", i[r])
+            for j in range(8):
+                y[j] = x[place] + T.float32(1)
+
+    expect(before, expected, HoistChecks())
+
+
+def test_a_check_stays_where_it_may_not_be_made_or_may_change() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((9,), "int64"), i: T.Buffer((4,), "int64"), n: T.int64):
+        for j in range(n):
+            x[j] = T.checked(i[0], i[0] < 9, "IndexError", "index")
+        for j in range(4):
+            i[j] = T.checked(i[0], i[0] < 9, "IndexError", "index")
+        for j in range(4):
+            x[j] = T.if_then_else(j < n, T.checked(i[0], i[0] < 9, "IndexError", "index"), 0)
+
+    expect(before, before, HoistChecks())

@@ -8,6 +8,7 @@ from __future__ import annotations
 from transect.target import Target
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
+from transect.tir.transform.hoist_checks import HoistChecks
 from transect.tir.transform.loop_partition import LoopPartition
 from transect.tir.transform.lower_init import LowerInit
 from transect.tir.transform.lower_match_buffer import LowerMatchBuffer
@@ -35,6 +36,7 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         VectorizeLoop(),
         UnrollLoop(),
         Simplify(division=True),
+        HoistChecks(),
         MakePackedAPI(),
         LowerSignature(),
     )
