@@ -190,7 +190,10 @@ def _padded(
                 inside += [spot >= 0] if adds(before) else []
                 inside += [spot < extent] if adds(after) else []
             elif adds(before) or adds(after):
-                spot = _SOURCE[_MODES[mode]](spot, extent)
+                # What is cropped does not show at the other end.
+                skipped, lost = minimum(before, 0), minimum(after, 0)
+                kept = simplify(extent + skipped + lost)
+                spot = _SOURCE[_MODES[mode]](i[axis] - maximum(before, 0), kept) - skipped
             place.append(spot)
         return if_then_else(logical_and(*inside), x[tuple(place)], fill)
 

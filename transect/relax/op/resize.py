@@ -130,7 +130,7 @@ _MODES = (
     "tf_half_pixel_for_nn",
     "tf_crop_and_resize",
 )
-_ROUNDINGS = ("", "round", "round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
+_ROUNDINGS = ("", "round", "round_prefer_floor", "round_prefer_ceil", "floor", "ceil", "inward")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ class Resize(Operator):
     default, a shape of (numerators..., denominators...), or a float tensor of one value for each
     axis. roi: a float tensor of (starts..., ends...) as fractions, for "tf_crop_and_resize".
     method: "nearest_neighbor", "linear", "cubic". rounding_method: of nearest_neighbor; "round"
-    takes halves up; by default "floor" if asymmetric, else "round". cubic_alpha: Keys' coefficient.
+    takes halves up, "inward" is "ceil" along an axis that shrinks, else "floor"; by default "floor"
+    if asymmetric, else "round". cubic_alpha: Keys' coefficient.
     cubic_exclude: 1 gives taps outside no weight. antialias: where it shrinks, the filter widens by
     as much. out_dtype: of the result.
     Source: ONNX Resize-19.
@@ -252,14 +253,20 @@ class Resize(Operator):
 
     # --- what it is made of
 
-    def taps(self, place: Coordinate, old: Expr) -> list[tuple[Expr, Expr | None]]:
+    def taps(self, place: Coordinate, axis: Axis) -> list[tuple[Expr, Expr | None]]:
         """(position, weight) of the nearest point, weight None for 1, or of those around one."""
+        old = axis.old
         if self.method == "nearest_neighbor":
             rounding = self.rounding_method
             if rounding == "":
                 plain = self.coordinate_transformation_mode == "asymmetric"
                 rounding = "floor" if plain else "round"
-            return [(_inside(place.nearest(rounding), old), None)]
+            if rounding == "inward":
+                shrinks = axis.numerator < axis.denominator
+                found = select(shrinks, place.nearest("ceil"), place.nearest("floor"))
+            else:
+                found = place.nearest(rounding)
+            return [(_inside(found, old), None)]
         t, one = place.fraction, const(1, place.fraction.dtype)
         return [(_inside(place.base, old), one - t), (_inside(place.base + 1, old), t)]
 
@@ -293,7 +300,7 @@ class Resize(Operator):
 
         def point(*i: Var) -> Expr:
             choices = [
-                self.taps(self.coordinate(axis, i[k], work), axis.old) for k, axis in axes.items()
+                self.taps(self.coordinate(axis, i[k], work), axis) for k, axis in axes.items()
             ]
             total: Expr | None = None
             for taps in itertools.product(*choices):

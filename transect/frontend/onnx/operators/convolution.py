@@ -39,10 +39,17 @@ def conv(node: Node) -> Result:
     return biased(node, convolution(node, node.value(0), node.value(1)))
 
 
-def convolution(node: Node, data: Value, weight: Value, out_dtype: DType | None = None) -> Value:
-    """A convolution with the window of the node's attributes. out_dtype: of its sums."""
+def convolution(
+    node: Node,
+    data: Value,
+    weight: Value,
+    out_dtype: DType | None = None,
+    fill: Value | None = None,
+) -> Value:
+    """A convolution with the window of the node's attributes. out_dtype: of its sums. fill: what
+    the padding holds, a scalar tensor; 0 by default."""
     kernel = kernel_of(node, weight)
-    data, frame = padded(node, data, window(node, kernel, node.shape(data)))
+    data, frame = padded(node, data, window(node, kernel, node.shape(data)), fill=fill)
     layout, kernel_layout = LAYOUTS[len(kernel)]
     return node.emit(
         f"nn.conv{len(kernel)}d",
@@ -171,7 +178,7 @@ def max_pool(node: Node) -> Result:
     """The maximum of each window, and where it is if that is asked for."""
     kernel = list(node.attribute("kernel_shape", [1]))
     value = node.value(0)
-    frame = window(node, kernel, node.shape(value))
+    frame = window(node, kernel, node.shape(value), centred=True)
     options = {"pool_size": tuple(kernel), "ceil_mode": node.attribute("ceil_mode", 0) == 1}
     if node.outputs > 1:
         if frame.widths is not None:
@@ -199,7 +206,7 @@ def average_pool(node: Node) -> Result:
 def averaged(node: Node, value: Value) -> Value:
     """The mean of each window of `value`, with the node's attributes."""
     kernel = list(node.attribute("kernel_shape", [1]))
-    frame = window(node, kernel, node.shape(value))
+    frame = window(node, kernel, node.shape(value), centred=True)
     include = node.attribute("count_include_pad", 0) == 1
     options = {
         "pool_size": tuple(kernel),
@@ -223,7 +230,7 @@ def lp_pool(node: Node) -> Result:
     """The p-norm of each window."""
     kernel = list(node.attribute("kernel_shape", [1]))
     value = node.value(0)
-    value, frame = padded(node, value, window(node, kernel, node.shape(value)))
+    value, frame = padded(node, value, window(node, kernel, node.shape(value), centred=True))
     return node.emit(
         "nn.lp_pool",
         value,

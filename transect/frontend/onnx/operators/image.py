@@ -70,15 +70,13 @@ def resize(node: Node) -> Result:
 def resize_10(node: Node) -> Result:
     """Upsample, and Resize of opset 10: points without a shift of half a pixel, by scales."""
     rank = len(node.shape(node.value(0)))
-    scales = node.constant(1) if node.has(1) else np.asarray(node.attribute("scales", [1.0] * rank))
-    shrinks = scales is not None and bool(np.any(scales < 1))
     mode = node.attribute("mode", "nearest")
     if mode not in _METHODS:
         raise node.error(f"mode {mode!r}", "the model is not valid ONNX")
     fields: dict[str, Any] = {
         "method": _METHODS[mode],
         "coordinate_transformation_mode": "asymmetric",
-        "rounding_method": "ceil" if shrinks else "floor",
+        "rounding_method": "inward",
     }
     return _scaled(node, list(range(rank)), 1, None, fields)
 

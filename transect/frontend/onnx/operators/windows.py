@@ -9,7 +9,7 @@ import numpy as np
 
 from transect.frontend.onnx.node import Node
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, as_int, ceildiv, maximum
+from transect.ir.expr import Expr, IntImm, as_int, ceildiv, maximum, truncdiv
 from transect.relax.expr import Value, constant
 
 LAYOUTS = {1: ("NCW", "OIW"), 2: ("NCHW", "OIHW"), 3: ("NCDHW", "OIDHW")}
@@ -41,8 +41,14 @@ def per_axis(node: Node, name: str, count: int, default: int = 1) -> tuple[int, 
     return values
 
 
-def window(node: Node, kernel: list[int], dims: tuple[Expr, ...]) -> Window:
-    """The windows of a node whose data has dimensions (n, c, sizes...)."""
+def window(
+    node: Node, kernel: list[int], dims: tuple[Expr, ...], *, centred: bool = False
+) -> Window:
+    """The windows of a node whose data has dimensions (n, c, sizes...).
+
+    centred: where automatic padding is negative, that is windows leave gaps, half of it is cropped
+    at the begin, as pools do; convolutions crop at the end only.
+    """
     rank = len(kernel)
     if len(dims) != rank + 2:
         raise node.error(f"a window of {rank} axes over a tensor of {len(dims)} dimensions")
@@ -56,37 +62,39 @@ def window(node: Node, kernel: list[int], dims: tuple[Expr, ...]) -> Window:
     begins: list[Expr] = []
     ends: list[Expr] = []
     for dim, size, stride, dilation in zip(dims[2:], kernel, strides, dilations, strict=True):
-        # Crops where the windows leave gaps, so that there are always dim / stride of them,
-        # rounded up.
-        total = node.simplify(
-            (ceildiv(dim, stride) - 1) * stride + (dilation * (size - 1) + 1) - dim
-        )
-        spare = maximum(total, 0)
-        small = node.simplify(spare // 2 if mode == "SAME_UPPER" else spare - spare // 2)
-        begins.append(small)
-        ends.append(node.simplify(total - small))
-    widths = (*begins, *ends)
-    known = [as_int(width) for width in widths]
-    numbers = tuple(max(width, 0) for width in known if width is not None)
-    if len(numbers) == len(widths):
-        return Window(strides, dilations, numbers)
-    return Window(strides, dilations, none, widths)
+        # There are always dim / stride windows, rounded up.
+        reach = dilation * (size - 1) + 1
+        total = node.simplify((ceildiv(dim, stride) - 1) * stride + reach - dim)
+        spare = total if centred else maximum(total, 0)
+        begin = node.simplify(truncdiv(spare if mode == "SAME_UPPER" else spare + 1, 2))
+        begins.append(begin)
+        ends.append(node.simplify(total - begin))
+    known = [as_int(width) for width in (*begins, *ends)]
+    numbers = [width for width in known if width is not None]
+    if len(numbers) == 2 * rank and min(numbers[:rank]) >= 0:
+        return Window(strides, dilations, tuple(max(width, 0) for width in numbers))
+    return Window(strides, dilations, none, (*begins, *ends))
 
 
 def padded(
-    node: Node, value: Value, frame: Window, *, lowest: bool = False
+    node: Node, value: Value, frame: Window, *, lowest: bool = False, fill: Value | None = None
 ) -> tuple[Value, Window]:
     """The data with padding that depends on dynamic dimensions already added, and the rest.
 
-    lowest: pad with the least value, else with 0.
+    lowest: pad with the least value, else with 0. fill: add all padding here, with this scalar.
     """
+    if fill is not None and frame.widths is None and any(frame.padding):
+        widths = tuple(IntImm(width) for width in frame.padding)
+        frame = replace(frame, padding=(0,) * len(widths), widths=widths)
     if frame.widths is None:
         return value, frame
     rank = len(frame.strides)
     none = [IntImm(0)] * 2
     widths = node.shape_of([*none, *frame.widths[:rank], *none, *frame.widths[rank:]])
-    fill = () if not lowest else (constant(_lowest(node.dtype(value))),)
-    return node.emit("nn.dynamic_pad", value, widths, *fill), replace(frame, widths=None)
+    if lowest:
+        fill = constant(_lowest(node.dtype(value)))
+    operands = [value, widths, *([] if fill is None else [fill])]
+    return node.emit("nn.dynamic_pad", *operands), replace(frame, widths=None)
 
 
 def _lowest(dtype: DType) -> np.ndarray:
