@@ -177,11 +177,7 @@ def q_gemm(node: Node) -> Result:
         a = _transposed(node, a)
     if node.attribute("transB", 0):
         b = _transposed(node, b)
-    left, right = (
-        centered(node, item, None if zero is None else one_for_all(node, zero))
-        for item, zero in ((a, a_zero), (b, b_zero))
-    )
-    total = node.emit("matmul", left, right, out_dtype=INT32)
+    total = integer_product(node, a, b, a_zero, b_zero)
     if node.has(6):
         total = node.emit("add", total, node.value(6))
     a_scale, b_scale = node.value(1), node.value(4)

@@ -1,7 +1,9 @@
 """Quantization as ONNX has it, and products of quantized integers.
 
-Zero points are subtracted before a product, once for every element, so that its loops are plain
-sums of products in int32. What ONNX Runtime adds is in `microsoft.py`.
+Zero points are taken out of products: sum((a - za) * (b - zb)) is sum(a * b) minus za and zb times
+sums of rows and columns, which for weights are constant. So the inner loops are plain sums of
+products of bytes in int32, where wrapping around keeps them exact. What ONNX Runtime adds is in
+`microsoft_quantized.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from transect.frontend.onnx.operators.cast import onnx_dtype
 from transect.frontend.onnx.operators.convolution import convolution
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.operators.windows import channel_vector
+from transect.frontend.onnx.values import Elements, Operand
 from transect.ir.dtype import FLOAT32, INT32, UINT8, as_dtype
 from transect.ir.expr import IntImm, as_int
 from transect.relax.expr import Constant, Value, constant
@@ -122,11 +125,39 @@ def one_for_all(node: Node, value: Value) -> Value:
 def integer_product(
     node: Node, a: Value, b: Value, a_zero: Value | None, b_zero: Value | None
 ) -> Value:
-    """The matrix product of what two quantized tensors stand for, as int32."""
+    """The matrix product of what two quantized tensors stand for, as int32. a_zero: one, or one
+    for each row; b_zero: one, or one for each column."""
     if a_zero is not None:
         a_zero = as_column(node, a_zero, len(node.shape(a)))
-    left, right = centered(node, a, a_zero), centered(node, b, b_zero)
-    return node.emit("matmul", left, right, out_dtype=INT32)
+    if b_zero is not None:
+        b_zero = one_for_all(node, b_zero)
+    if min(len(node.shape(item)) for item in (a, b)) < 2:
+        left, right = centered(node, a, a_zero), centered(node, b, b_zero)
+        return node.emit("matmul", left, right, out_dtype=INT32)
+    total = node.emit("matmul", a, b, out_dtype=INT32)
+    a_offset, b_offset = (
+        None if zero is None or is_zero(zero) else node.emit("astype", zero, dtype=INT32)
+        for zero in (a_zero, b_zero)
+    )
+    if a_offset is not None:
+        columns = _total(node, b, -2)
+        total = node.emit("subtract", total, node.emit("multiply", a_offset, columns))
+    if b_offset is not None:
+        rows = _total(node, a, -1)
+        if a_offset is not None:
+            depth = node.simplify(node.shape(a)[-1])
+            count = node.emit(
+                "astype", node.tensor(Operand(None, Elements((depth,), 0))), dtype=INT32
+            )
+            rows = node.emit("subtract", rows, node.emit("multiply", a_offset, count))
+        total = node.emit("subtract", total, node.emit("multiply", b_offset, rows))
+    return total
+
+
+def _total(node: Node, value: Value, *axes: int) -> Value:
+    """The sums over axes, kept, as int32."""
+    wide = node.emit("astype", value, dtype=INT32)
+    return node.emit("sum", wide, axis=axes, keepdims=True)
 
 
 def optional(node: Node, index: int) -> Value | None:
@@ -149,9 +180,16 @@ def integer_convolution(
         w_zero = one_for_all(node, w_zero)
         if node.shape(w_zero):
             w_zero = channel_vector(node, w_zero, len(node.shape(w)) - 1)
-    if x_zero is not None:
-        x_zero = one_for_all(node, x_zero)
-    return convolution(node, centered(node, x, x_zero), centered(node, w, w_zero), INT32)
+    w = centered(node, w, w_zero)
+    if x_zero is None or is_zero(x_zero):
+        return convolution(node, x, w, INT32)
+    # The padding holds the zero point, so that every window lacks the same.
+    x_zero = one_for_all(node, x_zero)
+    rank = len(node.shape(w))
+    sums = node.emit("reshape", _total(node, w, *range(1, rank)), node.shape_of([node.shape(w)[0]]))
+    lacking = node.emit("multiply", node.emit("astype", x_zero, dtype=INT32), sums)
+    total = convolution(node, x, w, INT32, x_zero)
+    return node.emit("subtract", total, channel_vector(node, lacking, rank - 2))
 
 
 def conv_integer(node: Node) -> Result:
