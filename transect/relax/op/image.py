@@ -43,31 +43,34 @@ class AffineGrid(Operator):
     """image.affine_grid(theta, size): for each point of an image, the place that an affine map
     takes it to, as image.grid_sample takes it.
 
-    theta: (n, 2, 3). size: (h, w). Points span [-1, 1], the corners' centres there if
-    align_corners. Result: (n, 2, h, w), x before y. Source: ONNX AffineGrid-20; Relax.
+    theta: (n, r, r + 1). size: the extents of r = 2 or 3 axes. Points span [-1, 1], the corners'
+    centres there if align_corners. Result: (n, r, size...), the last axis first.
+    Source: ONNX AffineGrid-20; Relax.
     """
 
     name = "image.affine_grid"
     align_corners: bool = True
 
     def infer(self, theta: Type, size: Type) -> TensorType:
-        """(n, 2, h, w)."""
+        """(n, r, size...)."""
         x = tensor(self, theta, "theta")
         require_float(self, x, "theta")
         require_rank(self, x, 3, "theta")
         sizes = shape(self, size, "size")
-        if sizes is not None and len(sizes) != 2:
-            fail(self, f"size must have 2 values, got {len(sizes)}")
+        if sizes is not None and len(sizes) not in (2, 3):
+            fail(self, f"size must have 2 values, or 3, got {len(sizes)}")
         if x.shape is None or sizes is None:
-            return TensorType(None, x.dtype, 4, x.device)
-        for axis, extent in ((1, 2), (2, 3)):
+            return TensorType(None, x.dtype, -1 if sizes is None else len(sizes) + 2, x.device)
+        rank = len(sizes)
+        for axis, extent in ((1, rank), (2, rank + 1)):
             require_same(self, x.shape[axis], IntImm(extent), f"the extent of axis {axis} of theta")
-        result = (x.shape[0], IntImm(2), *as_sizes(sizes))
+        result = (x.shape[0], IntImm(rank), *as_sizes(sizes))
         return tensor_type(result, x.dtype, device=x.device)
 
     def legalize(self, b: FunctionBuilder, theta: Buffer, size: tuple[Expr, ...]) -> Buffer:
         """One map."""
-        h, w = as_sizes(size)
+        sizes = as_sizes(size)
+        rank = len(sizes)
         dtype = theta.dtype
 
         def centre(i: Expr, count: Expr) -> Expr:
@@ -76,11 +79,13 @@ class AffineGrid(Operator):
                 return select(count > 1, place, const(-1, dtype))
             return cast(i * 2 + 1, dtype) / cast(count, dtype) - const(1, dtype)
 
-        def element(n: Var, k: Var, i: Var, j: Var) -> Expr:
-            x, y = centre(j, w), centre(i, h)
-            return theta[n, k, 0] * x + theta[n, k, 1] * y + theta[n, k, 2]
+        def element(n: Var, k: Var, *i: Var) -> Expr:
+            total: Expr = theta[n, k, rank]
+            for axis in range(rank):
+                total = total + theta[n, k, rank - 1 - axis] * centre(i[axis], sizes[axis])
+            return total
 
-        return b.compute((theta.shape[0], 2, h, w), element, name="y", dtype=dtype)
+        return b.compute((theta.shape[0], rank, *sizes), element, name="y", dtype=dtype)
 
 
 _TAPS = {"nearest": 1, "bilinear": 2, "linear": 2, "bicubic": 4, "cubic": 4}

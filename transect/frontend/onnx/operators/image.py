@@ -288,6 +288,18 @@ def grid_sample(node: Node) -> Result:
     )
 
 
+def affine_grid(node: Node) -> Result:
+    """The places that affine maps take the points of images to."""
+    size = node.sizes(1, "size").values[2:]
+    grid = node.emit(
+        "image.affine_grid",
+        node.value(0),
+        node.shape_of(size),
+        align_corners=node.attribute("align_corners", 0) == 1,
+    )
+    return node.emit("permute_dims", grid, axes=(0, *range(2, len(size) + 2), 1))
+
+
 def roi_align(node: Node) -> Result:
     """Regions of images sampled into cells; before opset 16 without the shift of half a pixel."""
     default = "half_pixel" if node.opset >= 16 else "output_half_pixel"
@@ -316,6 +328,7 @@ def max_roi_pool(node: Node) -> Result:
 
 
 IMAGE: dict[str, tuple[Converter, ...]] = {
+    "AffineGrid": one(affine_grid),
     "DepthToSpace": one(depth_to_space),
     "GridSample": one(grid_sample),
     "MaxRoiPool": one(max_roi_pool),
