@@ -205,6 +205,7 @@ PRODUCTS = [
     ),
     Case("FusedMatMul", lambda n, m: [real(n, m, 4), real(n, m, 6)], {"transA": 1, "alpha": 0.5}),
     Case("FusedMatMul", lambda n, m: [real(m, 4), real(6, 4)], {"transB": 1}),
+    Case("TransposeMatMul", lambda n, m: [real(m, 4), real(6, 4)], {"transB": 1}),
     Case(
         "FusedMatMul",
         lambda n, m: [real(4, n, m), real(n, m, 6)],
