@@ -31,6 +31,7 @@ from transect.relax.visit import direct_bindings, graph_functions
 from transect.runtime import Signature, file_of
 from transect.support import flags
 from transect.support.errors import InputError, UnsupportedError
+from transect.support.nesting import deep_nesting
 from transect.target import Target
 from transect.tir.function import PrimFunc
 from transect.transform import Bounds, Context
@@ -133,7 +134,7 @@ class _Request:
         """The program after every pass, and the machine code."""
         steps = _Steps(progress)
         module = _as_module(self.model)
-        with Workers(default_count() if _is_large(module) else 0) as workers:
+        with Workers(default_count() if _is_large(module) else 0) as workers, deep_nesting():
             return self.lower(module, workers, steps)
 
     def lower(
