@@ -245,3 +245,29 @@ def test_sizes_that_pass_through_floats() -> None:
     for m in (1, 8, 9, 31):
         inputs = {"x": np.ones((1, 6, m), np.float32)}
         assert model(**inputs).shape == expected(proto, inputs)[0].shape
+
+
+@pytest.mark.parametrize("keepdims", [0, 1])
+@pytest.mark.parametrize("kind", ["ReduceSum", "ReduceMax", "ReduceMean"])
+def test_reduce_over_axes_by_data(kind: str, keepdims: int) -> None:
+    g = Graph(18)
+    x, axes = g.input("x", ["n", 6, "m"]), g.input("axes", [2], np.int64)
+    g.output(g.op(kind, x, axes, keepdims=keepdims))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    data = np.random.default_rng(0).standard_normal((2, 6, 3)).astype(np.float32)
+    for chosen in ([0, 1], [-1, 0], [2, 1]):
+        inputs = {"x": data, "axes": np.array(chosen)}
+        (wanted,) = expected(proto, inputs)
+        np.testing.assert_allclose(model(**inputs), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Squeeze", "Unsqueeze"])
+def test_axes_of_size_one_by_data(kind: str) -> None:
+    g = Graph()
+    g.output(g.op(kind, g.input("x", ["n", 1, "m"]), g.input("axes", [1], np.int64)))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for shape, axis in (((1, 1, 3), 0), ((1, 1, 3), 1), ((2, 1, 1), -1), ((2, 1, 1), 1)):
+        inputs = {"x": np.ones(shape, np.float32), "axes": np.array([axis])}
+        assert model(**inputs).shape == expected(proto, inputs)[0].shape

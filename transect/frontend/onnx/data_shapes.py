@@ -9,8 +9,18 @@ from collections.abc import Sequence
 
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.values import Elements, as_dimension
-from transect.ir.dtype import INT64
-from transect.ir.expr import Expr, as_int, maximum
+from transect.ir.dtype import BOOL, INT64
+from transect.ir.expr import (
+    EQ,
+    Expr,
+    IntImm,
+    as_int,
+    logical_and,
+    logical_not,
+    logical_or,
+    maximum,
+    select,
+)
 from transect.ir.sizes import product
 from transect.ir.types import ShapeType, tensor_type
 from transect.relax.expr import ShapeExpr, Value, constant, make_tuple, shape_expr
@@ -27,6 +37,8 @@ def read_elements(emitter: Emitter, value: Value, what: str) -> Elements:
     if known is not None:
         return known
     vector, rank, count = _as_vector(emitter, value, what)
+    if count == 0:
+        return Elements((), rank, emitter.dtype(value))
     zero = constant(0, INT64)
     positive = emitter.emit("maximum", vector, zero)
     negative = emitter.emit("maximum", emitter.emit("subtract", zero, vector), zero)
@@ -41,6 +53,8 @@ def read_elements(emitter: Emitter, value: Value, what: str) -> Elements:
 def read_sizes(emitter: Emitter, value: Value, what: str) -> Elements:
     """As `read_elements` for numbers that must not be negative, which the compiled model checks."""
     vector, rank, count = _as_vector(emitter, value, what)
+    if count == 0:
+        return Elements((), rank, emitter.dtype(value))
     sizes = [emitter.symbols.size(what) for _ in range(count)]
     # A variable that is bound to a maximum is not negative, whatever the check then finds.
     _bind(emitter, emitter.emit("maximum", vector, constant(0, INT64)), sizes, what)
@@ -104,6 +118,32 @@ def check_size(emitter: Emitter, size: Expr, expected: Expr, what: str) -> None:
     kind = _shape_type((expected,))
     value = ShapeExpr((size,), _shape_type((size,)), (emitter.layer,))
     emitter.builder.match_cast(value, kind, what, (emitter.layer,))
+
+
+def dims_besides(
+    emitter: Emitter, dims: Sequence[Expr], left_out: Sequence[Expr], count: int
+) -> list[Expr]:
+    """The `count` dimensions of `dims` for which `left_out` is false, which only a run knows."""
+    kept: list[Expr] = [IntImm(1)] * count
+    ahead: Expr = IntImm(0)
+    for is_out, dim in zip(left_out, dims, strict=True):
+        for number, size in enumerate(kept):
+            here = logical_and(logical_not(is_out), EQ(ahead, IntImm(number)))
+            kept[number] = select(here, as_dimension(dim), size)
+        ahead = emitter.simplify(ahead + select(is_out, IntImm(0), IntImm(1)))
+    return [bind_size(emitter, size, "kept") for size in kept]
+
+
+def is_among(axes: Sequence[Expr], rank: int) -> list[Expr]:
+    """For each of `rank` axes whether it is among `axes`, which may count from the end."""
+    found: list[Expr] = []
+    for number in range(rank):
+        here: Expr = IntImm(0, BOOL)
+        for axis in axes:
+            here = logical_or(here, EQ(axis, IntImm(number)))
+            here = logical_or(here, EQ(axis, IntImm(number - rank)))
+        found.append(here)
+    return found
 
 
 def reshape_to(emitter: Emitter, value: Value, dims: Sequence[Expr]) -> Value:

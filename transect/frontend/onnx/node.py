@@ -73,6 +73,14 @@ class Node(Emitter):
         """Operand `index` as an array if it is known while importing."""
         return constant_array(self.operand(index)) if self.has(index) else None
 
+    def is_constant(self, index: int) -> bool:
+        """Whether the elements of operand `index` are known while importing, if it has any."""
+        return self.constant(index) is not None or self.is_empty(index)
+
+    def is_empty(self, index: int) -> bool:
+        """Whether operand `index` is a tensor without elements, whatever it is computed from."""
+        return any(as_int(dim) == 0 for dim in self.shape(self.value(index)))
+
     def elements(self, index: int, what: str) -> Elements:
         """Operand `index`, which says `what` ("shape", "begin"), element by element.
 
@@ -104,6 +112,7 @@ class Node(Emitter):
         """Operand `index`, which must be constant integers."""
         operand = self.operand(index)
         known = operand.elements is not None or constant_array(operand) is not None
+        known = known or self.is_empty(index)
         values = self.elements(index, what).values if known else (None,)
         if not all(isinstance(value, IntImm) for value in values):
             raise self.error(f"the {what} must be constant", "export the model with constant ones")

@@ -130,13 +130,13 @@ def scan(name: str) -> tuple[Converter, ...]:
         axis = as_int(given)
         if axis is not None:
             return node.emit(name, value, axis=node.axis(axis, len(dims)), **fields)
-        folded = node.emit(name, _around_axis(node, value, given), axis=1, **fields)
+        folded = node.emit(name, around_axis(node, value, given), axis=1, **fields)
         return reshape_to(node, folded, dims)
 
     return one(convert)
 
 
-def _around_axis(node: Node, value: Value, axis: Expr) -> Value:
+def around_axis(node: Node, value: Value, axis: Expr) -> Value:
     """A tensor as (before, along, behind) an axis that only a run knows."""
     dims = node.shape(value)
     rank = len(dims)

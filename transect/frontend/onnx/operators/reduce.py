@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from transect.frontend.onnx.data_shapes import bind_size, dims_besides, is_among, reshape_to
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
+from transect.frontend.onnx.operators.index import around_axis
+from transect.frontend.onnx.values import as_dimension
+from transect.ir.expr import Expr, IntImm, select
 from transect.relax.expr import Value
 
 
@@ -30,13 +34,37 @@ def reduction(
 
     def convert(node: Node) -> Result:
         value = node.value(0)
-        axes = reduction_axes(node, len(node.shape(value)))
+        unknown = node.has(1) and not node.is_constant(1)
+        places = node.elements(1, "axes").values if unknown else ()
         value = value if before is None else before(node, value)
-        if axes is not None:
-            value = node.emit(name, value, axis=axes, keepdims=node.attribute("keepdims", 1) == 1)
+        if places:
+            value = _reduced_by_data(node, name, value, places)
+        else:
+            axes = reduction_axes(node, len(node.shape(value)))
+            if axes is not None:
+                keepdims = node.attribute("keepdims", 1) == 1
+                value = node.emit(name, value, axis=axes, keepdims=keepdims)
         return value if after is None else after(node, value)
 
     return one(convert)
+
+
+def _reduced_by_data(node: Node, name: str, value: Value, axes: Sequence[Expr]) -> Value:
+    """A reduction over axes that only a run knows, which must differ: one after the other, each
+    between what is before and behind it."""
+    rank = len(node.shape(value))
+    for axis in axes:
+        folded = around_axis(node, value, axis)
+        dims = [
+            bind_size(node, select(here, IntImm(1), as_dimension(dim)), "reduced")
+            for here, dim in zip(is_among([axis], rank), node.shape(value), strict=True)
+        ]
+        value = reshape_to(node, node.emit(name, folded, axis=(1,), keepdims=True), dims)
+    if node.attribute("keepdims", 1) == 1:
+        return value
+    reduced = is_among(axes, rank)
+    kept = dims_besides(node, node.shape(value), reduced, rank - len(axes))
+    return reshape_to(node, value, kept)
 
 
 def _square(node: Node, value: Value) -> Value:

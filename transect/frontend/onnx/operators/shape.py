@@ -8,7 +8,14 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from transect.frontend.onnx.data_shapes import bind_size, check_size, define_size, reshape_to
+from transect.frontend.onnx.data_shapes import (
+    bind_size,
+    check_size,
+    define_size,
+    dims_besides,
+    is_among,
+    reshape_to,
+)
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import Elements, Operand, as_dimension
@@ -125,6 +132,8 @@ def flatten(node: Node) -> Result:
 
 def squeeze(node: Node) -> Result:
     """Without dimensions of size one: those of `axes`, or all of them."""
+    if node.has(1) and not node.is_constant(1):
+        return _squeeze_by_data(node)
     axes = _axes(node)
     value = node.value(0)
     dims = node.shape(value)
@@ -139,10 +148,33 @@ def squeeze(node: Node) -> Result:
 
 def unsqueeze(node: Node) -> Result:
     """With dimensions of size one inserted at `axes` of the result."""
+    if node.has(1) and not node.is_constant(1):
+        return _unsqueeze_by_data(node)
     axes = _axes(node) or []
     value = node.value(0)
     rank = len(node.shape(value)) + len(axes)
     return node.emit("expand_dims", value, axis=tuple(node.axis(axis, rank) for axis in axes))
+
+
+def _squeeze_by_data(node: Node) -> Value:
+    value, axes = node.value(0), node.elements(1, "axes").values
+    dims = node.shape(value)
+    dropped = is_among(axes, len(dims))
+    return reshape_to(node, value, dims_besides(node, dims, dropped, len(dims) - len(axes)))
+
+
+def _unsqueeze_by_data(node: Node) -> Value:
+    value, axes = node.value(0), node.elements(1, "axes").values
+    dims = node.shape(value)
+    result: list[Expr] = []
+    ahead: Expr = IntImm(0)
+    for number, inserted in enumerate(is_among(axes, len(dims) + len(axes))):
+        size: Expr = IntImm(1)
+        for axis, dim in enumerate(dims):
+            size = select(equal(number - ahead, axis), as_dimension(dim), size)
+        result.append(bind_size(node, select(inserted, IntImm(1), size), "unsqueezed"))
+        ahead = node.simplify(ahead + select(inserted, IntImm(1), IntImm(0)))
+    return reshape_to(node, value, result)
 
 
 def _axes(node: Node) -> list[int] | None:
