@@ -327,24 +327,24 @@ import numpy as np
 import transect
 model = transect.compile(sys.argv[1], cache=__import__("pathlib").Path(sys.argv[2]))
 np.save(sys.argv[3], model(np.load(sys.argv[4])))
-print(*sorted(name for name in sys.modules if name.partition(".")[0] == "onnx"))
+print(*sorted(name for name in sys.modules if name.partition(".")[0] in ("onnx", "llvmlite")))
 """
 
 
 def test_a_hit_in_a_new_process_reads_no_model(file: Path, tmp_path: Path) -> None:
     inputs = small_magika_inputs(3)
-    wanted = transect.compile(file, cache=tmp_path / "cache")(**inputs)
     np.save(tmp_path / "in.npy", inputs["bytes"])
     arguments = [file, tmp_path / "cache", tmp_path / "out.npy", tmp_path / "in.npy"]
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", HIT, *map(str, arguments)],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), wanted)
-    assert run.stdout.split() == [], "the model was parsed"
+    command = [sys.executable, "-W", "error", "-c", HIT, *map(str, arguments)]
+    imported: list[list[str]] = []
+    for _ in range(2):
+        run = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+        imported.append(run.stdout.split())
+        np.testing.assert_allclose(
+            np.load(tmp_path / "out.npy"), expected(small_magika(), inputs)[0], rtol=1e-4, atol=1e-6
+        )
+    assert "onnx" in imported[0]
+    assert imported[1] == [], "the model was parsed, or LLVM loaded"
     assert len(entries(tmp_path / "cache")) == 1
 
 
