@@ -67,6 +67,35 @@ def attentions() -> Iterator[Case]:
     yield case("caches", cached, heads, ("n", 2, "m", 8), ("n", 2, "m", 8), past, past)
 
 
+def newer_norms() -> Iterator[Case]:
+    rms = node("RMSNormalization", axis=-2)
+    yield case("RMSNormalization", rms, ("n", "m", 3, 4), (3, 4))
+    yield case("RMSNormalization broadcast", rms, ("n", "m", 3, 4), (1, 4))
+
+
+def moved() -> Iterator[Case]:
+    def affine(g: Any, theta: str) -> str:
+        return g.op("AffineGrid", theta, g.constant([1, 2, 3, 4], np.int64))
+
+    yield case("AffineGrid", affine, (1, 2, 3))
+
+    def deformed(g: Any, x: str, offset: str, mask: str) -> str:
+        weight = g.constant(np.random.default_rng(0).standard_normal((6, 4, 2, 2)), np.float32)
+        return g.op("DeformConv", x, weight, offset, g.constant(np.ones(6), np.float32), mask,
+            pads=[0, 0, 1, 1], offset_group=2)  # fmt: skip
+
+    yield case("DeformConv", deformed, PICTURE, ("n", 16, "h", "w"), ("n", 8, "h", "w"))
+
+
+def older() -> Iterator[Case]:
+    for mode in ("nearest", "linear"):
+
+        def enlarged(g: Any, x: str, mode: str = mode) -> str:
+            return g.op("Upsample", x, g.constant([1, 1, 2, 1.5], np.float32), mode=mode)
+
+        yield case(f"Upsample {mode}", enlarged, PICTURE)
+
+
 def transposes() -> Iterator[Case]:
     kind = "ConvTranspose"
     yield case(kind, weighted(kind, (4, 3, 3, 2), 3), PICTURE)
@@ -271,5 +300,8 @@ NN_FAMILIES: dict[str, tuple[int, Callable[[], Iterator[Case]]]] = {
     "sums": (17, sums),
     "regions": (18, regions),
     "attentions": (23, attentions),
+    "newer norms": (23, newer_norms),
+    "moved": (20, moved),
+    "older": (9, older),
 }
 """Family -> opset, cases."""
