@@ -93,6 +93,8 @@ def test_strings_are_refused() -> None:
 KINDS = (
     "BitCast", "Cast", "CastLike", "ConvInteger", "DequantizeLinear", "DynamicQuantizeLinear",
     "MatMulInteger", "QLinearConv", "QLinearMatMul", "QuantizeLinear", "Swish",
+    "AffineGrid", "ArrayFeatureExtractor", "DeformConv", "GlobalMaxPool", "GroupNormalization",
+    "MelWeightMatrix", "RMSNormalization", "Scatter", "Upsample",
 )  # fmt: skip
 
 
