@@ -66,6 +66,7 @@ def test_a_right_model_agrees_with_all(x):
     assert output.shape == (3, 4)
     assert output.error.relative < 1e-4
     assert output.errors["interpreter"].relative < 1e-4
+    assert output.errors["float64"].relative < 1e-6
     assert "agrees with onnxruntime" in str(report)
 
 

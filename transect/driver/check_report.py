@@ -69,8 +69,9 @@ class Error:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One value of the model, compiled against the reference. errors: of others that computed it
-    ("interpreter"), and "float64": of the compiled value against it, where it is known."""
+    """One output of the model, compiled against the reference. errors: "interpreter": of what the
+    interpreter gives against the reference; "float64": of the compiled value against the model in
+    float64; either only where that is known."""
 
     name: str
     dtype: str
@@ -189,9 +190,10 @@ class CheckReport:
     def __str__(self) -> str:
         verdict = "agrees with" if self.ok else "DIFFERS from"
         lines = [f"{self.model}: compiled code {verdict} {self.reference}, {self.compared} values"]
+        told = {"interpreter": "the interpreter's", "float64": "against float64"}
         for item in self.outputs:
             shape = "x".join(map(str, item.shape)) or "scalar"
-            more = "".join(f"; {name} {error}" for name, error in item.errors.items())
+            more = "".join(f"; {told[name]} {error}" for name, error in item.errors.items())
             mark = "ok" if item.ok else "differs"
             lines.append(f"  {item.name}: {mark}, {item.dtype} {shape}, error {item.error}{more}")
         if self.first_difference is not None:
