@@ -756,7 +756,7 @@ def cumsum(g: Graph) -> None:
 
 
 def one_hot(g: Graph) -> None:
-    x = g.pick("int64", "int32", rank=(0, 1, 2))
+    x = g.pick("int64", "int32", rank=(1, 2))
     if x is not None:
         depth = g.random.randint(1, 6)
         off_on = g.weight(np.array([0.0, 1.0], np.float32))
