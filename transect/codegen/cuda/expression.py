@@ -294,8 +294,15 @@ def _member(name: str) -> Callable[[ExpressionText, Call], str]:
     return lambda text, expr: getattr(text, name)(expr)
 
 
+def _checked(text: ExpressionText, call: Call) -> str:
+    """A value behind a test that stops the kernel, as its asserts do."""
+    value, condition = map(text, call.args[:2])
+    return f"(({condition}) ? ({value}) : (__trap(), ({value})))"
+
+
 _SPECIAL: dict[str, Callable[[ExpressionText, Call], str]] = {
     "if_then_else": _conditional,
+    "checked": _checked,
     "likely": _first,
     "tvm_thread_invariant": _first,
     "bitwise_not": _function("~"),
