@@ -13,10 +13,25 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from transect.ir.dtype import as_dtype
+from transect.relax.call import TensorToShape
 from transect.relax.expr import Op, Value, Var
 
 Emit = Callable[[Value], Var]
 """Binds a value to a new variable and returns that: what `decompose` is given to build with."""
+
+
+def run_time_shape(emit: Emit, sizes: Value) -> Var:
+    """The elements of an int64 vector as a shape that only the run knows, for `decompose`.
+
+    An operator whose result has a size that depends on data computes the size with one kernel, and
+    passes this shape to a second operator, which fills a result of it: when that one becomes
+    loops, the shape is bound to new symbolic variables (LegalizeOps), and the result is allocated
+    when the program runs.
+
+        count = emit(CountNonzero()(x))
+        return NonzeroPositions()(x, run_time_shape(emit, count))
+    """
+    return emit(TensorToShape()(sizes))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from transect.ir.expr import (
     select,
 )
 from transect.ir.types import TensorType, TupleType, Type, tensor_type
+from transect.relax.expr import Value
+from transect.relax.op.data_size import CountNonzero, NonzeroPositions
 from transect.relax.op.inference import (
     common_dtype,
     fail,
@@ -34,7 +36,7 @@ from transect.relax.op.inference import (
     with_shape,
 )
 from transect.relax.op.loops import flatten_index, reduce
-from transect.relax.op.operator import Operator
+from transect.relax.op.operator import Emit, Operator, run_time_shape
 from transect.tir.buffer import Buffer
 from transect.tir.builder import Combiner, FunctionBuilder
 from transect.tir.op import highest, isnan, lowest
@@ -196,6 +198,10 @@ class Nonzero(Operator):
     def infer(self, x: Type) -> TensorType:
         """Two dimensions, unknown."""
         return unknown_like(tensor(self, x, "x"), INT64, 2)
+
+    def decompose(self, emit: Emit, x: Value) -> Value:
+        """A count, then as many positions."""
+        return NonzeroPositions()(x, run_time_shape(emit, emit(CountNonzero()(x))))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from transect.ir.expr import (
     true,
 )
 from transect.ir.traverse import free_vars
-from transect.ir.types import TensorType, Type
+from transect.ir.types import TensorType, TupleType, Type, tensor_type
+from transect.relax.expr import Value, tuple_item
 from transect.relax.op.inference import (
     common_device,
     common_dtype,
@@ -42,10 +43,11 @@ from transect.relax.op.inference import (
     unknown_like,
     with_shape,
 )
-from transect.relax.op.operator import Operator
+from transect.relax.op.operator import Emit, Operator, run_time_shape
 from transect.tir.buffer import Buffer
-from transect.tir.builder import FunctionBuilder
+from transect.tir.builder import FunctionBuilder, store
 from transect.tir.op import checked, if_then_else
+from transect.tir.stmt import Stmt, seq
 
 _END_32 = 2**31 - 1
 """What ONNX says to write for "to the end" where int32 holds the positions."""
@@ -286,6 +288,78 @@ class SliceScatter(Operator):
 
 
 @dataclass(frozen=True)
+class RunTimeBounds(Operator):
+    """What begin:end:stride selects of every axis of x, by Python's rules, for vectors whose
+    elements only the run knows: int64 (2, rank), the first positions and the steps, and int64
+    (rank,), the counts."""
+
+    name = "run_time_bounds"
+
+    def infer(self, x: Type, begin: Type, end: Type, strides: Type) -> TupleType:
+        """Two tensors."""
+        rank = IntImm(max(tensor(self, x, "x").ndim, 0))
+        return TupleType((tensor_type((IntImm(2), rank), INT64), tensor_type((rank,), INT64)))
+
+    def legalize(
+        self, b: FunctionBuilder, x: Buffer, begin: Buffer, end: Buffer, strides: Buffer
+    ) -> tuple[Buffer, Buffer]:
+        """A few numbers for each axis."""
+        places = b.allocate((IntImm(2), IntImm(x.ndim)), INT64, name="places")
+        counts = b.allocate((IntImm(x.ndim),), INT64, name="counts")
+
+        def write(_: Var) -> Stmt:
+            stores: list[Stmt] = []
+            for axis, size in enumerate(x.shape):
+                at = (IntImm(axis),)
+                step = checked(
+                    strides[at], not_equal(strides[at], IntImm(0)), "a stride of a slice is 0"
+                )
+                forward = strides[at] > 0
+                first = select(forward, IntImm(0), IntImm(-1))
+                last = select(forward, size, size - 1)
+
+                def place(position: Expr, size: Expr, first: Expr, last: Expr) -> Expr:
+                    moved = select(position < 0, position + size, position)
+                    return minimum(maximum(moved, first), last)
+
+                start = place(begin[at], size, first, last)
+                stop = place(end[at], size, first, last)
+                # Rounded up, away from the end that is not reached; none if it lies behind.
+                distance = select(forward, stop - start, start - stop)
+                stride = maximum(select(forward, strides[at], IntImm(0) - strides[at]), 1)
+                count = maximum((distance + stride - 1) // stride, 0)
+                stores.append(store(places, (0, axis), start))
+                stores.append(store(places, (1, axis), step))
+                stores.append(store(counts, at, count))
+            return seq(*stores)
+
+        b.block((IntImm(1),), write, name="bounds")
+        return places, counts
+
+
+@dataclass(frozen=True)
+class SliceAt(Operator):
+    """slice_at(x, places, counts): the elements of x that RunTimeBounds found."""
+
+    name = "slice_at"
+
+    def infer(self, x: Type, places: Type, counts: Type) -> TensorType:
+        """One dimension for each count."""
+        data = tensor(self, x, "x")
+        return tensor_type(shape(self, counts, "counts"), data.dtype, data.ndim, data.device)
+
+    def legalize(
+        self, b: FunctionBuilder, x: Buffer, places: Buffer, counts: tuple[Expr, ...]
+    ) -> Buffer:
+        """One map."""
+
+        def element(*i: Var) -> Expr:
+            return x[tuple(places[0, k] + item * places[1, k] for k, item in enumerate(i))]
+
+        return b.compute(counts, element, name="y")
+
+
+@dataclass(frozen=True)
 class DynamicStridedSlice(Operator):
     """dynamic_strided_slice(x, begin, end, strides): x[begin:end:stride] along every axis, the
     positions known only at run time.
@@ -308,3 +382,9 @@ class DynamicStridedSlice(Operator):
                     self, vector.shape[0], IntImm(data.ndim), f"the size of {what} and the rank"
                 )
         return unknown_like(data)
+
+    def decompose(self, emit: Emit, x: Value, begin: Value, end: Value, strides: Value) -> Value:
+        """The bounds, the shape that they give, then the elements."""
+        found = emit(RunTimeBounds()(x, begin, end, strides))
+        places, counts = (emit(tuple_item(found, number)) for number in range(2))
+        return SliceAt()(x, places, run_time_shape(emit, counts))
