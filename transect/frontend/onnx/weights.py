@@ -129,7 +129,7 @@ class Weights:
             )
             exists = inside and path.is_file()
         except (OSError, ValueError, RuntimeError):
-            inside = exists = False
+            path, inside, exists = folder, False, False
         if not location or not inside:
             raise self._damaged(
                 what,

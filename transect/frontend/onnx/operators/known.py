@@ -184,6 +184,42 @@ def _nonzero(a: Expr) -> Expr:
     return not_equal(a, 0)
 
 
+def _not(a: Expr) -> Expr:
+    return equal(a, 0)
+
+
+def _and(a: Expr, b: Expr) -> Expr:
+    return _nonzero(a) & _nonzero(b)
+
+
+def _or(a: Expr, b: Expr) -> Expr:
+    return _nonzero(a) | _nonzero(b)
+
+
+def _xor(a: Expr, b: Expr) -> Expr:
+    return not_equal(_nonzero(a), _nonzero(b))
+
+
+def _add(a: Expr, b: Expr) -> Expr:
+    return a + b
+
+
+def _subtract(a: Expr, b: Expr) -> Expr:
+    return a - b
+
+
+def _multiply(a: Expr, b: Expr) -> Expr:
+    return a * b
+
+
+def _negate(a: Expr) -> Expr:
+    return 0 - a
+
+
+def _negate_ratio(a: Ratio) -> Ratio:
+    return Ratio(0 - a.top, a.bottom)
+
+
 def _folded(rule: Scalar) -> Scalar:
     """A rule of two as one of any number."""
 
@@ -462,13 +498,13 @@ def _reduced(rule: Scalar, of_none: int | None) -> Rule:
     return apply
 
 
-_ADD = _arithmetic(lambda a, b: a + b, _sum)
-_MULTIPLY = _arithmetic(lambda a, b: a * b, _product)
+_ADD = _arithmetic(_add, _sum)
+_MULTIPLY = _arithmetic(_multiply, _product)
 
 _RULES: dict[str, Rule] = {
     "Abs": _elementwise(_arithmetic(_absolute)),
     "Add": _elementwise(_ADD),
-    "And": _elementwise(lambda a, b: _nonzero(a) & _nonzero(b), BOOL),
+    "And": _elementwise(_and, BOOL),
     "Cast": _cast,
     "CastLike": _cast,
     "Ceil": _elementwise(_whole(_ceiling)),
@@ -490,9 +526,9 @@ _RULES: dict[str, Rule] = {
     "Min": _elementwise(_folded(_arithmetic(minimum))),
     "Mod": _remainder,
     "Mul": _elementwise(_MULTIPLY),
-    "Neg": _elementwise(_arithmetic(lambda a: 0 - a, lambda a: Ratio(0 - a.top, a.bottom))),
-    "Not": _elementwise(lambda a: equal(a, 0), BOOL),
-    "Or": _elementwise(lambda a, b: _nonzero(a) | _nonzero(b), BOOL),
+    "Neg": _elementwise(_arithmetic(_negate, _negate_ratio)),
+    "Not": _elementwise(_not, BOOL),
+    "Or": _elementwise(_or, BOOL),
     "Pow": _elementwise(_arithmetic(_power)),
     "Range": _range,
     "ReduceMax": _reduced(_arithmetic(maximum), None),
@@ -506,12 +542,12 @@ _RULES: dict[str, Rule] = {
     "Slice": _moved(_slice),
     "Split": _split,
     "Squeeze": _moved(_squeeze),
-    "Sub": _elementwise(_arithmetic(lambda a, b: a - b, _difference)),
+    "Sub": _elementwise(_arithmetic(_subtract, _difference)),
     "Sum": _elementwise(_folded(_ADD)),
     "Tile": _moved(_tile),
     "Transpose": _moved(_transpose),
     "Unsqueeze": _moved(_unsqueeze),
     "Where": _elementwise(_where, of=1),
-    "Xor": _elementwise(lambda a, b: not_equal(_nonzero(a), _nonzero(b)), BOOL),
+    "Xor": _elementwise(_xor, BOOL),
 }
 """Operators that are known if all their operands are."""
