@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import onnx
 import onnx.defs
@@ -28,13 +29,14 @@ def model_functions(model: onnx.ModelProto) -> dict[FunctionKey, onnx.FunctionPr
     return {(item.domain or "ai.onnx", item.name, item.overload): item for item in model.functions}
 
 
-def schema_of(node: onnx.NodeProto, opset: int) -> onnx.defs.OpSchema | None:
-    """The definition of an operator at a version of its domain, if the installed onnx has one."""
+def schema_of(node: onnx.NodeProto, opset: int) -> Any:
+    """The definition of an operator at a version of its domain, None if the installed onnx has
+    none: an OpSchema, whose stubs do not know of functions."""
     return _schema(domain_of(node), node.op_type, opset)
 
 
 @cache
-def _schema(domain: str, op_type: str, opset: int) -> onnx.defs.OpSchema | None:
+def _schema(domain: str, op_type: str, opset: int) -> Any:
     name = "" if domain == "ai.onnx" else domain
     if not onnx.defs.has(op_type, name):
         return None

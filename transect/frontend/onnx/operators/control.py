@@ -81,8 +81,8 @@ def _joined(node: Node, value: Value, first: Type, second: Type) -> Value:
 
 
 def _graph(node: Node, name: str) -> onnx.GraphProto:
-    graph = node.attribute(name, None)
-    if not isinstance(graph, onnx.GraphProto):
+    graph: onnx.GraphProto | None = node.attribute(name, None)
+    if graph is None:
         raise node.error(f"the attribute {name} is missing", "the model is not valid ONNX")
     return graph
 

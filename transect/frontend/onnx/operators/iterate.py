@@ -62,6 +62,13 @@ def iterate(
     says for each of them whether the last comes first. Rows are joined as one vector, for their
     size may be known only once the loop has run.
     """
+
+    def condition(index: Value, flag: Value, *_: Value) -> Value:
+        return prim_value(_goes_on(index, flag, count))
+
+    def advance(index: Value, flag: Value, *rest: Value) -> list[Value]:
+        return _advance(node, body, rows, backwards, len(state), index, flag, rest)
+
     try:
         rows, steady = _probe(node, state, body)
         empty = [
@@ -73,18 +80,17 @@ def iterate(
         counters = [prim_value(IntImm(0)), prim_value(as_dimension(flag))]
         final = while_loop(
             node.builder,
-            lambda index, flag, *_: prim_value(_goes_on(index, flag, count)),
-            lambda index, flag, *rest: _advance(
-                node, body, rows, backwards, len(state), index, flag, rest
-            ),
+            condition,
+            advance,
             [*counters, *state, *empty, *sizes],
             name="loop",
             span=(node.layer,),
         )
     except TransectError as error:
         raise error.at((node.layer,)) from None
-    unconditional = steady and (going is None or as_int(going) == 1) and count is not None
-    runs = node.simplify(maximum(count, 0)) if unconditional else _number(final[0])
+    runs = _number(final[0])
+    if count is not None and steady and (going is None or as_int(going) == 1):
+        runs = node.simplify(maximum(count, 0))
     values, flat = final[2 : 2 + len(state)], final[2 + len(state) :]
     carried = iter(flat[len(rows) :])
     stacks: list[Value] = []
