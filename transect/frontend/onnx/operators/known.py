@@ -45,6 +45,9 @@ from transect.support.errors import InputTypeError
 Rule = Callable[[Node, Sequence[Known]], Known | Sequence[Known] | None]
 """Takes the known operands; those that a node leaves out are left out at the end."""
 
+OneResult = Callable[[Node, Sequence[Known]], Known | None]
+"""A rule with one output."""
+
 Scalar = Callable[..., Element | None]
 """Takes one element of each operand."""
 
@@ -82,7 +85,7 @@ def _operand(known: Known) -> Operand:
 # --- element by element -----------------------------------------------------------------------
 
 
-def _elementwise(rule: Scalar, dtype: DType | None = None, *, of: int = 0) -> Rule:
+def _elementwise(rule: Scalar, dtype: DType | None = None, *, of: int = 0) -> OneResult:
     """A rule of one element of each operand, broadcast.
 
     dtype: of the result; by default that of operand `of`.
