@@ -88,7 +88,7 @@ def test_common_einsums_are_matrix_products(equation: str) -> None:
     g = Graph(17)
     left, right = equation.split("->")[0].split(",")
     sizes = {"d": 8, "c": 8}
-    names = []
+    names: list[str] = []
     for name, term in (("x", left), ("y", right)):
         letters = term.replace("...", "st")
         names.append(g.input(name, [sizes.get(letter, letter) for letter in letters]))
