@@ -15,7 +15,6 @@ import pytest
 
 import transect
 from tests.frontend.cases import FAMILIES, Case
-from tests.frontend.cases_nn import NN_FAMILIES
 from tests.frontend.onnx_models import Graph, expected
 from transect.frontend.onnx.operators import CONVERTERS
 
