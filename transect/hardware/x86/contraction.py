@@ -181,9 +181,9 @@ class ContractionRule(ScheduleRule):
             for item in found.site.block.iter_vars:
                 if item is not part.row and item is not part.column:
                     others = others * item.dom.extent
-            padded = ceildiv(part.column.dom.extent, vectors * lanes) * (vectors * lanes)
+            padded = _padded(part.column.dom.extent, vectors * lanes)
             if part.row is not None:
-                padded = padded * (ceildiv(part.row.dom.extent, rows) * rows)
+                padded = padded * _padded(part.row.dom.extent, rows)
             chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
             # Vectors come from the second-level cache and are used once a row, broadcast elements
             # from the first, once a vector; more than eight rows evict each other from there where
@@ -471,6 +471,13 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
         and bool(readers)
         and all(info.kind(item.name) <= PatternKind.INJECTIVE for item in (block, *readers))
     )
+
+
+def _padded(extent: Expr, multiple: int) -> Expr:
+    """What tiles of `multiple` compute: an unknown extent leaves half a tile empty on average."""
+    if as_int(extent) is None:
+        return extent + multiple // 2
+    return ceildiv(extent, multiple) * multiple
 
 
 def _bytes(found: Contraction, load: BufferLoad) -> Expr:

@@ -10,13 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from transect.arith import Analyzer
 from transect.ir.dtype import HANDLE, INDEX
 from transect.ir.expr import Expr, Var, cast, const
 from transect.ir.function import IRModule
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite
-from transect.ir.types import TensorType
+from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.call import CallTIR, call_tir
@@ -37,7 +38,7 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.buffer import buffer as make_buffer
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import Block, BlockRealize, Stmt, realize_root, seq
-from transect.tir.visit import StmtRewriter, fresh_copy, map_stmt, walk_terms
+from transect.tir.visit import StmtRewriter, Substitution, fresh_copy, map_stmt, walk_terms
 from transect.transform.base import Context, Pass
 
 TermT = TypeVar("TermT", bound=Term)
@@ -150,25 +151,29 @@ class FusedProgram:
 def fuse_members(members: Sequence[Member]) -> FusedProgram:
     """One tensor program that does what the members do in order and gives the last one's result.
 
-    Its symbolic variables are the caller's; those that no tensor binds become scalar parameters.
-    Constants of rank 0 become part of the program.
+    Its symbolic variables are the caller's, but for dimensions that the caller computes: they are
+    variables of the program's own (see `_Dims`). Those that no tensor binds become scalar
+    parameters. Constants of rank 0 become part of the program.
     """
     names = Names()
+    dims = _Dims(members)
     results: dict[rx.Value, Buffer] = {}
     inputs: dict[rx.Value, Buffer] = {}
     allocated: list[Buffer] = []
     bodies: list[Stmt] = []
     for member in members:
         buffers = [
-            results[value] if value in results else _input(inputs, value, names)
+            results[value] if value in results else _input(inputs, value, names, dims)
             for value in member.inputs
         ]
         last = member is members[-1]
-        target = _tensor_buffer(names.fresh("y" if last else member.name), member.out_type)
+        target = _tensor_buffer(
+            names.fresh("y" if last else member.name), dims.type(member.out_type)
+        )
         results[member.var] = target
         if not last:
             allocated.append(target)
-        body, local = _inline(member, [*buffers, target])
+        body, local = _inline(member, [*buffers, target], dims)
         bodies.append(body)
         allocated.extend(local)
     output = results[members[-1].var]
@@ -182,7 +187,8 @@ def fuse_members(members: Sequence[Member]) -> FusedProgram:
     params = (*inputs.values(), output)
     handles = [Var(item.name, HANDLE) for item in params]
     bound = {dim for item in params for dim in item.shape if isinstance(dim, Var)}
-    free = tuple(var for var in _symbols(members) if var not in bound)
+    symbols = (*_symbols(members), *dims.values())
+    free = tuple(var for var in symbols if var not in bound)
     used = set(_used_vars(body, [*params, *allocated]))
     scalars = tuple(var for var in free if var in used)
     span = merge_spans(*(member.function.span for member in members))
@@ -193,32 +199,95 @@ def fuse_members(members: Sequence[Member]) -> FusedProgram:
         {},
         span,
     )
-    return FusedProgram(function, tuple(inputs), scalars)
+    values = dims.values()
+    return FusedProgram(function, tuple(inputs), tuple(values.get(var, var) for var in scalars))
 
 
-def _input(inputs: dict[rx.Value, Buffer], value: rx.Value, names: Names) -> Buffer:
+class _Dims:
+    """Dimensions as a program of its own sees them: one that the caller computes, such as
+    (h - 1) // 2 + 1, is a variable if the program needs nothing that it is computed from.
+
+    So the programs of repeated layers are equal, and their indices small.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        kinds = [kind for m in members for kind in (*(v.type for v in m.inputs), m.out_type)]
+        dims = [cast(d, INDEX) for k in kinds if isinstance(k, TensorType) for d in k.shape or ()]
+        analyzer = Analyzer()
+        computed = {
+            d: analyzer.simplify(d) for d in dims if not isinstance(d, Var) and free_vars((d,))
+        }
+        scalars = [value for member in members for value in member.tir_vars]
+        needed = {d for d in dims if isinstance(d, Var)}
+        needed.update(free_vars([value for value in scalars if value not in computed]))
+        before = -1
+        while len(needed) > before:
+            before = len(needed)
+            for dim, short in list(computed.items()):
+                if needed.intersection(free_vars((dim, short))):
+                    needed.update(free_vars((dim,)))
+                    del computed[dim]
+        own = {short: Var("d", INDEX) for short in computed.values()}
+        self.known: dict[Expr, Var] = {dim: own[short] for dim, short in computed.items()}
+
+    def values(self) -> dict[Var, Expr]:
+        """What the variables are, in the caller's terms."""
+        return {var: dim for dim, var in reversed(self.known.items())}
+
+    def dim(self, value: Expr) -> Expr:
+        """A dimension, or a scalar, of the caller."""
+        return self.known.get(cast(value, INDEX), value)
+
+    def type(self, kind: Type) -> Type:
+        """A tensor's type."""
+        if not isinstance(kind, TensorType) or kind.shape is None or not self.known:
+            return kind
+        return tensor_type(tuple(map(self.dim, kind.shape)), kind.dtype, device=kind.device)
+
+
+class _NameDims(Substitution):
+    """Puts variables in place of whole dimensions."""
+
+    def __init__(self, dims: Mapping[Expr, Expr], params: Sequence[Buffer]) -> None:
+        super().__init__(buffers={item: item for item in params})
+        self.dims = dims
+
+    def _replace_term(self, item: Term) -> Term:
+        found = self.dims.get(item) if isinstance(item, Expr) else None
+        return super()._replace_term(item) if found is None else found
+
+
+def _input(inputs: dict[rx.Value, Buffer], value: rx.Value, names: Names, dims: _Dims) -> Buffer:
     if value not in inputs:
         hint = value.name if isinstance(value, rx.Var) else "c"
         assert isinstance(value.type, TensorType)
-        inputs[value] = _tensor_buffer(names.fresh(hint), value.type)
+        inputs[value] = _tensor_buffer(names.fresh(hint), dims.type(value.type))
     return inputs[value]
 
 
-def _tensor_buffer(name: str, kind: TensorType) -> Buffer:
-    if kind.shape is None or kind.dtype is None:
+def _tensor_buffer(name: str, kind: Type) -> Buffer:
+    if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype is None:
         raise InputError(f"the shape or dtype of {name} is not known")
     return make_buffer(name, tuple(cast(dim, INDEX) for dim in kind.shape), kind.dtype)
 
 
-def _inline(member: Member, buffers: Sequence[Buffer]) -> tuple[Stmt, tuple[Buffer, ...]]:
+def _inline(
+    member: Member, buffers: Sequence[Buffer], dims: _Dims
+) -> tuple[Stmt, tuple[Buffer, ...]]:
     """The body of a member over the given buffers, and the buffers that it allocates."""
     function = member.function
-    types = [value.type for value in member.inputs]
-    found = unify_prim_func(function, [*types, member.out_type], member.tir_vars, member.name)
+    types = [dims.type(kind) for kind in (*(v.type for v in member.inputs), member.out_type)]
+    scalars = tuple(map(dims.dim, member.tir_vars))
+    found = unify_prim_func(function, types, scalars, member.name)
     values: dict[Var, Expr] = dict(found.values)
+    named: dict[Expr, Expr] = {}
     for old, new in zip(function.buffers, buffers, strict=True):
         values[old.data] = new.data
-    copied = fresh_copy(function.body, values, dict(zip(function.buffers, buffers, strict=True)))
+        for declared, given in zip(old.shape, new.shape, strict=True):
+            if given in dims.known.values() and not isinstance(declared, Var):
+                named[declared] = given
+    body = _NameDims(named, function.buffers).visit(function.body) if named else function.body
+    copied = fresh_copy(body, values, dict(zip(function.buffers, buffers, strict=True)))
     assert isinstance(copied, BlockRealize)
     return copied.block.body, copied.block.alloc_buffers
 

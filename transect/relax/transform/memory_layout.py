@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from random import Random
 
 from transect.arith import Analyzer
-from transect.ir.expr import EQ, LE, Expr, IntImm, as_expr
+from transect.arith.evaluate import evaluate
+from transect.ir.expr import EQ, LE, Expr, IntImm, Var, as_expr
+from transect.ir.traverse import free_vars
 
 ALIGNMENT = 64
 """Bytes; the widest vector, and a cache line."""
@@ -130,11 +133,13 @@ def _share(chains: Sequence[_Chain], analyzer: Analyzer) -> list[_Region]:
     """Regions for symbolic sizes: a free one of equal size, else a larger, else one to enlarge."""
     regions: list[_Region] = []
     known: dict[Expr, bool] = {}
+    samples = _samples([chain.size for chain in chains])
 
     def holds(condition: Expr) -> bool:
-        # Few sizes are distinct, and a proof takes long.
+        # Few sizes are distinct, and a proof takes long: what fails for some sizes needs none.
         if condition not in known:
-            known[condition] = analyzer.can_prove(condition)
+            refuted = any(not evaluate(condition, values) for values in samples)
+            known[condition] = not refuted and analyzer.can_prove(condition)
         return known[condition]
 
     for chain in chains:
@@ -152,6 +157,14 @@ def _share(chains: Sequence[_Chain], analyzer: Analyzer) -> list[_Region]:
             found.size = size
         found.chains.append(chain)
     return regions
+
+
+def _samples(sizes: Sequence[Expr]) -> list[dict[Var, int]]:
+    """A few values of the variables in some sizes."""
+    variables = free_vars(sizes)
+    generator = Random(0)
+    ranges = ((1, 8), (64, 512), (1, 4096))
+    return [{var: generator.randint(*ends) for var in variables} for ends in ranges]
 
 
 def _constant(size: Expr) -> int:

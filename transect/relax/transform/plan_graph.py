@@ -139,12 +139,13 @@ class _Graph:
             taken = [(e, s) for e, s in self.edges if plan.answers[str(s.key)] == "yes"]
             groups = fusion_groups(self.name, self.function, module, [edge for edge, _ in taken])
             place = {var: group for group in groups for var in group.members}
-            failed = {
+            made = {
                 site.key
                 for edge, site in taken
-                if edge.producer not in place
-                or place[edge.producer] is not place.get(edge.consumer)
+                if edge.producer in place and place[edge.producer] is place.get(edge.consumer)
             }
+            # Equal pairs share an answer: what can be made in one place may not be in another.
+            failed = {site.key for _, site in taken} - made
             if not failed:
                 context.planner.record(plan)
                 return plan, groups
@@ -225,8 +226,15 @@ def _recomputing(producer: Member, consumer: Member) -> Cost:
         store = site.only_store()
         for item in walk_terms(store.value) if store is not None else ():
             work += _CALL_OPERATIONS if isinstance(item, Call) else 1
-    more = maximum(_domain(consumer) - _elements(producer), 0)
+    more = maximum(_domain(consumer) - _read(producer, consumer), 0)
     return Cost(operations={producer.out_type.dtype or FLOAT32: more * work})
+
+
+def _read(producer: Member, consumer: Member) -> Expr:
+    """The elements of the producer's result, in the terms of the consumer's program."""
+    if producer.var not in consumer.inputs:
+        return _domain(consumer)
+    return product(consumer.function.buffers[consumer.inputs.index(producer.var)].shape)
 
 
 def _elements(member: Member) -> Expr:
