@@ -116,11 +116,12 @@ def load_openvino(path: str, threads: int) -> Runner:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    request = core.compile_model(core.read_model(path), "CPU", settings).create_infer_request()
+    model = core.compile_model(core.read_model(path), "CPU", settings)
+    request, count = model.create_infer_request(), len(model.outputs)
 
     def run(inputs: Inputs) -> list[np.ndarray]:
         request.infer(inputs, share_inputs=True, share_outputs=True)
-        return [output.data for output in request.outputs]
+        return [request.get_output_tensor(number).data for number in range(count)]
 
     return run
 
