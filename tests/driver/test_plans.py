@@ -63,7 +63,7 @@ def test_seed_under_random_plans() -> None:
         model = transect.compile(SEED, policy=RandomPolicy(number), cache=False)
         plans.add(json.dumps(dict(model.plan.answers), sort_keys=True))
         check_seed(model)
-    assert len(plans) >= 15, "the plans hardly differ"
+    assert len(plans) >= 10, "the plans hardly differ"
 
 
 @pytest.mark.parametrize("first", range(0, 20, 5))

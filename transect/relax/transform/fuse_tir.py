@@ -283,9 +283,11 @@ def _inline(
     named: dict[Expr, Expr] = {}
     for old, new in zip(function.buffers, buffers, strict=True):
         values[old.data] = new.data
-        for declared, given in zip(old.shape, new.shape, strict=True):
-            if given in dims.known.values() and not isinstance(declared, Var):
-                named[declared] = given
+        named |= {
+            declared: given
+            for declared, given in zip(old.shape, new.shape, strict=True)
+            if given in dims.known.values() and not isinstance(declared, Var)
+        }
     body = _NameDims(named, function.buffers).visit(function.body) if named else function.body
     copied = fresh_copy(body, values, dict(zip(function.buffers, buffers, strict=True)))
     assert isinstance(copied, BlockRealize)
