@@ -11,12 +11,14 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import onnx
 import onnxruntime
 
 import transect
+from tests.fuzz.guarded import Guard, exact_workspaces, guarded
 from tests.fuzz.onnx_graphs import random_graph
 from transect.support.errors import TransectError
 
@@ -34,23 +36,33 @@ def reference(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     )
 
 
-def difference(model: onnx.ModelProto, feeds: Feeds) -> str | None:
-    """What differs, None if nothing does; "invalid" if ONNX Runtime refuses the graph."""
+def difference(model: onnx.ModelProto, feeds: Feeds, *, guards: bool = False) -> str | None:
+    """What differs, None if nothing does; "invalid" if ONNX Runtime refuses the graph.
+
+    guards: all memory lies flush against pages that cannot be touched, in turns before it and
+    behind it; an access out of bounds ends the process.
+    """
     try:
         session = reference(model)
         expected = [session.run(None, feed) for feed in feeds]
     except Exception as error:  # noqa: BLE001 - its exceptions have no common class
         return f"invalid: {str(error)[:300]}"
     try:
-        compiled = transect.compile(model, cache=False)
+        with exact_workspaces() if guards else nullcontext():
+            compiled = transect.compile(model, cache=False)
     except TransectError as error:
         return f"refused: {error}"
     names = [item.name for item in model.graph.input]
-    for feed, wanted in zip(feeds, expected, strict=True):
+    for number, (feed, wanted) in enumerate(zip(feeds, expected, strict=True)):
+        guard = Guard(behind=number % 2 == 0)
+        run = guarded(compiled, guard) if guards else compiled
         try:
-            got = compiled(*(feed[name] for name in names))
+            got = run(*(feed[name] for name in names))
         except (TransectError, ValueError, TypeError, RuntimeError) as error:
             return f"failed: {error}"
+        damage = guard.damage()
+        if damage is not None:
+            return f"damaged: {damage}"
         results = got if isinstance(got, tuple) else (got,)
         for info, a, b in zip(model.graph.output, results, wanted, strict=True):
             found = mismatch(np.asarray(a), np.asarray(b))
@@ -101,17 +113,19 @@ def reduced(model: onnx.ModelProto, feeds: Feeds, found: str) -> onnx.ModelProto
     return smallest
 
 
-def search(seeds: Sequence[int]) -> Counter[str]:
+def search(seeds: Sequence[int], *, guards: bool = False) -> Counter[str]:
     """Compare the graphs of some seeds; prints what differs."""
     counts: Counter[str] = Counter()
     for seed in seeds:
         graph = random_graph(seed)
         model, feeds = graph.model(), graph.feeds()
-        found = difference(model, feeds)
+        if guards:
+            print(f"last {seed}", flush=True)
+        found = difference(model, feeds, guards=guards)
         counts[kind(found)] += 1
         if found is not None:
             print(f"seed {seed}: {found}")
-            if kind(found) != "invalid":
+            if kind(found) != "invalid" and not guards:
                 print(onnx.printer.to_text(reduced(model, feeds, found)))
             sys.stdout.flush()
     return counts
@@ -123,11 +137,12 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--chunk", type=int, default=100)
+    parser.add_argument("--guards", action="store_true", help="all memory beside guard pages")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     seeds = range(options.first, options.first + options.count)
     if options.inside:
-        for name, count in search(seeds).items():
+        for name, count in search(seeds, guards=options.guards).items():
             print(f"count {name} {count}")
         return
     total: Counter[str] = Counter()
@@ -135,16 +150,20 @@ def main() -> None:
         size = min(options.chunk, seeds.stop - start)
         command = [sys.executable, "-m", "tests.fuzz.onnx_compare", "--inside"]
         command += ["--first", str(start), "--count", str(size)]
+        command += ["--guards"] * options.guards
         done = subprocess.run(command, capture_output=True, text=True, check=False)
+        last = ""
         for line in done.stdout.splitlines():
-            if line.startswith("count "):
+            if line.startswith("last "):
+                last = f", at {line}"
+            elif line.startswith("count "):
                 _, name, count = line.split()
                 total[name] += int(count)
             else:
                 print(line)
         if done.returncode:
             total["crash"] += 1
-            print(f"seeds from {start}: exit status {done.returncode}\n{done.stderr[-2000:]}")
+            print(f"seeds from {start}{last}: exit status {done.returncode}\n{done.stderr[-2000:]}")
         print(f"-- to {start + size}: {dict(total)}", flush=True)
 
 
