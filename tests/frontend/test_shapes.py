@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -278,3 +279,50 @@ def test_axes_of_size_one_by_data(kind: str) -> None:
     for shape, axis in (((1, 1, 3), 0), ((1, 1, 3), 1), ((2, 1, 1), -1), ((2, 1, 1), 1)):
         inputs = {"x": np.ones(shape, np.float32), "axes": np.array([axis])}
         assert model(**inputs).shape == expected(proto, inputs)[0].shape
+
+
+@pytest.mark.parametrize(
+    ("kind", "left", "right", "attributes"),
+    [
+        ("Sub", ["n", 3], ["m", 3], {}),
+        ("Sub", ["n", 3], ["m", 1], {}),
+        ("PRelu", ["n", 3], ["m", 3], {}),
+        ("MatMul", ["n", 4, 3], ["m", 3, 2], {}),
+        ("Einsum", ["n", 4, 3], ["m", 3, 2], {"equation": "bij,bjk->bik"}),
+        ("Einsum", ["n", 3], ["m", 3], {"equation": "ij,ij->j"}),
+    ],
+)
+def test_sizes_that_broadcast_when_the_model_runs(
+    kind: str, left: list[int | str], right: list[int | str], attributes: dict[str, Any]
+) -> None:
+    """Which of two sizes is 1 only the run knows."""
+    g = Graph()
+    g.output(g.op(kind, g.input("a", left), g.input("b", right), **attributes))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for n, m in ((4, 1), (1, 4), (4, 4), (1, 1)):
+        if kind == "PRelu" and n < m:
+            continue  # its slope does not enlarge it
+        random = np.random.default_rng(n * 8 + m)
+        sizes = {"n": n, "m": m}
+        a, b = (
+            random.standard_normal([sizes.get(d, d) for d in dims]).astype(np.float32)
+            for dims in (left, right)
+        )
+        (wanted,) = expected(proto, {"a": a, "b": b})
+        np.testing.assert_allclose(model(a, b), wanted, rtol=1e-5, atol=1e-6)
+    with pytest.raises(ValueError, match=r"broadcast|expected"):
+        model(*(np.ones([k, *dims[1:]], np.float32) for k, dims in ((2, left), (3, right))))
+
+
+def test_a_part_that_shrinks_to_one_broadcasts() -> None:
+    """Two sizes of the same variable, one of which is 1 for small ones."""
+    g = Graph()
+    x = g.input("x", ["n", 2])
+    part = g.op("Slice", x, ints(g, 0), ints(g, 2**62), ints(g, 0), ints(g, 3))
+    g.output(g.op("Add", x, part))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for n in (1, 2, 3):
+        x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
+        np.testing.assert_array_equal(model(x), expected(proto, {"x": x})[0])

@@ -1,16 +1,18 @@
 """Dimensions that must agree but are not provably equal: checked when the model runs.
 
 A detector's feature maps, say, only fit together for heights that are multiples of 32. ONNX leaves
-that to the run; so do we, by casting one operand to the dimensions of the other. A dimension that
-is not known to be 1 is taken to be the same in both, not to broadcast.
+that to the run; so do we, by casting one operand to the dimensions of the other. Dimensions that
+could broadcast are taken to be the same only where they are two formulas for one size (see
+`_alike`): operators find out by themselves, when they run, which of any two others is 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from transect.arith.evaluate import evaluate
 from transect.ir.expr import Expr, as_int
-from transect.ir.traverse import walk
+from transect.ir.traverse import free_vars, walk
 from transect.ir.types import TensorType, tensor_type
 from transect.relax.expr import Op, Tuple, Value, make_tuple
 from transect.relax.op.binary import Binary
@@ -22,6 +24,9 @@ from transect.relax.shapes import prove_equal
 MatchCast = Callable[[Value, TensorType], Value]
 Place = tuple[int, int]
 """An axis, counted from the last (-1), of an operand."""
+
+_ROUND = 64
+_SIZES = 8
 
 
 def agreed(operator: Op, operands: tuple[Value, ...], cast: MatchCast) -> tuple[Value, ...]:
@@ -41,14 +46,27 @@ def _shape(value: Value) -> tuple[Expr, ...] | None:
 
 
 def _broadcast(operands: Sequence[Value], first: int = 1) -> Iterator[list[Place]]:
-    """The axes that broadcast against each other, from `first` before the last on."""
+    """The axes that could broadcast but are meant to be the same, from `first` before the last."""
     shapes = [_shape(value) or () for value in operands]
     for axis in range(first, max(map(len, shapes), default=0) + 1):
-        yield [
-            (k, -axis)
-            for k, dims in enumerate(shapes)
-            if axis <= len(dims) and as_int(dims[-axis]) != 1
-        ]
+        rest = [(k, dims[-axis]) for k, dims in enumerate(shapes) if axis <= len(dims)]
+        while rest:
+            _, dim = rest[0]
+            yield [(k, -axis) for k, other in rest if _alike(dim, other)]
+            rest = [(k, other) for k, other in rest if not _alike(dim, other)]
+
+
+def _alike(a: Expr, b: Expr) -> bool:
+    """Whether two dimensions are formulas of the same variables with the same values at the sizes
+    that models are made for: multiples of 64, here."""
+    variables = free_vars((a,))
+    if a is b or set(variables) != set(free_vars((b,))):
+        return a is b
+    values = {var: _ROUND * (1 + k % _SIZES) for k, var in enumerate(variables)}
+    try:
+        return evaluate(a, values) == evaluate(b, values)
+    except ZeroDivisionError:
+        return False
 
 
 def _multiplied(operands: Sequence[Value]) -> Iterator[list[Place]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transect.ir.dtype import INT64, DType
-from transect.ir.expr import NE, Expr, IntImm, Var, as_int, cast, const
+from transect.ir.expr import NE, Expr, IntImm, Var, cast, const
 from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax.expr import Value
 from transect.relax.op.binary import Add
@@ -23,13 +23,12 @@ from transect.relax.op.inference import (
     require_number,
     require_rank,
     require_same,
-    same,
     tensor,
     tensors,
     unknown_like,
     with_shape,
 )
-from transect.relax.op.loops import accumulator, reduce, result_type
+from transect.relax.op.loops import accumulator, broadcast_index, reduce, result_type
 from transect.relax.op.manipulate import PermuteDims
 from transect.relax.op.operator import Emit, Operator
 from transect.relax.op.reduce import narrow
@@ -107,10 +106,7 @@ class Matmul(Operator):
         def leading(item: Buffer, i: Sequence[Expr]) -> list[Expr]:
             axes = item.shape[:-2]
             skipped = batch - len(axes)
-            return [
-                IntImm(0) if as_int(n) == 1 and n is not sizes[k] else i[k]
-                for k, n in enumerate(axes, skipped)
-            ]
+            return [broadcast_index(n, sizes[k], i[k]) for k, n in enumerate(axes, skipped)]
 
         def factors(*i: Expr) -> tuple[Expr, ...]:
             k = i[-1]
@@ -224,15 +220,12 @@ class Einsum(Operator):
     def sizes(
         self, shapes: Sequence[tuple[Expr, ...]], inputs: Sequence[Sequence[str]]
     ) -> dict[str, Expr]:
-        """The extent of each label."""
+        """The extent of each label: of those that occur with it, any may be 1."""
+        one = IntImm(1)
         extents: dict[str, Expr] = {}
         for dims, labels in zip(shapes, inputs, strict=True):
             for size, label in zip(dims, labels, strict=True):
-                known = extents.get(label)
-                if known is None or as_int(known) == 1:
-                    extents[label] = size
-                elif as_int(size) != 1:
-                    require_same(self, known, size, f"the extents of {label!r}")
+                (extents[label],) = broadcast_shapes(self, (extents.get(label, one),), (size,))
         return extents
 
     def infer(self, operands: Type) -> TensorType:
@@ -263,7 +256,7 @@ class Einsum(Operator):
             return tuple(
                 x[
                     tuple(
-                        place[label] if same(n, extents[label]) else IntImm(0)
+                        broadcast_index(n, extents[label], place[label])
                         for n, label in zip(x.shape, labels, strict=True)
                     )
                 ]

@@ -93,13 +93,13 @@ def load(operand: TensorOperand, sizes: Sequence[Expr], indices: Sequence[Expr])
     skipped = len(sizes) - operand.ndim
     return operand[
         tuple(
-            _broadcast_index(extent, sizes[axis], indices[axis])
+            broadcast_index(extent, sizes[axis], indices[axis])
             for axis, extent in enumerate(operand.shape, skipped)
         )
     ]
 
 
-def _broadcast_index(extent: Expr, size: Expr, index: Expr) -> Expr:
+def broadcast_index(extent: Expr, size: Expr, index: Expr) -> Expr:
     """The index in a dimension of `extent` that is `index` in one of `size`."""
     if extent is size or same(extent, size):
         return index
