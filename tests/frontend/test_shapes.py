@@ -326,3 +326,19 @@ def test_a_part_that_shrinks_to_one_broadcasts() -> None:
     for n in (1, 2, 3):
         x = np.arange(2.0 * n, dtype=np.float32).reshape(n, 2)
         np.testing.assert_array_equal(model(x), expected(proto, {"x": x})[0])
+
+
+@pytest.mark.parametrize("start", [-100, -(2**63) + 1, -1, 2, 100])
+@pytest.mark.parametrize("dims", [["n"], [4]])
+def test_a_slice_backwards_from_before_the_first(start: int, dims: list[int | str]) -> None:
+    """Begins before the first element are the first, whether the size is known or not."""
+    g = Graph()
+    x = g.input("x", dims)
+    places = ints(g, start), ints(g, -(2**63) + 1), ints(g, 0), ints(g, -1)
+    g.output(g.op("Slice", x, *places), g.op("Slice", g.op("Shape", x), *places))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    for n in (4,) if dims == [4] else (0, 1, 4):
+        x = np.arange(n, dtype=np.float32)
+        for result, wanted in zip(model(x), expected(proto, {"x": x}), strict=True):
+            np.testing.assert_array_equal(result, wanted)

@@ -349,9 +349,10 @@ def _slice(node: Node, data: Array, given: list[Array]) -> Any:
     steps = _numbers(node, given, 3, "steps") or [1] * len(starts)
     where = [slice(None)] * data.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        # From the end back, Python counts the element before the first as none.
-        beyond = step < 0 and end < -data.shape[axis]
-        where[axis] = slice(start, None if beyond else end, step)
+        # From the end back, Python counts what lies before the first element as none.
+        size = data.shape[axis]
+        begin = max(start, -size) if step < 0 else start
+        where[axis] = slice(begin, None if step < 0 and end < -size else end, step)
     return data[tuple(where)]
 
 

@@ -231,7 +231,10 @@ def slice_(node: Node) -> Result:
     kept: list[tuple[int, Expr, Expr, Expr]] = []
     for position, start, end, step in _boxes(node, dims, axes, starts, ends, steps):
         dim = node.simplify(dims[position])
-        stop = _to_the_end(node, end, dim) if node.analyzer.can_prove(step > 0) else end
+        if node.analyzer.can_prove(step > 0):
+            stop = _to_the_end(node, end, dim)
+        else:
+            start, stop = _from_the_first(node, start, step, dim), end
         if not (as_int(step) == 1 and as_int(start) == 0 and stop is dim):
             kept.append((position, start, stop, step))
     if not kept:
@@ -271,6 +274,13 @@ def _boxes(
 def _to_the_end(node: Node, end: Expr, dim: Expr) -> Expr:
     """`dim` for an end beyond it, as exporters write "to the end" with any large number."""
     return dim if node.analyzer.can_prove(as_dimension(end) >= dim) else end
+
+
+def _from_the_first(node: Node, start: Expr, step: Expr, dim: Expr) -> Expr:
+    """A begin before the first element is the first for ONNX; Python finds nothing before it."""
+    if as_int(start) == -1 or node.analyzer.can_prove(as_dimension(start) >= 0 - dim):
+        return start
+    return select(step < 0, maximum(start, 0 - dim), start)
 
 
 def expand(node: Node) -> Result:
