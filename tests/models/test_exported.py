@@ -1,7 +1,11 @@
-"""Networks as torch's exporters write them, small: one compile for every size, as ONNX Runtime."""
+"""Networks as torch's exporters write them, small: one compile for every size, as ONNX Runtime.
+
+TRANSECT_FUZZ_PLANS=20 answers every choice at random in 20 ways instead of 2.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +19,7 @@ from transect.plan import RandomPolicy
 pytest.importorskip("transformers")
 pytestmark = pytest.mark.torch
 
+PLANS = int(os.environ.get("TRANSECT_FUZZ_PLANS", "2"))
 CASES = [
     (name, exporter, kind)
     for name, architecture in ARCHITECTURES.items()
@@ -66,7 +71,7 @@ def test_whatever_is_chosen_the_answers_stay(folder: Path, name: str) -> None:
     exporter = architecture.dynamic_exporters[0]
     path = export(architecture, folder, exporter, dynamic=True, small=True)
     peer = session(path)
-    for seed in range(2):
+    for seed in range(PLANS):
         model = transect.compile(path, policy=RandomPolicy(seed))
         for dims in architecture.small_sizes[:2]:
             assert_same(model, peer, feed(architecture, dims, small=True, seed=seed))
