@@ -20,9 +20,9 @@ def _initialize() -> None:
     """Make LLVM's targets available."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    # Constants of what follows a loop are kept out of the registers of the loop: a register tile
-    # with an elementary function after it took twice as long with its accumulators spilled.
-    llvm.set_option("", "--sink-insts-to-avoid-spills")
+    # Constants of what follows a loop stay out of the registers of the loop: a register tile with
+    # an elementary function after it took twice as long with its accumulators spilled.
+    llvm.set_option("", "--disable-machine-licm")
 
 
 @cache
