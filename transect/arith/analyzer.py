@@ -43,6 +43,7 @@ class Analyzer:
         loop runs at all is not known outside of it.
         """
         known = self._simplifier.known
+        is_new = known.is_new(var)
         if isinstance(value, Range):
             self._bind_range(var, value)
         elif isinstance(value, tuple):
@@ -52,8 +53,9 @@ class Analyzer:
         else:
             known.definitions[var] = self.simplify(value)
         known.order.number(var)
-        known.changed()
-        self._simplifier.forget()
+        if not is_new:
+            known.changed()
+            self._simplifier.forget()
 
     def _bind_range(self, var: Var, value: Range) -> Ends | None:
         """Learn a range; returns its first and last value, or None if they may wrap around."""

@@ -78,6 +78,8 @@ class Inference:
         self._polys: dict[Expr, Poly] = {}
         self._bounds: dict[Expr, Bounds] = {}
         self._monomials: dict[Monomial, Bounds] = {}
+        self._about: dict[Monomial, tuple[Poly, ...]] = {}
+        self._least: dict[tuple[frozenset[tuple[Monomial, int]], int | float], int | float] = {}
 
     def copy(self) -> Inference:
         """The same knowledge, to be added to without changing this. Shares the order of atoms."""
@@ -96,6 +98,8 @@ class Inference:
         """Forget what was derived: called after knowledge was added."""
         self._bounds = {}
         self._monomials = {}
+        self._about = {}
+        self._least = {}
 
     # --- polynomials ------------------------------------------------------------------------
 
@@ -280,10 +284,23 @@ class Inference:
 
     def least(self, poly: Poly, goal: int | float) -> int | float:
         """A lower bound of `poly`; the search for a better one stops at `goal`."""
-        return _Search(self).least(poly, goal, _SEARCH_DEPTH)
+        low = self.poly_bounds(poly).low
+        if low >= goal or not poly.terms:
+            return low
+        key = (frozenset(poly.terms.items()), goal)
+        found = self._least.get(key)
+        if found is None:
+            found = self._least[key] = _Search(self).least(poly, goal, _SEARCH_DEPTH)
+        return found
 
-    def facts_about(self, monomial: Monomial) -> Iterator[Poly]:
+    def facts_about(self, monomial: Monomial) -> tuple[Poly, ...]:
         """Polynomials, known to be >= 0, in which `monomial` occurs."""
+        found = self._about.get(monomial)
+        if found is None:
+            found = self._about[monomial] = tuple(self._facts_about(monomial))
+        return found
+
+    def _facts_about(self, monomial: Monomial) -> Iterator[Poly]:
         for atom, _ in _powers(monomial):
             for fact in self._facts_of_atom(atom, alone=len(monomial) == 1):
                 for inner in fact.terms:
@@ -345,7 +362,12 @@ class Inference:
     def limit(self, expr: Expr, bounds: Bounds) -> None:
         """Learn that `expr` lies in `bounds`."""
         self.ranges[expr] = self.ranges.get(expr, EVERYTHING) & bounds
-        self.changed()
+        if not self.is_new(expr):
+            self.changed()
+
+    def is_new(self, expr: Expr) -> bool:
+        """Whether nothing was asked or said of `expr` yet, so that no result depends on it."""
+        return isinstance(expr, Var) and expr not in self.order.numbers
 
     def learn_nonnegative(self, poly: Poly) -> None:
         """Learn that poly >= 0."""

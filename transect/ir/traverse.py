@@ -21,7 +21,9 @@ def walk(*roots: Term) -> Iterator[Term]:
             continue
         seen.add(item)
         yield item
-        stack.extend(reversed(list(item.children())))
+        inner = item.children()
+        if inner:
+            stack += inner[::-1]
 
 
 def free_vars(roots: Iterable[Term]) -> list[Var]:
@@ -38,16 +40,18 @@ def rewrite(
     change stays the same object.
     """
     done: dict[Term, Term] = {} if memo is None else memo
-    stack: list[tuple[Term, bool]] = [(root, False)]
+    stack: list[Term] = [root]
     while stack:
-        item, ready = stack.pop()
+        item = stack[-1]
         if item in done:
+            stack.pop()
             continue
-        if ready:
-            done[item] = function(item.map_children(done.__getitem__))
+        waiting = [child for child in item.children() if child not in done]
+        if waiting:
+            stack += waiting
             continue
-        stack.append((item, True))
-        stack.extend((child, False) for child in item.children() if child not in done)
+        done[item] = function(item.map_children(done.__getitem__))
+        stack.pop()
     return done[root]  # pyright: ignore[reportReturnType]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from transect.arith.evaluate import evaluate
 from transect.ir.dtype import FLOAT32, DType
@@ -58,8 +59,14 @@ class Cost:
 def number(amount: Amount, sizes: Sizes) -> float:
     """The value of an amount with representative sizes in place of its variables."""
     if isinstance(amount, Expr):
-        return float(evaluate(amount, {var: sizes(var) for var in free_vars([amount])}))
+        return _value(amount, sizes)
     return float(amount)
+
+
+@lru_cache(maxsize=1 << 14)
+def _value(amount: Expr, sizes: Sizes) -> float:
+    # The options of many sites share their amounts.
+    return float(evaluate(amount, {var: sizes(var) for var in free_vars([amount])}))
 
 
 # Bytes per cycle that one core moves from each cache level: typical of the wide cores of the last
