@@ -66,10 +66,26 @@ def test_all_unknown_operators_are_reported_at_once() -> None:
     assert "com.example.Wobble (opset 3): 1 node, first 'third'" in text
 
 
-@pytest.mark.parametrize("opset", [5, 999])
+@pytest.mark.parametrize("opset", [-1, 0, 999])
 def test_opsets_that_are_not_covered(opset: int) -> None:
-    with pytest.raises(ImportModelError, match=f"uses opset {opset}; covered are 7 to"):
+    with pytest.raises(ImportModelError, match=f"uses opset {opset}; covered are 1 to"):
         OnnxFrontend().load(a_model(opset=opset))
+
+
+def test_an_old_model_that_has_no_newer_form() -> None:
+    """Until opset 6, broadcasting was an attribute; this one does not say that it does."""
+    model = a_model(
+        helper.make_node("Add", ["x", "w"], ["y"]),
+        weights=[numpy_helper.from_array(np.ones(3, np.float32), "w")],
+        opset=6,
+    )
+    with pytest.raises(ImportModelError, match="uses opset 6, and onnx cannot convert it to 7"):
+        OnnxFrontend().load(model)
+
+
+def test_an_old_model_that_is_not_valid() -> None:
+    with pytest.raises(ImportModelError, match="uses opset 6, and onnx cannot convert it to 7"):
+        OnnxFrontend().load(a_model(helper.make_node("Frobnicate", ["x"], ["y"]), opset=6))
 
 
 def test_a_value_that_nothing_computes() -> None:

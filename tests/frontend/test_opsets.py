@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 import transect
@@ -26,6 +28,33 @@ def test_in_every_opset(opset: int) -> None:
         case("Reshape", with_constants("Reshape", [0, -1]), NM),
     ]
     check(cases, dynamic=False, opset=opset)
+
+
+def old(node: onnx.NodeProto, opset: int, *weights: onnx.TensorProto) -> onnx.ModelProto:
+    """A model of one node from x (2, 3, 3) to y, in an opset that has to be lifted."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["a", "b", "c"])
+    graph = helper.make_graph([node], "old", [x], [y], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def test_opsets_before_the_oldest() -> None:
+    """Broadcasting along an axis, a shape as an attribute, slopes of channels."""
+    x = np.arange(18.0, dtype=np.float32).reshape(2, 3, 3) - 9
+    weight = np.array([1.0, 2.0, 3.0], np.float32)
+    w = numpy_helper.from_array(weight, "w")
+    add = helper.make_node("Add", ["x", "w"], ["y"], broadcast=1, axis=1)
+    suffix = helper.make_node("Add", ["x", "w"], ["y"], broadcast=1)
+    reshape = helper.make_node("Reshape", ["x"], ["y"], shape=[0, 1, -1])
+    prelu = helper.make_node("PRelu", ["x", "w"], ["y"])
+    cases = [
+        (old(add, 6, w), x + weight[:, None]),
+        (old(suffix, 6, w), x + weight),
+        (old(reshape, 1), x.reshape(2, 1, 9)),
+        (old(prelu, 6, w), np.where(x < 0, x * weight[:, None], x)),
+    ]
+    for model, wanted in cases:
+        np.testing.assert_array_equal(transect.compile(model, cache=False)(x), wanted)
 
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18, 20])

@@ -10,6 +10,7 @@ from transect.frontend.onnx.coverage import check_coverage, check_text
 from transect.frontend.onnx.emitter import Emitter
 from transect.frontend.onnx.functions import model_functions
 from transect.frontend.onnx.graph import Frame, GraphWalker
+from transect.frontend.onnx.lift import lifted
 from transect.frontend.onnx.reader import opset_of
 from transect.frontend.onnx.scope import Scope
 from transect.frontend.onnx.symbols import LARGEST_DIMENSION, Symbols
@@ -32,6 +33,7 @@ def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) 
     operators that are not covered, all of them at once, and for what is wrong at a node, which it
     names.
     """
+    model = lifted(model, name)
     versions = {item.domain or "ai.onnx": item.version for item in model.opset_import}
     versions["ai.onnx"] = opset_of(model)
     functions = model_functions(model)

@@ -16,6 +16,7 @@ from transect.support.errors import ImportModelError, InputError
 
 NEWEST_OPSET = onnx.defs.onnx_opset_version()
 OLDEST_OPSET = 7
+"""What converters know; `lift` brings older models to it."""
 LARGEST_FILE = 1 << 31
 """Bytes that protobuf takes at most."""
 
@@ -62,9 +63,9 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
             f"{name} holds no graph", remedy="check that it is an ONNX file and complete"
         )
     opset = opset_of(model)
-    if not OLDEST_OPSET <= opset <= NEWEST_OPSET:
+    if not 1 <= opset <= NEWEST_OPSET:
         raise ImportModelError(
-            f"{name} uses opset {opset}; covered are {OLDEST_OPSET} to {NEWEST_OPSET}",
+            f"{name} uses opset {opset}; covered are 1 to {NEWEST_OPSET}",
             remedy="convert it with onnx.version_converter, or install a newer onnx",
         )
 
@@ -72,6 +73,11 @@ def check_model(model: onnx.ModelProto, name: str) -> None:
 def opset_of(model: onnx.ModelProto) -> int:
     """The version of ONNX's own operators that the model uses; 1 if it does not say, the newest if
     it uses none."""
-    versions = [item.version for item in model.opset_import if item.domain in ("", "ai.onnx")]
-    uses = any(item.domain in ("", "ai.onnx") for item in model.graph.node)
+    versions = [item.version for item in model.opset_import if is_standard(item.domain)]
+    uses = any(is_standard(item.domain) for item in model.graph.node)
     return max(versions, default=1 if uses else NEWEST_OPSET)
+
+
+def is_standard(domain: str) -> bool:
+    """Whether a domain is that of ONNX's own operators."""
+    return domain in ("", "ai.onnx")
