@@ -27,7 +27,7 @@ from transect.ir.expr import (
     select,
 )
 from transect.ir.term import Term
-from transect.ir.traverse import rewrite
+from transect.ir.traverse import rewrite, walk
 from transect.support.errors import InputTypeError
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
@@ -279,6 +279,8 @@ def is_checked(value: object) -> TypeGuard[Call]:
 
 def without_checks(value: TermT) -> TermT:
     """`value` with what T.checked tests in place of the tests: for estimates of what it costs."""
+    if not any(is_checked(item) for item in walk(value)):
+        return value
     return rewrite(value, lambda item: item.args[0] if is_checked(item) else item)
 
 

@@ -406,7 +406,8 @@ class Substitution(StmtRewriter):
     def define(self, var: Var, value: Expr) -> None:
         """Replace `var` from now on. Earlier results that do not mention it stay valid."""
         self.values[var] = value
-        self.memo.clear()
+        if var in self.memo:  # As every subterm of an earlier term is.
+            self.memo.clear()
 
     def bound_var(self, var: Var) -> Var:
         value = self.values.get(var, var)
@@ -443,8 +444,9 @@ class _FreshCopy(Substitution):
             buffer.layout,
             buffer.span,
         )
+        if buffer in self.buffers:
+            self.memo.clear()
         self.buffers[buffer] = fresh
-        self.memo.clear()
         return fresh
 
     def visit_block(self, stmt: Block) -> Stmt:

@@ -93,7 +93,7 @@ def contiguous(load: BufferLoad, var: Var) -> bool:
 
 
 def panel_width(load: BufferLoad, var: Var) -> int | None:
-    """The width of the panels (`tir.layout.panel_axis`) that a load takes along `var`, if it does:
+    """The width of the panels (`tir.schedule.layout.panel_axis`) that a load takes along `var`, if it does:
     it reads at var // width, …, var % width and nowhere else."""
     last = load.indices[-1]
     width = as_int(last.b) if isinstance(last, FloorMod) and last.a is var else None

@@ -25,7 +25,7 @@ from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import find_contraction
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
-from transect.tir.layout import Order, in_memory_order, panel_axis, permute_axes, to_panels
+from transect.tir.schedule.layout import Order, in_memory_order, panel_axis, permute_axes, to_panels
 from transect.transform.base import Context, Pass
 
 _AS_STORED = "as stored"
@@ -40,7 +40,7 @@ Space = Callable[[PrimFunc, Target], Sequence[Site]]
 class Packing:
     """One way to store the constant operand of a product.
 
-    buffer: the parameter. order, width: of the axes and the panels (see `tir.layout.to_panels`).
+    buffer: the parameter. order, width: of the axes and the panels (see `tir.schedule.layout.to_panels`).
     function: the program over the packed constant.
     """
 

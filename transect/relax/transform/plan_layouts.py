@@ -33,7 +33,7 @@ from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import find_contraction
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
-from transect.tir.layout import Order, permute_axes
+from transect.tir.schedule.layout import Order, permute_axes
 from transect.tir.stmt import BlockRealize
 from transect.transform.base import Context, Pass
 

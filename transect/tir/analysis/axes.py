@@ -1,7 +1,7 @@
 """Which axes of a program's buffers run together.
 
 A convolution's data and result share batch, height and width, and their channels belong together
-although one is summed. Programs over other orders of axes are made in `tir.layout`.
+although one is summed. Programs over other orders of axes are made in `tir.schedule.layout`.
 """
 
 from __future__ import annotations

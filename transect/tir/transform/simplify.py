@@ -27,7 +27,7 @@ from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
-from transect.tir.visit import StmtRewriter
+from transect.tir.visit import StmtRewriter, map_items
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
@@ -60,7 +60,12 @@ class _Simplify(StmtRewriter):
         self.analyzer = analyzer
         self.division = division
         self.memo: dict[Term, Term] = {}
-        self.plain: dict[Term, bool] = {}
+        self.indices: dict[Expr, Expr] = {}
+
+    def forget(self) -> None:
+        """Drop results: other things are known from here on."""
+        self.memo.clear()
+        self.indices.clear()
 
     def expr(self, value: TermT) -> TermT:
         if isinstance(value, IntImm | Var):
@@ -73,17 +78,23 @@ class _Simplify(StmtRewriter):
 
     def _replace(self, item: Term) -> Term:
         if isinstance(item, BufferLoad):
-            indices = tuple(self._index(index) for index in item.indices)
-            same = all(a is b for a, b in zip(indices, item.indices, strict=True))
-            return item if same else BufferLoad(item.buffer, indices, item.predicate)
+            indices = map_items(self._index, item.indices)
+            return (
+                item
+                if indices is item.indices
+                else BufferLoad(item.buffer, indices, item.predicate)
+            )
         return item
 
     def _index(self, value: Expr) -> Expr:
         """A simplified integer or condition."""
         if isinstance(value, IntImm | Var):
             return value
-        simple = self.analyzer.simplify(value)
-        return self._divide(simple) if self.division else simple
+        known = self.indices.get(value)
+        if known is None:
+            simple = self.analyzer.simplify(value)
+            known = self.indices[value] = self._divide(simple) if self.division else simple
+        return known
 
     def _divide(self, value: Expr) -> Expr:
         if not any(isinstance(item, FloorDiv | FloorMod) for item in walk(value)):
@@ -103,11 +114,12 @@ class _Simplify(StmtRewriter):
         return rewrite(value, visit)
 
     def visit_store(self, stmt: BufferStore) -> Stmt:
-        new = super().visit_store(stmt)
-        assert isinstance(new, BufferStore)
-        indices = tuple(self._index(index) for index in new.indices)
-        same = all(a is b for a, b in zip(indices, new.indices, strict=True))
-        return new if same else replace(new, indices=indices)
+        return replace(
+            stmt,
+            value=self.expr(stmt.value),
+            indices=map_items(self._index, stmt.indices),
+            predicate=None if stmt.predicate is None else self.expr(stmt.predicate),
+        )
 
     def visit_bind(self, stmt: Bind) -> Stmt:
         new = super().visit_bind(stmt)
@@ -125,7 +137,7 @@ class _Simplify(StmtRewriter):
         ):
             return SeqStmt((), stmt.span)
         self.analyzer.bind(stmt.var, Range(low, extent))
-        self.memo.clear()
+        self.forget()
         body = self.visit(stmt.body)
         if _is_empty(body) and stmt.kind != "thread_binding":
             return body
@@ -138,15 +150,15 @@ class _Simplify(StmtRewriter):
             if known:
                 return self.visit(stmt.then_case)
             return SeqStmt((), stmt.span) if stmt.else_case is None else self.visit(stmt.else_case)
-        self.memo.clear()
+        self.forget()
         with self.analyzer.constraint(_lasting(condition)):
             then_case = self.visit(stmt.then_case)
-        self.memo.clear()
+        self.forget()
         else_case = None
         if stmt.else_case is not None:
             with self.analyzer.constraint(_lasting(logical_not(condition))):
                 else_case = self.visit(stmt.else_case)
-            self.memo.clear()
+            self.forget()
         if _is_empty(then_case) and (else_case is None or _is_empty(else_case)):
             return then_case
         return replace(stmt, condition=condition, then_case=then_case, else_case=else_case)

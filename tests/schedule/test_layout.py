@@ -9,7 +9,7 @@ from transect.tir.analysis.axes import axis_links, is_loop_nests
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import interpret
-from transect.tir.layout import in_memory_order, panel_axis, permute_axes, to_panels
+from transect.tir.schedule.layout import in_memory_order, panel_axis, permute_axes, to_panels
 
 RNG = np.random.default_rng(0)
 
