@@ -56,9 +56,9 @@ class Context:
     dims: bounds of symbolic dimensions. verify: called after every pass under TRANSECT_CHECK=1.
     dump: called with the number, the name and the result of every pass of a pipeline; by default it
     writes `NN_pass.py` to the folder of TRANSECT_DUMP, if that is set. observe: called with the
-    name and the result of every pass. keep: takes an array of constants that a pass computed, and the
-    arrays that it was computed from and that may be needed no more; gives an equal array, which may
-    take less memory.
+    name and the result of every pass. keep: takes an array of constants that a pass computed, and
+    the arrays that it was computed from and that may be needed no more; gives an equal array, which
+    may take less memory.
     """
 
     target: Target = field(default_factory=host_target)

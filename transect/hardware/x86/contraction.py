@@ -93,8 +93,8 @@ def contiguous(load: BufferLoad, var: Var) -> bool:
 
 
 def panel_width(load: BufferLoad, var: Var) -> int | None:
-    """The width of the panels (`tir.schedule.layout.panel_axis`) that a load takes along `var`, if it does:
-    it reads at var // width, …, var % width and nowhere else."""
+    """The width of the panels (`tir.schedule.layout.panel_axis`) that a load takes along `var`, if
+    it does: it reads at var // width, …, var % width and nowhere else."""
     last = load.indices[-1]
     width = as_int(last.b) if isinstance(last, FloorMod) and last.a is var else None
     if width is None or as_int(load.buffer.shape[-1]) != width or load.buffer.strides:

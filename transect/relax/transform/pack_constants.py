@@ -40,8 +40,8 @@ Space = Callable[[PrimFunc, Target], Sequence[Site]]
 class Packing:
     """One way to store the constant operand of a product.
 
-    buffer: the parameter. order, width: of the axes and the panels (see `tir.schedule.layout.to_panels`).
-    function: the program over the packed constant.
+    buffer: the parameter. order, width: of the axes and the panels (see `to_panels`). function: the
+    program over the packed constant.
     """
 
     buffer: Buffer
