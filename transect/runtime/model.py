@@ -210,7 +210,10 @@ def _allocate(kind: str, output: Output, shape: tuple[int, ...]) -> Any:
                 f"torch has no dtype {name}, which this model returns", remedy="pass numpy arrays"
             )
         return torch_module().empty(shape, dtype=dtype)
-    array = np.empty(shape, numpy_dtype(name))
+    try:
+        array = np.empty(shape, numpy_dtype(name))
+    except ValueError:
+        raise InputError(f"an output of shape {shape} and dtype {name} is too large") from None
     return array if kind == NUMPY else to_tensor(array)
 
 

@@ -58,7 +58,7 @@ def read_sizes(emitter: Emitter, value: Value, what: str) -> Elements:
     sizes = [emitter.symbols.size(what) for _ in range(count)]
     # A variable that is bound to a maximum is not negative, whatever the check then finds.
     _bind(emitter, emitter.emit("maximum", vector, constant(0, INT64)), sizes, what)
-    _bind(emitter, vector, sizes, what)
+    _bind(emitter, vector, sizes, f"nonnegative_{what}")
     return Elements(tuple(sizes), rank, emitter.dtype(value))
 
 
@@ -118,6 +118,16 @@ def check_size(emitter: Emitter, size: Expr, expected: Expr, what: str) -> None:
     kind = _shape_type((expected,))
     value = ShapeExpr((size,), _shape_type((size,)), (emitter.layer,))
     emitter.builder.match_cast(value, kind, what, (emitter.layer,))
+
+
+def require_elements(emitter: Emitter, old: Sequence[Expr], new: Sequence[Expr], what: str) -> None:
+    """Check when the model runs that no axis of extent 0 in `old` is to have elements in `new`, for
+    an operator that makes them from those there are."""
+    for before, after in zip(old, new, strict=True):
+        filled = logical_or(before > 0, after <= 0)
+        if not emitter.symbols.analyzer.can_prove(filled):
+            flag = select(filled, IntImm(1), IntImm(0))
+            check_size(emitter, flag, IntImm(1), f"{what}_has_elements_to_read")
 
 
 def dims_besides(

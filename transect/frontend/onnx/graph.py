@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import onnx
 
@@ -35,7 +36,8 @@ from transect.frontend.onnx.scope import Scope
 from transect.frontend.onnx.symbols import Symbols
 from transect.frontend.onnx.values import Operand, constant_operand
 from transect.frontend.onnx.weights import Weights, stored_tensors
-from transect.ir.types import Type, tensor_type
+from transect.ir.expr import as_int
+from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax.block_builder import BlockBuilder
 from transect.relax.expr import Value
 from transect.support.errors import ImportModelError, TransectError
@@ -45,6 +47,10 @@ _OF_INVALID_NODES = (
     TypeError, ValueError, IndexError, KeyError, AttributeError, ArithmeticError, AssertionError
 )  # fmt: skip
 """What converters raise where a node is not what ONNX allows."""
+
+LARGEST_TENSOR = 1 << 47
+"""Bytes that a process can address at most: a tensor that is larger for every input is a mistake.
+Far from where the sizes of expressions would overflow."""
 
 DEEPEST = 48
 """How deep subgraphs and functions may be nested."""
@@ -188,20 +194,21 @@ class GraphWalker:
             wanted=tuple(map(bool, proto.output)),
             run_graph=run_graph,
         )
-        results = known_result(node) if domain_of(proto) == "ai.onnx" else None
-        if results is None:
-            results = self._converted(converter, node)
+        results = self._converted(converter, node, domain_of(proto))
         lost = [name for name in proto.output[len(results) :] if name]
         if lost:
             raise node.error(f"its output {lost[0]!r} is not covered")
+        for result in results:
+            _check_size(node, result)
         return results
 
     @staticmethod
-    def _converted(converter: Converter, node: Node) -> list[Operand]:
-        """What a converter gives. It may trust that the node is what ONNX allows: where it is not,
+    def _converted(converter: Converter, node: Node, domain: str) -> list[Operand]:
+        """What a node gives. A converter may trust that it is what ONNX allows: where it is not,
         the error names it."""
         try:
-            return _as_operands(converter.convert(node))
+            known = known_result(node) if domain == "ai.onnx" else None
+            return _as_operands(converter.convert(node)) if known is None else known
         except TransectError as error:
             raise error.at((node.layer,)) from None
         except _OF_INVALID_NODES as error:
@@ -307,3 +314,20 @@ def _type(operand: Operand, emitter: Emitter) -> Type:
 def _as_operands(result: Result) -> list[Operand]:
     items: Sequence[Value | Operand] = [result] if isinstance(result, Value | Operand) else result
     return [item if isinstance(item, Operand) else Operand(item) for item in items]
+
+
+def _check_size(node: Node, result: Operand) -> None:
+    """Raise ImportModelError for a result that cannot exist, whatever the inputs are."""
+    kind = None if result.value is None else result.value.type
+    if not isinstance(kind, TensorType) or kind.shape is None or kind.dtype is None:
+        return
+    known = [size for size in map(as_int, kind.shape) if size is not None]
+    bits = prod(known) * kind.dtype.bits
+    if bits >= LARGEST_TENSOR * 8 or any(size < 0 for size in known):
+        dims = ", ".join(map(repr, kind.shape))
+        raise node.error(
+            f"its result would have the shape ({dims}), more than can be addressed"
+            if bits > 0
+            else f"its result would have the shape ({dims}), with a negative dimension",
+            "check the sizes that the model computes or stores",
+        )

@@ -96,6 +96,8 @@ class Weights:
 
     def _external(self, tensor: onnx.TensorProto, what: str, needed: int) -> Array:
         fields = {item.key: item.value for item in tensor.external_data}
+        if not all(isinstance(text, str) for pair in fields.items() for text in pair):
+            raise self._damaged(what, "where its data is is not UTF-8 text")
         location = fields.get("location", "")
         content = self._file(location, what)
         try:

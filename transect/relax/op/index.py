@@ -133,7 +133,7 @@ class GatherElements(Operator):
         axis = normalize_axis(self, self.axis, x.ndim)
 
         def element(*i: Var) -> Expr:
-            return x[(*i[:axis], from_front(self, indices[i], x.shape[axis]), *i[axis + 1 :])]
+            return x[_along(self, i, indices, x, axis)]
 
         return b.compute(indices.shape, element, name="y")
 
@@ -145,6 +145,23 @@ def require_inside(op: Operator, x: TensorType, other: TensorType, axis: int, wh
     for k, (size, part) in enumerate(zip(x.shape, other.shape, strict=True)):
         if k != axis and analyzer_of(size, part).can_prove(part > size):
             fail(op, f"{what} is larger than x along axis {k}: {part!r} and {size!r}")
+
+
+def _along(
+    op: Operator, i: tuple[Var, ...], indices: Buffer, x: Buffer, axis: int
+) -> tuple[Expr, ...]:
+    """The place in x that `indices` names for the position `i` of its own, along `axis`. Where
+    indices may be larger than x off that axis, the program fails as for an index out of range."""
+    place: list[Expr] = []
+    for k, (own, part, size) in enumerate(zip(i, indices.shape, x.shape, strict=True)):
+        if k == axis:
+            place.append(from_front(op, indices[i], size))
+        elif analyzer_of(size, part).can_prove(part <= size):
+            place.append(own)
+        else:
+            message = (f"{op.name}: position ", own, " is out of range for an axis of ", size)
+            place.append(checked(own, own < size, *message))
+    return tuple(place)
 
 
 @dataclass(frozen=True)
@@ -274,7 +291,7 @@ class ScatterElements(Operator):
         axis = normalize_axis(self, self.axis, x.ndim)
 
         def place(i: tuple[Var, ...]) -> tuple[Expr, ...]:
-            return (*i[:axis], from_front(self, indices[i], x.shape[axis]), *i[axis + 1 :])
+            return _along(self, i, indices, x, axis)
 
         def update(i: tuple[Var, ...]) -> Expr:
             return updates[i]

@@ -30,6 +30,13 @@ Evaluate = Callable[[IRModule, str], Any]
 
 _NAME = "fold_constants"
 
+_FAILURES = (ValueError, IndexError, ArithmeticError, MemoryError)
+"""What a program raises where it cannot go on. Then nothing is folded: it shall fail when it runs,
+naming the layer, and only if it runs."""
+
+_MOST_WORK = 1 << 34
+"""Iterations of loops in what is folded: some seconds."""
+
 
 @dataclass(frozen=True)
 class FoldConstant(Pass):
@@ -91,7 +98,10 @@ class _Fold(Rewriter):
         if work is None or work > self.options.limit:
             return call
         function = _without_parameters([rx.VarBinding(rx.Var("c", call.type), call)])
-        result = Interpreter(self.module.with_function(_NAME, function)).run(_NAME)
+        try:
+            result = Interpreter(self.module.with_function(_NAME, function)).run(_NAME)
+        except _FAILURES:
+            return call
         return _as_value(result, call.type)
 
 
@@ -127,7 +137,10 @@ def _fold_large(
     if not results:
         return function
     program = _without_parameters(list(folded.values()), results)
-    values = evaluate(module.with_function(_NAME, program), _NAME)
+    try:
+        values = evaluate(module.with_function(_NAME, program), _NAME)
+    except _FAILURES:
+        return function
     values = [values] if len(results) == 1 else values
     constants = {
         binding.var: _kept(_as_value(value, binding.var.type), context)
@@ -153,7 +166,8 @@ def _is_known(value: rx.Value, folded: dict[rx.Var, rx.VarBinding]) -> bool:
 
 def _can_fold(value: rx.Value, module: IRModule) -> bool:
     if isinstance(value, rx.Call):
-        return call_work(value, module) is not None
+        work = call_work(value, module)
+        return work is not None and work <= _MOST_WORK
     return isinstance(value, rx.Tuple | rx.TupleGetItem)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from transect.frontend.onnx.data_shapes import read_sizes
+from transect.frontend.onnx.data_shapes import read_sizes, require_elements
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import as_dimension
@@ -60,7 +60,9 @@ def resize(node: Node) -> Result:
         "extrapolation_value": node.attribute("extrapolation_value", 0.0),
     }
     if node.has(3) and _is_given(node, 3):
-        target, ratio = _sizes(node, [node.shape(value)[axis] for axis in axes])
+        old = [node.shape(value)[axis] for axis in axes]
+        target, ratio = _sizes(node, old)
+        require_elements(node, old, target, "resized")
         return _resized(node, axes, target, ratio, roi, fields)
     if not node.has(2):
         raise node.error("neither scales nor sizes are given", "the model is not valid ONNX")
@@ -128,6 +130,7 @@ def _scaled(
         extent = node.emit("astype", shape, dtype=node.dtype(factor))
         product = node.emit("floor", node.emit("multiply", extent, factor))
         sizes = read_sizes(node, node.emit("astype", product, dtype="int64"), "resized")
+        require_elements(node, dims, sizes.values, "resized")
         return _emit(node, axes, sizes.values, factor, roi, fields)
     if scales.size != len(axes):
         raise node.error(f"{scales.size} scales for {len(axes)} axes")
@@ -216,6 +219,10 @@ def pad(node: Node) -> Result:
             for side in (0, 1):
                 at = side * rank + place
                 widths[at] = select(here, given[side * len(axes) + k], widths[at])
+    if mode != "constant":
+        old = node.shape(value)
+        new = [dim + widths[k] + widths[k + rank] for k, dim in enumerate(old)]
+        require_elements(node, old, new, "padded")
     known = [as_int(width) for width in widths]
     numbers = [width for width in known if width is not None]
     filler = node.constant(2) if node.has(2) else None
