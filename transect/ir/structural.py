@@ -11,6 +11,7 @@ import hashlib
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import numpy as np
@@ -250,15 +251,13 @@ class _Hasher:
         return self.open[0].hexdigest()
 
     def put(self, data: bytes) -> None:
-        self.open[-1].update(struct.pack("<I", len(data)) + data)
+        self.open[-1].update(_framed(data))
 
     def text(self, text: str) -> None:
-        self.put(text.encode())
+        self.open[-1].update(_framed_text(text))
 
     def visit(self, value: Any) -> None:
-        if isinstance(value, DType):
-            self.text(value.name)
-        elif isinstance(value, Term):
+        if isinstance(value, Term):
             self.term(value)
         elif isinstance(value, Node):
             self.node(value)
@@ -275,6 +274,8 @@ class _Hasher:
             self.mapping(cast("Mapping[Any, object]", value))
         elif isinstance(value, np.ndarray):
             self.array(cast("_Array", value))
+        elif isinstance(value, DType):
+            self.text(value.name)
         else:
             self.text(_leaf_text(value))
 
@@ -336,6 +337,17 @@ class _Hasher:
         # A function inside counts its variables from the outer ones, so it differs every time.
         if end.again and end.functions == self.functions:
             self.digests[end.node] = digest
+
+
+def _framed(data: bytes) -> bytes:
+    """`data` after its length, so that what follows cannot be taken for a part of it."""
+    return struct.pack("<I", len(data)) + data
+
+
+@lru_cache(maxsize=1 << 12)
+def _framed_text(text: str) -> bytes:
+    # Few texts are most of a program: names of classes, small numbers.
+    return _framed(text.encode())
 
 
 def _first(item: tuple[Any, object]) -> str:

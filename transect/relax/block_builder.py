@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from transect.ir.dtype import INDEX
-from transect.ir.expr import Expr, ExprLike, as_expr, cast
+from transect.ir.expr import Expr, ExprLike, as_expr, as_int, cast
 from transect.ir.expr import Var as Symbol
 from transect.ir.function import BaseFunc, IRModule
 from transect.ir.structural import structural_equal
@@ -261,7 +261,7 @@ class BlockBuilder:
 
 def _outline(function: PrimFunc) -> object:
     """What equal tensor programs share and few others do, found without looking into terms."""
-    buffers = tuple((buffer.dtype, buffer.ndim) for buffer in function.buffers)
+    buffers = tuple((buffer.dtype, *map(as_int, buffer.shape)) for buffer in function.buffers)
     return buffers, len(function.params), sum(1 for _ in walk_stmts(function.body))
 
 

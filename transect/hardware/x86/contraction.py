@@ -170,6 +170,10 @@ class ContractionRule(ScheduleRule):
         dtype = found.output.buffer.dtype
         lanes = target.lanes(dtype)
         options: list[Option] = []
+        others: Expr = IntImm(2)
+        for item in found.site.block.iter_vars:
+            if item is not part.row and item is not part.column:
+                others = others * item.dom.extent
         for rows, vectors in self.tiles:
             if rows * vectors + vectors + 1 > target.vector_registers:
                 continue
@@ -177,10 +181,6 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.panel is not None and part.panel != vectors * lanes:
                 continue
-            others: Expr = IntImm(2)
-            for item in found.site.block.iter_vars:
-                if item is not part.row and item is not part.column:
-                    others = others * item.dom.extent
             padded = _padded(part.column.dom.extent, vectors * lanes)
             if part.row is not None:
                 padded = padded * _padded(part.row.dom.extent, rows)

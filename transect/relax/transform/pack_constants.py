@@ -79,6 +79,7 @@ class _Pack(Rewriter):
         self.builder = builder
         self.context = context
         self.packed: dict[tuple[int, Order, int], rx.Constant] = {}
+        self.choices: dict[tuple[PrimFunc, tuple[Buffer, ...]], Packing | None] = {}
 
     def rewrite_binding(self, binding: rx.Binding) -> None:
         if isinstance(binding, rx.MatchCast) or not isinstance(binding.value, rx.Call):
@@ -86,7 +87,7 @@ class _Pack(Rewriter):
             return
         is_program = isinstance(binding.value.op, CallTIR)
         member = as_member(binding, self.builder.module) if is_program else None
-        choice = None if member is None else self._choose(member)
+        choice = None if member is None else self._choice(member)
         if member is None or choice is None:
             super().rewrite_binding(binding)
             return
@@ -96,8 +97,14 @@ class _Pack(Rewriter):
         callee = self.builder.add_function(choice.function, member.name)
         self.bind(binding, call_tir(callee, inputs, member.out_type, member.tir_vars))
 
-    def _choose(self, member: Member) -> Packing | None:
+    def _choice(self, member: Member) -> Packing | None:
         constants = constant_buffers(member)
+        key = (member.function, tuple(constants))
+        if key not in self.choices:
+            self.choices[key] = self._choose(member, constants)
+        return self.choices[key]
+
+    def _choose(self, member: Member, constants: list[Buffer]) -> Packing | None:
         found = packings(member.function, constants, self.context.target)
         if not found:
             return None

@@ -16,7 +16,7 @@ from transect.ir.function import IRModule
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.types import TensorType, tensor_type
-from transect.plan import Cost, Option, Site, SiteKey
+from transect.plan import Cost, Option, Site, SiteKey, typical_size
 from transect.plan.cost import number
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder
@@ -119,7 +119,7 @@ class _Graph:
                 found = product_axes(site, constants)
                 product = find_contraction(site)
                 if found is not None and product is not None:
-                    weight = number(product.operations, lambda _: 64)
+                    weight = number(product.operations, typical_size)
                     votes.append((weight, _axis(member, *found[1])))
         votes.sort(key=lambda vote: -vote[0])
         return _Graph(members, classes, [axis for _, axis in votes])
