@@ -56,13 +56,16 @@ def _model(
 
 
 X = _value("x", TensorProto.FLOAT, ["n", 4])
-RNG = np.random.default_rng(5)
+
+
+def _floats(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape).astype(np.float32)
 
 
 def shapes() -> Files:
     """Shapes that are computed, constants that say how."""
     weights = {
-        "w": RNG.standard_normal((4, 6)).astype(np.float32),
+        "w": _floats(4, 6),
         "minus": np.array([-1]), "pads": np.array([0, 1, 0, 1]), "repeats": np.array([1, 2]),
         "zero": np.array([0]), "two": np.array([2]), "k": np.array([2]), "depth": np.array(5),
         "values": np.array([0, 1], np.float32), "scales": np.array([1, 1.5], np.float32),
@@ -95,10 +98,10 @@ def images() -> Files:
     """Convolutions, pooling, normalization, weights in another file."""
     image = _value("x", TensorProto.FLOAT, ["n", 3, "h", "w"])
     weights = {
-        "w": RNG.standard_normal((8, 3, 3, 3)).astype(np.float32),
+        "w": _floats(8, 3, 3, 3),
         "b": np.zeros(8, np.float32), "scale": np.ones(8, np.float32),
         "mean": np.zeros(8, np.float32), "variance": np.ones(8, np.float32),
-        "v": RNG.standard_normal((8, 4, 2, 2)).astype(np.float32),
+        "v": _floats(8, 4, 2, 2),
     }  # fmt: skip
     nodes = [
         node("Conv", ["x", "w", "b"], ["a"], name="conv", pads=[1, 1, 1, 1], strides=[2, 2]),
@@ -147,8 +150,8 @@ def control() -> Files:
     )  # fmt: skip
     weights = {
         "trips": np.array(3), "yes": np.array(True), "zero": np.array([0]),
-        "w": RNG.standard_normal((1, 8, 4)).astype(np.float32),
-        "r": RNG.standard_normal((1, 8, 2)).astype(np.float32),
+        "w": _floats(1, 8, 4),
+        "r": _floats(1, 8, 2),
     }  # fmt: skip
     nodes = [
         node("ReduceMax", ["x"], ["top"], keepdims=0),
@@ -167,9 +170,9 @@ def quantized() -> Files:
     """Integers, gathers, scatters, what depends on data."""
     indices = _value("x", TensorProto.INT64, ["n", 4])
     weights = {
-        "table": RNG.standard_normal((9, 5)).astype(np.float32),
+        "table": _floats(9, 5),
         "scale": np.array(0.05, np.float32), "point": np.array(128, np.uint8),
-        "w": RNG.integers(-9, 9, (5, 3)).astype(np.int8),
+        "w": (_floats(5, 3) * 9).astype(np.int8),
         "places": np.array([[0], [1]]), "updates": np.ones((2, 4, 3), np.float32),
         "axis": np.array(1),
     }  # fmt: skip

@@ -125,9 +125,13 @@ def require_elements(emitter: Emitter, old: Sequence[Expr], new: Sequence[Expr],
     an operator that makes them from those there are."""
     for before, after in zip(old, new, strict=True):
         filled = logical_or(before > 0, after <= 0)
-        if not emitter.symbols.analyzer.can_prove(filled):
-            flag = select(filled, IntImm(1), IntImm(0))
-            check_size(emitter, flag, IntImm(1), f"{what}_has_elements_to_read")
+        check_condition(emitter, filled, f"{what}_has_elements_to_read")
+
+
+def check_condition(emitter: Emitter, condition: Expr, what: str) -> None:
+    """Check that a condition holds when the model runs, unless that is certain."""
+    if not emitter.symbols.analyzer.can_prove(condition):
+        check_size(emitter, select(condition, IntImm(1), IntImm(0)), IntImm(1), what)
 
 
 def dims_besides(

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import onnx
 
-from transect.frontend.onnx.data_shapes import bind_size, read_sizes, reshape_to
+from transect.frontend.onnx.data_shapes import (
+    bind_size,
+    check_condition,
+    read_sizes,
+    reshape_to,
+)
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import Elements, Operand, as_dimension
 from transect.ir.dtype import INT64, as_dtype
-from transect.ir.expr import EQ, Expr, IntImm, as_int, select
+from transect.ir.expr import EQ, Expr, IntImm, as_int, logical_and, select
 from transect.relax.expr import Value, constant, prim_value, shape_expr
 
 MOST_ELEMENTS = 64
@@ -141,6 +146,7 @@ def around_axis(node: Node, value: Value, axis: Expr) -> Value:
     dims = node.shape(value)
     rank = len(dims)
     place = node.simplify(select(axis < 0, axis + rank, axis))
+    check_condition(node, logical_and(place >= 0, place < rank), "axis_is_in_range")
     before, along, behind = (IntImm(1), IntImm(1), IntImm(1))
     for number, dim in enumerate(dims):
         before = before * select(place > number, dim, IntImm(1))

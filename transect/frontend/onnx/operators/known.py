@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from transect.frontend.onnx.data_shapes import check_condition
 from transect.frontend.onnx.node import Node
 from transect.frontend.onnx.values import (
     MOST_ELEMENTS,
@@ -166,6 +167,19 @@ def _remainder(node: Node, operands: Sequence[Known]) -> Known | None:
         return truncmod(a, b) if truncated else a % b
 
     return _elementwise(_arithmetic(rule))(node, operands)
+
+
+def _division(rule: Rule) -> Rule:
+    """`rule`, and a check when the model runs that no integer is divided by zero."""
+
+    def apply(node: Node, operands: Sequence[Known]) -> Known | Sequence[Known] | None:
+        result = rule(node, operands)
+        if result is not None and not operands[1].dtype.is_float:
+            for divisor in operands[1].array.reshape(-1):
+                check_condition(node, not_equal(divisor, IntImm(0)), "divisor_is_not_zero")
+        return result
+
+    return apply
 
 
 def _absolute(a: Expr) -> Expr:
@@ -514,7 +528,7 @@ _RULES: dict[str, Rule] = {
     "Ceil": _elementwise(_whole(_ceiling)),
     "Concat": _concat,
     "ConstantOfShape": _filled,
-    "Div": _elementwise(_arithmetic(_quotient, _ratio_quotient)),
+    "Div": _division(_elementwise(_arithmetic(_quotient, _ratio_quotient))),
     "Equal": _compare(equal),
     "Expand": _moved(_expand),
     "Flatten": _moved(_flatten),
@@ -528,7 +542,7 @@ _RULES: dict[str, Rule] = {
     "LessOrEqual": _compare(lambda a, b: a <= b),
     "Max": _elementwise(_folded(_arithmetic(maximum))),
     "Min": _elementwise(_folded(_arithmetic(minimum))),
-    "Mod": _remainder,
+    "Mod": _division(_remainder),
     "Mul": _elementwise(_MULTIPLY),
     "Neg": _elementwise(_arithmetic(_negate, _negate_ratio)),
     "Not": _elementwise(_not, BOOL),

@@ -10,6 +10,7 @@ import numpy as np
 
 from transect.frontend.onnx.data_shapes import (
     bind_size,
+    check_condition,
     check_size,
     define_size,
     dims_besides,
@@ -174,6 +175,7 @@ def _unsqueeze_by_data(node: Node) -> Value:
             size = select(equal(number - ahead, axis), as_dimension(dim), size)
         result.append(bind_size(node, select(inserted, IntImm(1), size), "unsqueezed"))
         ahead = node.simplify(ahead + select(inserted, IntImm(1), IntImm(0)))
+    check_condition(node, equal(ahead, len(axes)), "axes_are_distinct_and_in_range")
     return reshape_to(node, value, result)
 
 
