@@ -102,8 +102,8 @@ def kernels(model: CompiledModel) -> dict[str, Any]:
         stage: {name: structural_hash(f) for name, f in model.stages[stage].functions.items()}
         for stage in ("ScheduleKernels", "LowerSignature")
     }
-    code = compile_module(lowered, host_target()).code
-    return {**hashes, "code": hashlib.sha256(code).hexdigest()}
+    objects = compile_module(lowered, host_target()).objects
+    return {**hashes, "code": hashlib.sha256(b"".join(objects)).hexdigest()}
 
 
 REPLAY = """
