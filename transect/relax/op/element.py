@@ -1,4 +1,4 @@
-"""One element along an axis, by a scalar: what loops over a sequence read.
+"""One element along an axis, by a scalar: what loops over a sequence read, and how they write one.
 
 Slices live in `slice.py`, selecting by tensors of indices in `index.py`.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transect.ir.dtype import INT64
+from transect.ir.dtype import INT64, DType
 from transect.ir.expr import Expr, Var, cast
 from transect.ir.types import PrimType, TensorType, Type
 from transect.relax.op.inference import fail, normalize_axis, tensor, unknown_like, with_shape
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
-from transect.tir.builder import FunctionBuilder
+from transect.tir.builder import FunctionBuilder, store
+from transect.tir.function import PrimFunc
+from transect.tir.stmt import Stmt
 
 
 @dataclass(frozen=True)
@@ -47,3 +49,17 @@ class Element(Operator):
             return x[(*i[:axis], place, *i[axis:])]
 
         return b.compute((*x.shape[:axis], *x.shape[axis + 1 :]), element, name="y")
+
+
+def store_range(dtype: DType) -> PrimFunc:
+    """The program that writes x (n,) to y[start : start + n], in place; it takes y, x, start."""
+    size, count = Var("size"), Var("count")
+    b = FunctionBuilder("store_range")
+    y, x = b.input("y", (size,), dtype), b.input("x", (count,), dtype)
+    start = b.scalar("start")
+
+    def write(i: Var) -> Stmt:
+        return store(y, (start + i,), x[i])
+
+    b.block((count,), write, name="store")
+    return b.finish(()).with_attrs(global_symbol=None)
