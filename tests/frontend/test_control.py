@@ -187,6 +187,25 @@ def test_a_loop_that_stops_by_data() -> None:
     check(proto, *({"x": np.abs(array(n, 4)), "m": np.array(k)} for n in (1, 3) for k in (1, 50)))
 
 
+def test_many_rows_of_a_loop_whose_end_is_not_known() -> None:
+    """The stacks grow while the loop runs; every call begins with empty ones."""
+    more = node("Add", ["s", "one"], ["s2"])
+    sums = [node("ReduceSum", ["s2"], ["q"], keepdims=0), node("Less", ["q", "limit"], ["c2"])]
+    weights = {"one": np.float32(1), "limit": np.float32(4000)}
+    proto = looped([more, *sums], ("s2", "s", "q"), ("y", "r", "t"), weights)
+    check(proto, *({"x": array(n, 4), "m": np.array(k)} for n in (1, 3) for k in (2000, 3, 1)))
+
+
+def test_stacks_of_one_size() -> None:
+    """Each is a tensor of its own, though they begin alike; sizes are constant here."""
+    rows = [node("Neg", ["s2"], ["r"]), node("Abs", ["s2"], ["t"])]
+    proto = looped([DOUBLE, ON, *rows], ("s2", "r", "t"), ("y", "r", "t"))
+    proto.graph.input[0].CopyFrom(value("x", FLOAT, [2, 4]))
+    del proto.graph.input[1]
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(6), "m"))
+    check(proto, {"x": array(2, 4)}, {"x": -array(2, 4)})
+
+
 def test_a_loop_in_a_loop_with_a_branch() -> None:
     inner = graph(
         [
