@@ -9,6 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -170,10 +171,15 @@ class Plan:
     preferred: Mapping[str, str] = field(default_factory=dict[str, str])
     decisions: tuple[Decision, ...] = ()
 
+    @cached_property
+    def _has_patterns(self) -> bool:
+        # What a compile answers itself is by key: thousands of answers, and none to be matched.
+        return any(character in pattern for pattern in self.answers for character in "*?[")
+
     def fixed(self, site: Site) -> str | None:
         """The answer this plan fixes for a site, if any. Raises PlanError for an unknown option."""
         name = self.answers.get(str(site.key))
-        if name is None:
+        if name is None and (self._has_patterns or site.title in self.answers):
             name = next(
                 (a for pattern, a in self.answers.items() if fnmatchcase(site.title, pattern)), None
             )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from transect.arith import Analyzer
@@ -61,18 +62,25 @@ class _UnitLoops(StmtRewriter):
         return replace(new, body=substitute_stmt(new.body, {new.var: new.min}))
 
 
+Reach = Callable[[Stmt], list[Access]]
+"""`accesses`, which remembers: the same statements are looked at for many buffers and places."""
+
+
 class _Plan(StmtRewriter):
+    def __init__(self) -> None:
+        self.reach: Reach = cache(accesses)
+
     def visit_block(self, stmt: Block) -> Stmt:
         new = super().visit_block(stmt)
         assert isinstance(new, Block)
         kept: list[Buffer] = []
         body = new.body
         for buffer in new.alloc_buffers:
-            place = None if _is_opaque(body, buffer) else _place(body, buffer)
+            place = None if _is_opaque(body, buffer) else _place(body, buffer, self.reach)
             if place is None:
                 kept.append(buffer)
             else:
-                body = _Move(place, buffer).visit(body)
+                body = _Move(place, buffer, self.reach).visit(body)
         return replace(new, body=body, alloc_buffers=tuple(kept))
 
 
@@ -106,7 +114,7 @@ def _touches_itself(stmt: Stmt, buffer: Buffer) -> bool:
     )
 
 
-def _place(body: Stmt, buffer: Buffer) -> Stmt | None:
+def _place(body: Stmt, buffer: Buffer, reach: Reach) -> Stmt | None:
     """The statement to wrap with the allocation; None for where it is now."""
     candidates: list[tuple[Stmt, int]] = []
     stmt, loops = body, 0
@@ -123,7 +131,7 @@ def _place(body: Stmt, buffer: Buffer) -> Stmt | None:
     for stmt, crossed in reversed(candidates):
         if not crossed:
             return None
-        if _writes_first(stmt, buffer, []):
+        if _writes_first(stmt, buffer, [], reach):
             return stmt
     return None
 
@@ -138,12 +146,14 @@ def _is_fence(loop: For, buffer: Buffer) -> bool:
 Box = Sequence[Interval | None]
 
 
-def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box]) -> bool:
+def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box], reach: Reach) -> bool:
     """Whether everything that `stmt` reads from `buffer` is in a box of `written`, or written by
     itself before. What is certainly written is appended to `written`."""
     if isinstance(stmt, SeqStmt):
-        return all(_writes_first(child, buffer, written) for child in stmt.stmts)
-    found = [item for item in accesses(stmt) if item.buffer is buffer]
+        return all(_writes_first(child, buffer, written, reach) for child in stmt.stmts)
+    found = [item for item in reach(stmt) if item.buffer is buffer]
+    if not found:
+        return True
     reads = [item.ranges for item in found if not item.write]
     fine = all(any(_covers(box, read) for box in written) for read in reads)
     if not fine:
@@ -153,13 +163,13 @@ def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box]) -> bool:
         if not children or _touches_itself(stmt, buffer):
             return False
         for child in children:
-            if not _writes_first(child, buffer, list(written)):
+            if not _writes_first(child, buffer, list(written), reach):
                 return False
-    written.extend(item.ranges for item in _certain_writes(stmt, buffer))
+    written.extend(item.ranges for item in _certain_writes(stmt, buffer, reach))
     return True
 
 
-def _certain_writes(stmt: Stmt, buffer: Buffer) -> list[Access]:
+def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
     """The writes of `stmt` that no condition can skip, but for those that only keep accesses
     within the buffer."""
     stores = [
@@ -171,7 +181,7 @@ def _certain_writes(stmt: Stmt, buffer: Buffer) -> list[Access]:
     for condition in conditions:
         if not any(_keeps_inside(condition, store) for store in stores):
             return []
-    return [item for item in accesses(stmt) if item.buffer is buffer and item.write]
+    return [item for item in reach(stmt) if item.buffer is buffer and item.write]
 
 
 def _conditions(stmt: Stmt) -> Iterator[Expr]:
@@ -236,10 +246,10 @@ def _box(found: list[Access], buffer: Buffer) -> list[tuple[Expr, int] | None]:
 class _Move(StmtRewriter):
     """Wraps `place` in a block that allocates `buffer`, shrunk."""
 
-    def __init__(self, place: Stmt, buffer: Buffer) -> None:
+    def __init__(self, place: Stmt, buffer: Buffer, reach: Reach) -> None:
         self.place = place
         self.old = buffer
-        self.boxes = _box([item for item in accesses(place) if item.buffer is buffer], buffer)
+        self.boxes = _box([item for item in reach(place) if item.buffer is buffer], buffer)
         shape = tuple(
             extent if box is None else IntImm(box[1], extent.dtype)
             for box, extent in zip(self.boxes, buffer.shape, strict=True)
