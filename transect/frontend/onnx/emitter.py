@@ -17,7 +17,7 @@ from transect.ir.dtype import INT64, DType
 from transect.ir.expr import Expr, as_int
 from transect.ir.types import TensorType
 from transect.relax.block_builder import BlockBuilder
-from transect.relax.expr import Constant, Op, ShapeExpr, Value, constant, shape_expr
+from transect.relax.expr import Constant, Op, ShapeExpr, Value, constant, make_tuple, shape_expr
 from transect.relax.op import find_operator
 from transect.support.errors import ImportModelError, TransectError
 from transect.support.span import Layer
@@ -64,6 +64,10 @@ class Emitter:
         if operand.value is not None:
             return operand.value
         known = operand.known
+        if operand.items is not None:
+            raise self.error(
+                "an operand is a sequence, not a tensor", "take its elements one by one"
+            )
         if known is None:
             raise self.error("an operand has no value", "the model is not valid ONNX")
         array = known.constant()
@@ -79,6 +83,12 @@ class Emitter:
             tensor = self._numbers(items, known.dtype)
         shape = known.array.shape
         return tensor if len(shape) == 1 else self.emit("reshape", tensor, shape_expr(*shape))
+
+    def output(self, operand: Operand) -> Value:
+        """As `tensor`; a sequence as a tuple."""
+        if operand.items is None:
+            return self.tensor(operand)
+        return make_tuple(*map(self.output, operand.items))
 
     def _numbers(self, values: Sequence[Expr], dtype: DType) -> Value:
         """Expressions over dimensions as a vector."""

@@ -51,7 +51,7 @@ def import_model(model: onnx.ModelProto, name: str, folder: Path | None = None) 
         walker.nodes(model.graph.node, Frame(scope, versions))
         names = [item.name for item in model.graph.output]
         outputs = [
-            Emitter("output", Layer(name, item, "output"), builder, symbols, scope).tensor(operand)
+            Emitter("output", Layer(name, item, "output"), builder, symbols, scope).output(operand)
             for item, operand in zip(names, walker.outputs(names, scope, name), strict=True)
         ]
         builder.emit_func_output(outputs[0] if len(outputs) == 1 else make_tuple(*outputs))

@@ -109,14 +109,22 @@ def _number(item: Element) -> float | int | None:
 
 @dataclass(frozen=True)
 class Operand:
-    """A value of the model: as a graph value, as known elements, or both.
+    """A value of the model: as a graph value, as known elements, or both; or as a sequence.
 
-    elements: of a vector or scalar of integers. wide: what is known of any other tensor.
+    elements: of a vector or scalar of integers. wide: what is known of any other tensor. items: of
+    a sequence, whose length is known while importing. Without any of them, it is the optional that
+    holds nothing.
     """
 
     value: Value | None
     elements: Elements | None = None
     wide: Known | None = None
+    items: tuple[Operand, ...] | None = None
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it is an optional without a value."""
+        return (self.value, self.elements, self.wide, self.items) == (None,) * 4
 
     @property
     def known(self) -> Known | None:

@@ -27,6 +27,7 @@ from transect.frontend.onnx.operators.random import RANDOM
 from transect.frontend.onnx.operators.recurrent import RECURRENT
 from transect.frontend.onnx.operators.reduce import REDUCE
 from transect.frontend.onnx.operators.search import SEARCH
+from transect.frontend.onnx.operators.sequence import SEQUENCE
 from transect.frontend.onnx.operators.shape import SHAPE
 from transect.frontend.onnx.operators.signal import SIGNAL
 
@@ -48,6 +49,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **RANDOM,
         **REDUCE,
         **SEARCH,
+        **SEQUENCE,
         **SHAPE,
         **SIGNAL,
     },

@@ -344,6 +344,13 @@ def split(node: Node) -> Result:
         sizes = [node.simplify(b - a) for a, b in pairwise(ends)]
     else:
         sizes = [node.simplify(extent // node.outputs)] * node.outputs
+    return parts_of(node, value, axis, sizes)
+
+
+def parts_of(node: Node, value: Value, axis: int, sizes: Sequence[Expr]) -> list[Value]:
+    """A tensor cut along `axis` into parts, whose sizes must make up the whole."""
+    dims = node.shape(value)
+    extent = dims[axis]
     numbers = [item.value for item in sizes if isinstance(item, IntImm)]
     if len(numbers) == len(sizes) and isinstance(extent, IntImm):
         cuts = tuple(accumulate(numbers[:-1]))
