@@ -387,7 +387,10 @@ class Substitution(StmtRewriter):
         return item
 
     def expr(self, value: TermT) -> TermT:
-        return rewrite(value, self._replace_term, self.memo)
+        known = self.memo.get(value)
+        if known is None:
+            return rewrite(value, self._replace_term, self.memo)
+        return known  # pyright: ignore[reportReturnType]
 
     def buffer(self, value: Buffer) -> Buffer:
         known = self.buffers.get(value)
