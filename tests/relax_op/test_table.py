@@ -162,6 +162,8 @@ SAMPLES: dict[str, Sample] = {
         {},
     ),
     "list_boxes": ((tensor(2, 3, N, dtype="int64"), tensor(2, 3, dtype="int64"), shape(5)), {}),
+    "element": ((X, scalar(0)), {"axis": 1}),
+    "stretch": ((VECTOR, shape(N, 4)), {}),
     "tensor_to_shape": ((tensor(3, dtype="int64"),), {}),
     "shape_to_tensor": ((shape(N, 4),), {}),
 }
