@@ -134,20 +134,23 @@ def _share(chains: Sequence[_Chain], analyzer: Analyzer) -> list[_Region]:
     regions: list[_Region] = []
     known: dict[Expr, bool] = {}
     samples = _samples([chain.size for chain in chains])
+    values = {c.size: [evaluate(c.size, sample) for sample in samples] for c in chains}
 
-    def holds(condition: Expr) -> bool:
+    def holds(kind: type[EQ | LE], a: Expr, b: Expr) -> bool:
         # Few sizes are distinct, and a proof takes long: what fails for some sizes needs none.
+        condition = kind(a, b)
         if condition not in known:
-            refuted = any(not evaluate(condition, values) for values in samples)
-            known[condition] = not refuted and analyzer.can_prove(condition)
+            pairs = zip(values[a], values[b], strict=True)
+            possible = all(x == y if kind is EQ else x <= y for x, y in pairs)
+            known[condition] = possible and analyzer.can_prove(condition)
         return known[condition]
 
     for chain in chains:
         free = [region for region in regions if region.is_free(chain)]
         size = chain.size
-        equal = (r for r in free if r.size is size or holds(EQ(r.size, size)))
-        larger = (r for r in free if holds(LE(size, r.size)))
-        smaller = (r for r in free if holds(LE(r.size, size)))
+        equal = (r for r in free if r.size is size or holds(EQ, r.size, size))
+        larger = (r for r in free if holds(LE, size, r.size))
+        smaller = (r for r in free if holds(LE, r.size, size))
         found = next(equal, None) or next(larger, None)
         if found is None:
             found = next(smaller, None)
