@@ -280,3 +280,35 @@ def test_files_with_flipped_bits(tmp_path: Path, seed: int) -> None:
         path.write_bytes(broken)
         with contextlib.suppress(TransectError):
             load(path)
+
+
+# --- functions --------------------------------------------------------------------------------
+
+
+def with_functions(call: onnx.NodeProto, *functions: onnx.FunctionProto) -> onnx.ModelProto:
+    model = a_model(call)
+    model.opset_import.append(helper.make_opsetid("local", 1))
+    model.functions.extend(functions)
+    return model
+
+
+def function(name: str, *nodes: onnx.NodeProto) -> onnx.FunctionProto:
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("local", 1)]
+    return helper.make_function("local", name, ["p"], ["q"], list(nodes), opsets)
+
+
+def test_a_call_with_more_outputs_than_its_function() -> None:
+    call = node("F", ["x"], ["y", "z"], domain="local", name="call")
+    with pytest.raises(ImportModelError, match="F has 2 outputs, its function 1") as caught:
+        load(with_functions(call, function("F", node("Relu", ["p"], ["q"]))))
+    assert "'call'" in str(caught.value)
+
+
+def test_functions_that_double_at_each_level() -> None:
+    functions = [function("F0", node("Relu", ["p"], ["q"]))]
+    for level in range(1, 31):
+        inner = f"F{level - 1}"
+        calls = (node(inner, [a], [b], domain="local") for a, b in (("p", "r"), ("r", "q")))
+        functions.append(function(f"F{level}", *calls))
+    with pytest.raises(ImportModelError, match="come to more than 50000 nodes"):
+        load(with_functions(node("F30", ["x"], ["y"], domain="local"), *functions))

@@ -52,6 +52,10 @@ LARGEST_TENSOR = 1 << 47
 """Bytes that a process can address at most: a tensor that is larger for every input is a mistake.
 Far from where the sizes of expressions would overflow."""
 
+MOST_EXPANDED = 50_000
+"""Nodes of functions put in place of their calls: functions that call each other twice are more
+than any memory holds after some dozen."""
+
 DEEPEST = 48
 """How deep subgraphs and functions may be nested."""
 
@@ -84,6 +88,7 @@ class GraphWalker:
         self.functions = functions
         self.builder = builder
         self.symbols = symbols
+        self._expanded = 0
 
     # --- graphs -----------------------------------------------------------------------------
 
@@ -275,6 +280,20 @@ class GraphWalker:
         """Append the body of a function in place of its call, under the call's name."""
         key = (domain_of(proto), proto.op_type, proto.overload)
         opset = frame.versions.get(key[0], 1)
+        if len(proto.output) > len(function.output):
+            raise ImportModelError(
+                f"{proto.op_type} has {len(proto.output)} outputs, its function "
+                f"{len(function.output)}",
+                span=layer,
+                remedy="the model is not valid ONNX: check it with onnx.checker",
+            )
+        self._expanded += len(function.node)
+        if self._expanded > MOST_EXPANDED:
+            raise ImportModelError(
+                f"the functions that {proto.op_type} is among come to more than {MOST_EXPANDED} "
+                "nodes, as each call is put in place",
+                span=layer,
+            )
         scope = frame.scope.function()
         for name, operand in zip(function.input, operands, strict=False):
             if operand is not None:
