@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from transect.frontend.onnx import graph
 from transect.frontend.onnx.frontend import OnnxFrontend
+from transect.frontend.onnx.node import Converter, Node
 from transect.support.errors import ImportModelError, InputError, InputTypeError
 
 
@@ -137,3 +140,20 @@ def test_a_string_input() -> None:
 def test_something_else_than_a_model() -> None:
     with pytest.raises(InputTypeError, match="not an ONNX model: int"):
         OnnxFrontend().load(3)
+
+
+def test_a_node_that_is_not_valid_is_told_from_a_mistake_of_ours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The exception is the same; onnx says whose fault it is."""
+
+    def broken(node: Node) -> NoReturn:
+        raise KeyError("table")
+
+    monkeypatch.setattr(graph, "find_converter", lambda *_: Converter(broken))
+    node = helper.make_node("Concat", ["x", "x"], ["y"], name="join", axis=1)
+    with pytest.raises(ImportModelError, match=r"could not be converted .KeyError: 'table'"):
+        OnnxFrontend().load(a_model(node))
+    node = helper.make_node("Concat", ["x", "x"], ["y"], name="join", axis=7)
+    with pytest.raises(ImportModelError, match=r"the node is not valid ONNX: .*axis"):
+        OnnxFrontend().load(a_model(node))

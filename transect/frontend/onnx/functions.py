@@ -1,4 +1,5 @@
-"""Operators that are defined by other operators: functions of the model, and of ONNX's own schemas.
+"""What ONNX's own schemas say of a node, above all the functions that define it by other operators,
+and the functions of the model.
 
 How a body is put in place of its call is in `graph`.
 """
@@ -9,11 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
+import onnx.shape_inference
 
 from transect.ir.expr import as_int
 from transect.ir.types import TensorType, Type
+
+Array = np.ndarray[Any, Any]
 
 FunctionKey = tuple[str, str, str]
 """Domain, name, overload."""
@@ -82,6 +88,39 @@ def typed_body(
         version, node.SerializeToString(), described
     )
     return onnx.FunctionProto.FromString(data) if data else None
+
+
+def objection(
+    node: onnx.NodeProto, opset: int, types: Sequence[Type | None], values: Mapping[str, Array]
+) -> str | None:
+    """What onnx finds wrong with a node whose operands have these types, and where they are known
+    these values; None if it finds nothing. It sees nothing of subgraphs."""
+    if any(item.HasField("g") or item.graphs for item in node.attribute):
+        return None
+    inputs = [
+        onnx.ValueInfoProto(name=name, type=_type_proto(kind))
+        for name, kind in zip(node.input, types, strict=True)
+        if name and name not in values
+    ]
+    weights = [onnx.numpy_helper.from_array(array, name) for name, array in values.items()]
+    names = dict.fromkeys(item.name for item in inputs)
+    graph = onnx.helper.make_graph(
+        [node], "node", [next(i for i in inputs if i.name == n) for n in names], [], weights
+    )
+    versions = [onnx.helper.make_opsetid(node.domain, opset)]
+    try:
+        model = onnx.helper.make_model(graph, opset_imports=versions)
+        onnx.checker.check_model(model)  # pyright: ignore[reportUnknownMemberType]
+        onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        return str(error).strip().partition("\n")[0]
+    return None
 
 
 def default_attributes(

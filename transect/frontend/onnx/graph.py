@@ -26,6 +26,7 @@ from transect.frontend.onnx.functions import (
     default_attributes,
     domain_of,
     fixed_body,
+    objection,
     typed_body,
     versions_of,
 )
@@ -34,7 +35,12 @@ from transect.frontend.onnx.operators import find_converter
 from transect.frontend.onnx.operators.known import known_result
 from transect.frontend.onnx.scope import Scope
 from transect.frontend.onnx.symbols import Symbols
-from transect.frontend.onnx.values import Operand, constant_operand
+from transect.frontend.onnx.values import (
+    MOST_ELEMENTS,
+    Operand,
+    constant_array,
+    constant_operand,
+)
 from transect.frontend.onnx.weights import Weights, stored_tensors
 from transect.ir.expr import as_int
 from transect.ir.types import TensorType, Type, tensor_type
@@ -199,7 +205,7 @@ class GraphWalker:
             wanted=tuple(map(bool, proto.output)),
             run_graph=run_graph,
         )
-        results = self._converted(converter, node, domain_of(proto))
+        results = self._converted(converter, node, proto)
         lost = [name for name in proto.output[len(results) :] if name]
         if lost:
             raise node.error(f"its output {lost[0]!r} is not covered")
@@ -208,18 +214,21 @@ class GraphWalker:
         return results
 
     @staticmethod
-    def _converted(converter: Converter, node: Node, domain: str) -> list[Operand]:
+    def _converted(converter: Converter, node: Node, proto: onnx.NodeProto) -> list[Operand]:
         """What a node gives. A converter may trust that it is what ONNX allows: where it is not,
-        the error names it."""
+        the error says so, if onnx agrees."""
         try:
-            known = known_result(node) if domain == "ai.onnx" else None
+            known = known_result(node) if domain_of(proto) == "ai.onnx" else None
             return _as_operands(converter.convert(node)) if known is None else known
         except TransectError as error:
             raise error.at((node.layer,)) from None
         except _OF_INVALID_NODES as error:
+            reason = _objection(node, proto)
+            if reason is not None:
+                raise node.error(f"the node is not valid ONNX: {reason}") from error
             raise node.error(
-                f"its operands or attributes are not what it takes ({error})",
-                "the model is not valid ONNX: check it with onnx.checker",
+                f"it could not be converted ({type(error).__name__}: {error})",
+                "if onnx.checker.check_model finds nothing wrong with the model, report this",
             ) from error
 
     @staticmethod
@@ -322,6 +331,21 @@ def _without(node: onnx.NodeProto, missing: set[str]) -> onnx.NodeProto:
     del made.input[:]
     made.input.extend("" if name in missing else name for name in node.input)
     return made
+
+
+def _objection(node: Node, proto: onnx.NodeProto) -> str | None:
+    """What onnx finds wrong with a node that could not be converted."""
+    try:
+        types = [None if item is None else _type(item, node) for item in node.operands]
+        arrays = [None if item is None else constant_array(item) for item in node.operands]
+    except TransectError as error:
+        return str(error)
+    small = {
+        name: array
+        for name, array in zip(proto.input, arrays, strict=True)
+        if array is not None and array.size <= MOST_ELEMENTS
+    }
+    return objection(proto, node.opset, types, small)
 
 
 def _type(operand: Operand, emitter: Emitter) -> Type:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import reduce
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -394,7 +395,7 @@ def _transpose(node: Node, data: Array, given: list[Array]) -> Any:
 def _flatten(node: Node, data: Array, given: list[Array]) -> Any:
     del given
     axis = node.attribute("axis", 1)
-    rows = int(np.prod(data.shape[:axis]))
+    rows = prod(data.shape[:axis])
     return data.reshape(rows, data.size // rows if rows else 0)
 
 
