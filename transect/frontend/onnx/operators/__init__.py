@@ -30,6 +30,7 @@ from transect.frontend.onnx.operators.search import SEARCH
 from transect.frontend.onnx.operators.sequence import SEQUENCE
 from transect.frontend.onnx.operators.shape import SHAPE
 from transect.frontend.onnx.operators.signal import SIGNAL
+from transect.frontend.onnx.operators.training import TRAINING
 
 CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
     "ai.onnx": {
@@ -54,6 +55,7 @@ CONVERTERS: Mapping[str, Mapping[str, tuple[Converter, ...]]] = {
         **SIGNAL,
     },
     "ai.onnx.ml": CLASSIC,
+    "ai.onnx.preview.training": TRAINING,
     "com.microsoft": {**MICROSOFT, **MICROSOFT_ATTENTION, **MICROSOFT_QUANTIZED},
 }
 """Converters by domain and operator, oldest first."""
