@@ -19,7 +19,7 @@ from transect.ir.traverse import free_vars, rewrite
 from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
 from transect.relax import expr as rx
 from transect.relax.emit import Names
-from transect.relax.shapes import dimensions, substitute_type
+from transect.relax.shapes import dimensions, shape_analyzer, substitute_type
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
@@ -138,8 +138,9 @@ def _canonical_dims(types: Sequence[Type]) -> dict[Expr, Var]:
     """Each symbolic dimension, renamed to a variable that all operator programs share.
 
     A dimension such as n * m is one variable if n and m occur in nothing else: the loops do not
-    care how the caller writes it.
+    care how the caller writes it. Not so a position that may be negative, as no variable is.
     """
+    extents = {dim for kind in types for item in flat_tensors(kind) for dim in item.shape or ()}
     dims = list(dict.fromkeys(dim for kind in types for dim in dimensions(kind)))
     places: dict[Var, int] = {}
     for dim in dims:
@@ -149,7 +150,8 @@ def _canonical_dims(types: Sequence[Type]) -> dict[Expr, Var]:
     renaming: dict[Expr, Var] = {}
     for dim in dims:
         inside = free_vars((dim,))
-        if dim.dtype is INDEX and inside and all(places[var] == 1 for var in inside):
+        alone = dim.dtype is INDEX and inside and all(places[var] == 1 for var in inside)
+        if alone and (dim in extents or shape_analyzer(dim).can_prove(dim >= 0)):
             hint = dim.name if isinstance(dim, Var) else "d"
             renaming[dim] = _shared_var(names.fresh(hint), INDEX)
             continue

@@ -348,6 +348,8 @@ class ExpressionEmitter:
         middle = vector_of(f"i{bits}", source.lanes)
         operation = "fptoui" if target.is_uint and target.bits == 64 else "fptosi"
         result = self.text.define(f"{operation} {register_type(source)} {value} to {middle}")
+        # Of NaN, and of what is too large, it is poison, which no later test would stop.
+        result = self.text.define(f"freeze {middle} {result}")
         if bits == target.bits:
             return result
         return self.text.define(f"trunc {middle} {result} to {register_type(target)}")

@@ -26,12 +26,16 @@ from transect.ir.types import ShapeType, tensor_type
 from transect.relax.expr import ShapeExpr, Value, constant, make_tuple, shape_expr
 from transect.relax.shapes import prove_equal
 
+FARTHEST = 1 << 48
+"""No dimension is as large: positions from here on, as models write for "to the end", are alike."""
+
 
 def read_elements(emitter: Emitter, value: Value, what: str) -> Elements:
     """The elements of an integer or bool tensor of rank 0 or 1, read at run time; any sign.
 
     Each is the difference of two variables, the number itself where it is positive and its
-    absolute value where it is not: no variable of a shape is ever negative.
+    absolute value where it is not: no variable of a shape is ever negative. Numbers beyond what a
+    dimension can be become the greatest or least that are read, so that sums of them stay exact.
     """
     known = emitter.scope.numbers.get(value)
     if known is not None:
@@ -39,9 +43,10 @@ def read_elements(emitter: Emitter, value: Value, what: str) -> Elements:
     vector, rank, count = _as_vector(emitter, value, what)
     if count == 0:
         return Elements((), rank, emitter.dtype(value))
-    zero = constant(0, INT64)
-    positive = emitter.emit("maximum", vector, zero)
-    negative = emitter.emit("maximum", emitter.emit("subtract", zero, vector), zero)
+    zero, most, least = (constant(value, INT64) for value in (0, FARTHEST, -FARTHEST))
+    near = emitter.emit("minimum", emitter.emit("maximum", vector, least), most)
+    positive = emitter.emit("maximum", near, zero)
+    negative = emitter.emit("maximum", emitter.emit("subtract", zero, near), zero)
     pairs = [emitter.symbols.signed(what) for _ in range(count)]
     both = emitter.emit("concat", make_tuple(positive, negative), axis=0)
     _bind(emitter, both, [*(p for p, _ in pairs), *(n for _, n in pairs)], what)

@@ -370,7 +370,7 @@ def _check_size(node: Node, result: Operand) -> None:
         dims = ", ".join(map(repr, kind.shape))
         raise node.error(
             f"its result would have the shape ({dims}), more than can be addressed"
-            if bits > 0
+            if all(size > 0 for size in known)
             else f"its result would have the shape ({dims}), with a negative dimension",
             "check the sizes that the model computes or stores",
         )

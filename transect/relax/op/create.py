@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transect.ir.dtype import FLOAT32, INT64, DType
+from transect.ir.dtype import FLOAT32, FLOAT64, INT64, DType
 from transect.ir.expr import (
     EQ,
     Expr,
@@ -46,6 +46,7 @@ from transect.relax.op.loops import (
 from transect.relax.op.operator import Operator
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
+from transect.tir.op import abs as absolute
 from transect.tir.op import ceil, checked
 
 
@@ -238,12 +239,16 @@ class Arange(Operator):
         return b.compute((self.length(low, high, by),), element, name="y", dtype=dtype)
 
 
+_MOST_STEPS = float(2**63)
+"""More elements, or integers further apart, than int64 can count."""
+
+
 @dataclass(frozen=True)
 class ArangeSize(Operator):
     """arange_size(start, end, step): the number of elements of a range, as an int64 vector of one.
 
     start, end, step: tensors of rank 0 (or of one element) of one dtype, known only at run time.
-    A step of 0 fails. Source: ONNX Range-11.
+    A step of 0 fails, and a range that has no end. Source: ONNX Range-11.
     """
 
     name = "arange_size"
@@ -260,16 +265,23 @@ class ArangeSize(Operator):
         zero = const(0, by.dtype)
         moves = not_equal(by, zero)
         if by.dtype.is_float:
-            count = cast(ceil(promoted(high - low) / promoted(by)), INT64)
+            steps = promoted(high - low) / promoted(by)
+            ends = steps < const(_MOST_STEPS, steps.dtype)
+            count = cast(ceil(maximum(steps, const(0, steps.dtype))), INT64)
         else:
+            span = cast(high, FLOAT64) - cast(low, FLOAT64)
+            ends = absolute(span) < const(_MOST_STEPS, FLOAT64)
             # The distance may leave the range of a narrow dtype.
             low, high, by = (cast(value, INT64) for value in (low, high, by))
-            up, down = ceildiv(high - low, maximum(by, 1)), ceildiv(low - high, maximum(-by, 1))
-            count = select(by > 0, up, down)
+            down_by = maximum(-maximum(by, -(2**63 - 1)), 1)
+            count = select(
+                by > 0, ceildiv(high - low, maximum(by, 1)), ceildiv(low - high, down_by)
+            )
 
         def element(i: Var) -> Expr:
             del i
-            return checked(maximum(count, 0), moves, "range: the step is 0", exception="ValueError")
+            size = checked(maximum(count, 0), ends, "range: it has no end", exception="ValueError")
+            return checked(size, moves, "range: the step is 0", exception="ValueError")
 
         return b.compute((IntImm(1),), element, name="y", dtype=INT64)
 

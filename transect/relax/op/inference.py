@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import NoReturn
 
 from transect.arith import Analyzer
@@ -37,6 +38,10 @@ from transect.ir.types import (
 )
 from transect.relax.expr import Op
 from transect.support.errors import InferenceError
+
+MOST_STEPS = 1 << 42
+"""Steps that one operator may take, about an hour: for those whose attributes, not the sizes of
+their tensors, say how many there are."""
 
 MATCH_CAST = "bind the dimensions first: y = R.match_cast(x, R.Tensor((...), dtype))"
 
@@ -272,6 +277,18 @@ def _assume(op: Op, given: Expr, wanted: Expr, what: str) -> None:
     record: list[Assumption] | None = op.__dict__.get(_RECORD)
     if record is not None:
         record.append(Assumption(given, wanted, f"{op.name}: {what}"))
+
+
+def require_finishable(op: Op, extents: Iterable[Expr], what: str = "its loops") -> None:
+    """Refuse loops of which the known extents alone come to more than MOST_STEPS."""
+    known = [size for size in map(as_int, extents) if size is not None]
+    steps = prod(known)
+    if steps > MOST_STEPS:
+        fail(
+            op,
+            f"{what} would take {steps} steps, more than the {MOST_STEPS} that are taken on",
+            "check the sizes in its attributes",
+        )
 
 
 def require_same(op: Op, a: Expr, b: Expr, what: str) -> None:

@@ -12,6 +12,7 @@ from transect.relax.op.inference import (
     common_device,
     common_dtype,
     fail,
+    require_finishable,
     require_number,
     require_rank,
     require_same,
@@ -26,6 +27,7 @@ from transect.relax.op.windows import (
     Layout,
     layout,
     pad_spatial,
+    padded_sizes,
     padding_of,
     per_axis,
     positive_per_axis,
@@ -96,6 +98,7 @@ class Conv(Convolution):
         known = as_int(o)
         if known is not None and known % self.groups:
             fail(self, f"{known} output channels do not divide into {self.groups} groups")
+        require_finishable(self, padded_sizes(sizes, before, after), "its padding")
         counts = [
             window_count(self, size, k, s, low, high, dilation=d)
             for size, k, s, low, high, d in zip(

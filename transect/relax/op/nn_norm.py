@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, Var, cast, const, logical_and
+from transect.ir.expr import Expr, IntImm, Var, as_int, cast, const, logical_and
 from transect.ir.types import TensorType, TupleType, Type
 from transect.relax.expr import Op
 from transect.relax.op.inference import (
@@ -17,6 +17,7 @@ from transect.relax.op.inference import (
     normalize_axis,
     optional_tensor,
     product,
+    require_finishable,
     require_float,
     require_rank,
     require_same,
@@ -438,20 +439,29 @@ class LocalResponseNorm(Operator):
             fail(self, f"size must be positive, got {self.size}")
         if 0 <= data.ndim < 2:
             fail(self, f"x must have at least 2 dimensions, got {data.ndim}")
+        if data.shape is not None:
+            require_finishable(self, (*data.shape, IntImm(sum(self.reach(data.shape[1])) + 1)))
         return data
+
+    def reach(self, channels: Expr) -> tuple[int, int]:
+        """How many channels before and after each count, of those that can exist."""
+        known = as_int(channels)
+        most = self.size if known is None else max(known - 1, 0)
+        return min((self.size - 1) // 2, most), min(self.size // 2, most)
 
     def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
         """A sum, then a map."""
         wide = accumulator(x.dtype)
+        before, after = self.reach(x.shape[1])
 
         def squared(*i: Expr) -> Expr:
             n, c, *rest, k = i
-            channel = c + (k - (self.size - 1) // 2)
+            channel = c + (k - before)
             inside = logical_and(channel >= 0, channel < x.shape[1])
             value = cast(if_then_else(inside, x[(n, channel, *rest)], 0), wide)
             return value * value
 
-        squares = b.reduce(x.shape, (self.size,), squared, name="squares")
+        squares = b.reduce(x.shape, (before + after + 1,), squared, name="squares")
 
         def element(*i: Var) -> Expr:
             scale = const(self.alpha / self.size, wide)

@@ -10,6 +10,7 @@ from transect.ir.expr import Expr, IntImm, Var, as_int, cast, ceildiv, logical_a
 from transect.ir.types import TensorType, Type
 from transect.relax.op.inference import (
     fail,
+    require_finishable,
     require_number,
     require_rank,
     simplify,
@@ -24,6 +25,7 @@ from transect.relax.op.windows import (
     Layout,
     layout,
     pad_spatial,
+    padded_sizes,
     padding_of,
     per_axis,
     positive_per_axis,
@@ -68,8 +70,10 @@ class Pool(Operator):
             if max(before[axis], after[axis]) > dilation[axis] * (window[axis] - 1):
                 fail(self, f"the padding {self.padding} leaves windows that hold only padding")
         if x.shape is None:
+            require_finishable(self, map(IntImm, window))
             return unknown_like(x, ndim=self.rank + 2)
         n, c, *sizes = orders[0].to_plain(x.shape)
+        require_finishable(self, padded_sizes(sizes, before, after), "its padding")
         counts = [
             window_count(
                 self,
@@ -83,6 +87,7 @@ class Pool(Operator):
             )
             for axis, size in enumerate(sizes)
         ]
+        require_finishable(self, (n, c, *counts, *map(IntImm, window)))
         return with_shape(x, orders[1].from_plain((n, c, *counts)))
 
     def places(self, i: Sequence[Expr], k: Sequence[Expr]) -> tuple[list[Expr], list[Expr]]:

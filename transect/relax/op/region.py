@@ -29,6 +29,7 @@ from transect.relax.op.inference import (
     fail,
     optional_tensor,
     product,
+    require_finishable,
     require_float,
     require_integer,
     require_rank,
@@ -47,7 +48,7 @@ from transect.relax.op.operator import Operator
 from transect.relax.op.windows import padding_of, per_axis, positive_per_axis
 from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder, serial, store
-from transect.tir.op import ceil, floor, if_then_else, lowest, round
+from transect.tir.op import ceil, checked, floor, if_then_else, lowest, round
 from transect.tir.stmt import Stmt, seq
 
 Pixel = Callable[[Expr, Expr], Expr]
@@ -94,6 +95,21 @@ def _regions(
     return tensor_type((boxes.shape[0], x.shape[1], *map(IntImm, sizes)), dtype, device=device)
 
 
+_MOST_SAMPLES = 1 << 40
+"""Of a cell along an axis: far more than images have pixels; the number of an infinite region."""
+
+
+def _images(b: FunctionBuilder, count: Expr, images: Expr, number: Callable[[Var], Expr]) -> Buffer:
+    """The number of each region's image. One that does not exist is an error when this runs."""
+
+    def element(r: Var) -> Expr:
+        found = cast(number(r), INT64)
+        message = ("a region of image ", found, " of ", images)
+        return checked(found, logical_and(found >= 0, found < images), *message)
+
+    return b.compute((count,), element, name="image")
+
+
 @dataclass(frozen=True)
 class RoiAlign(Operator):
     """image.roi_align(data, regions, batch): each region of an image sampled into a grid of
@@ -120,7 +136,12 @@ class RoiAlign(Operator):
         require_rank(self, numbers, 1, "batch")
         if self.mode not in ("avg", "max"):
             fail(self, f'mode must be "avg" or "max", got {self.mode!r}')
-        return _regions(self, data, regions, 4, self.output_size)
+        if self.sampling_ratio < 0:
+            fail(self, f"sampling_ratio must not be negative, got {self.sampling_ratio}")
+        result = _regions(self, data, regions, 4, self.output_size)
+        samples = [IntImm(max(self.sampling_ratio, 1))] * 2
+        require_finishable(self, (*(result.shape or ()), *samples))
+        return result
 
     def legalize(self, b: FunctionBuilder, data: Buffer, regions: Buffer, batch: Buffer) -> Buffer:
         """For each cell a loop over its samples."""
@@ -137,12 +158,14 @@ class RoiAlign(Operator):
             cell = size / const(self.output_size[axis], wide)
             if self.sampling_ratio > 0:
                 return low, cell, IntImm(self.sampling_ratio)
-            return low, cell, cast(ceil(cell), INT64)
+            return low, cell, cast(minimum(ceil(cell), const(_MOST_SAMPLES, wide)), INT64)
+
+        images = _images(b, regions.shape[0], data.shape[0], lambda r: batch[r])
 
         def body(r: Var, c: Var, i: Var, j: Var) -> Stmt:
             here = (r, c, i, j)
             spans = [span(r, 0), span(r, 1)]
-            image = cast(batch[r], INT64)
+            image = images[r]
 
             def place(axis: int, cell: Expr, k: Expr) -> Expr:
                 low, size, count = spans[axis]
@@ -152,8 +175,27 @@ class RoiAlign(Operator):
                     + (cast(k, wide) + half) * size / cast(count, wide)
                 )
 
+            def near(axis: int, cell: Expr, limit: Expr) -> tuple[Expr, Expr]:
+                """The first sample that may be in the image, and the number of those that may:
+                the others are 0. However large a region is, few are."""
+                low, size, count = spans[axis]
+                step = size / cast(count, wide)
+                start = low + cast(cell, wide) * size
+                most = cast(count, wide)
+
+                def sample_at(position: Expr, more: int) -> Expr:
+                    k = floor((position - start) / step) + const(more, wide)
+                    return cast(maximum(minimum(k, most), const(0, wide)), INT64)
+
+                # A sample more on both sides makes up for rounding.
+                first = sample_at(-one, -1)
+                number = maximum(sample_at(cast(limit, wide), 2) - first, 0)
+                return first, select(step > const(0, wide), number, const(0, INT64))
+
+            (top, height_near), (left, width_near) = near(0, i, height), near(1, j, width)
+
             def sample(k: Var, m: Var) -> Stmt:
-                y, x = place(0, i, k), place(1, j, m)
+                y, x = place(0, i, top + k), place(1, j, left + m)
                 outside = logical_or(
                     logical_or(y < -one, y > cast(height, wide)),
                     logical_or(x < -one, x > cast(width, wide)),
@@ -174,16 +216,20 @@ class RoiAlign(Operator):
                 )
 
             rows, columns = spans[0][2], spans[1][2]
-            loops = serial(rows, lambda k: serial(columns, lambda m: sample(k, m), name="m"))
-            count = cast(maximum(rows * columns, 1), wide)
+            loops = serial(
+                height_near, lambda k: serial(width_near, lambda m: sample(k, m), name="m")
+            )
+            count = maximum(cast(rows, wide) * cast(columns, wide), one)
             if self.mode == "avg":
                 return seq(
                     store(target, here, const(0, wide)),
                     loops,
                     store(target, here, target[here] / count),
                 )
-            # A cell without samples is 0.
-            start = select(rows * columns > 0, lowest(wide), const(0, wide))
+            # A cell without samples is 0, and so are those outside, which the loops may leave out.
+            all_near = logical_and(EQ(height_near, rows), EQ(width_near, columns))
+            filled = logical_and(all_near, rows > 0, columns > 0)
+            start = select(filled, lowest(wide), const(0, wide))
             return seq(store(target, here, start), loops)
 
         b.block(target.shape, body, name="roi_align")
@@ -212,11 +258,17 @@ class RoiMaxPool(Operator):
         wide = accumulator(data.dtype)
         target = b.allocate(result_shape(self, data, regions), data.dtype, name="cell")
         scale = const(self.spatial_scale, wide)
+        far = const(_MOST_SAMPLES, wide)
+        images = _images(b, regions.shape[0], data.shape[0], lambda r: cast(regions[r, 0], wide))
+
+        def within(corner: Expr) -> Expr:
+            return maximum(minimum(corner, far), -far)
 
         def span(r: Expr, axis: int, cell: Expr) -> tuple[Expr, Expr]:
             """The first pixel of a cell and the one after its last, along an axis (0: rows)."""
             low, high = (
-                cast(round(cast(regions[r, k], wide) * scale), INT64) for k in (2 - axis, 4 - axis)
+                cast(within(round(cast(regions[r, k], wide) * scale)), INT64)
+                for k in (2 - axis, 4 - axis)
             )
             size = cast(maximum(high - low + 1, 1), wide) / const(self.output_size[axis], wide)
             first = cast(floor(cast(cell, wide) * size), INT64) + low
@@ -228,7 +280,7 @@ class RoiMaxPool(Operator):
             here = (r, c, i, j)
             top, bottom = span(r, 0, i)
             left, right = span(r, 1, j)
-            image = cast(cast(regions[r, 0], wide), INT64)
+            image = images[r]
             empty = logical_or(bottom <= top, right <= left)
             start = select(empty, const(0, data.dtype), lowest(data.dtype))
 
@@ -353,6 +405,9 @@ class Col2Im(Operator):
         sizes, taps = shape(self, size, "size"), shape(self, block, "block")
         if sizes is None or taps is None or data.shape is None:
             return unknown_like(data, ndim=-1 if sizes is None else len(sizes) + 2)
+        for what, values in (("size", sizes), ("block", taps)):
+            if any((as_int(value) or 0) < 0 for value in values):
+                fail(self, f"{what} must not be negative, got {values!r}")
         if len(sizes) != len(taps):
             fail(self, f"size has {len(sizes)} values, block {len(taps)}")
         positive_per_axis(self, self.strides, len(taps), "strides")
@@ -365,6 +420,7 @@ class Col2Im(Operator):
         if same(data.shape[2], windows) is False:
             fail(self, f"x has {data.shape[2]!r} windows, size and block give {windows!r}")
         c = simplify(data.shape[1] // elements)
+        require_finishable(self, (data.shape[0], c, *as_sizes(sizes), *as_sizes(taps)))
         return with_shape(data, [data.shape[0], c, *as_sizes(sizes)])
 
     def windows(self, sizes: Sequence[Expr], block: Sequence[Expr]) -> list[Expr]:

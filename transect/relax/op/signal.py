@@ -22,6 +22,7 @@ from transect.ir.types import TensorType, Type, tensor_type
 from transect.relax.op.inference import (
     as_sizes,
     fail,
+    require_finishable,
     require_float,
     require_rank,
     shape,
@@ -80,6 +81,7 @@ class Fourier(Operator):
             simplify(select(EQ(place, IntImm(k)), new, old))
             for k, old in enumerate(data.shape[:-1])
         ]
+        require_finishable(self, (*extents, count))
         parts_out = IntImm(1 if self.onesided and self.inverse else 2)
         return with_shape(data, [*extents, parts_out])
 

@@ -111,6 +111,15 @@ def window_count(
     return simplify(minimum(full, (size + (before - 1)) // stride + 1))
 
 
+def padded_sizes(
+    sizes: Sequence[Expr], before: Sequence[int], after: Sequence[int]
+) -> tuple[Expr, ...]:
+    """Extents with the padding on both sides of each."""
+    return tuple(
+        simplify(n + (low + high)) for n, low, high in zip(sizes, before, after, strict=True)
+    )
+
+
 def pad_spatial(
     b: FunctionBuilder,
     x: Buffer,
@@ -121,9 +130,7 @@ def pad_spatial(
     """`x` with its axes extended on both sides by `value`; `x` itself where nothing is added."""
     if not any((*before, *after)):
         return x
-    sizes = tuple(
-        simplify(n + (low + high)) for n, low, high in zip(x.shape, before, after, strict=True)
-    )
+    sizes = padded_sizes(x.shape, before, after)
 
     def element(*i: Var) -> Expr:
         inside: list[Expr] = []

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from transect.frontend.onnx.data_shapes import bind_size, dims_besides, is_among, reshape_to
+from transect.frontend.onnx.data_shapes import (
+    bind_size,
+    check_condition,
+    dims_besides,
+    is_among,
+    reshape_to,
+)
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.operators.index import around_axis
 from transect.frontend.onnx.values import as_dimension
-from transect.ir.expr import Expr, IntImm, select
+from transect.ir.expr import Expr, IntImm, logical_or, select
+from transect.ir.sizes import product
 from transect.relax.expr import Value
 
 
@@ -82,6 +89,9 @@ def arg_reduction(name: str) -> tuple[Converter, ...]:
         value = node.value(0)
         axis = node.axis(node.attribute("axis", 0), len(node.shape(value)))
         keepdims = node.attribute("keepdims", 1) == 1
+        dims = [*map(as_dimension, node.shape(value))]
+        nothing_asked = product([*dims[:axis], *dims[axis + 1 :]]) <= 0
+        check_condition(node, logical_or(dims[axis] > 0, nothing_asked), "axis_has_elements")
         last = node.attribute("select_last_index", 0) == 1
         return node.emit(name, value, axis=axis, keepdims=keepdims, select_last_index=last)
 

@@ -31,6 +31,7 @@ from transect.ir.expr import (
     logical_or,
     maximum,
     minimum,
+    not_equal,
     select,
 )
 from transect.ir.sizes import product
@@ -230,6 +231,8 @@ def slice_(node: Node) -> Result:
         )
     if any(as_int(step) == 0 for step in steps):
         raise node.error("a step of 0", "the model is not valid ONNX")
+    for step in steps:
+        check_condition(node, not_equal(step, IntImm(0)), "step_is_not_zero")
     kept: list[tuple[int, Expr, Expr, Expr]] = []
     for position, start, end, step in _boxes(node, dims, axes, starts, ends, steps):
         dim = node.simplify(dims[position])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx
 
+from transect.frontend.onnx.data_shapes import check_condition
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.operators.elementwise import one
 from transect.frontend.onnx.values import as_dimension
@@ -49,6 +50,7 @@ def stft(node: Node) -> Result:
     if len(node.shape(value)) == 2:
         value = node.emit("expand_dims", value, axis=2)
     step = as_dimension(node.sizes(1, "step").values[0])
+    check_condition(node, step > 0, "step_is_positive")
     if node.has(3):
         length = as_dimension(node.sizes(3, "length").values[0])
     elif node.has(2):
