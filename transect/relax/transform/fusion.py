@@ -23,7 +23,6 @@ from transect.tir.analysis import PatternKind, pattern_kind
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import BlockRealize
 
-
 MOST_MEMBERS = 32
 """Of one group. Real networks chain ten; a program of thousands would be slow to schedule, and deep
 beyond what the compiler's recursive parts can take."""
