@@ -84,7 +84,10 @@ def test_small_magika(stage: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_magika(stage: str) -> None:
-    holds(magika(), stage, [magika_inputs(1)])
+    # What follows unrolling is interpreted element by element, which takes minutes for this model;
+    # the smaller one with its operators shows the meaning of those stages.
+    interpreted = STAGES.index(stage) <= STAGES.index("UnrollLoop")
+    holds(magika(), stage, [magika_inputs(1)] if interpreted else [])
 
 
 # In a process of its own, because nodes are guarded against assignment from their definition on.
