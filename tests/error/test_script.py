@@ -145,8 +145,10 @@ TENSOR_PROGRAMS = {
     "P = T.alloc_buffer((-1,))": ("a dimension cannot be negative: -1", 'dimensions start at 0'),
     'P = T.alloc_buffer((4,), "float23")': (
         "no such dtype: float23x1",
-        "use bool, (u)int2/4/8/16/32/64, float16/32/64, bfloat16, or the formats of ml_dtypes: "
-        "float8_e4m3fn, float4_e2m1fn, …",
+        (
+            "use bool, (u)int2/4/8/16/32/64, float16/32/64, bfloat16, or the formats of ml_dtypes: "
+            "float8_e4m3fn, float4_e2m1fn, …"
+        ),
     ),
     "import os": (
         "Import statements have no meaning in a tensor program",

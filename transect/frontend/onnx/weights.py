@@ -95,9 +95,11 @@ class Weights:
     # --- external data ----------------------------------------------------------------------
 
     def _external(self, tensor: onnx.TensorProto, what: str, needed: int) -> Array:
-        fields = {item.key: item.value for item in tensor.external_data}
-        if not all(isinstance(text, str) for pair in fields.items() for text in pair):
+        # Protobuf's parser gives bytes for what is not UTF-8, whatever its types say.
+        texts: list[object] = [t for item in tensor.external_data for t in (item.key, item.value)]
+        if not all(isinstance(text, str) for text in texts):
             raise self._damaged(what, "where its data is is not UTF-8 text")
+        fields = {item.key: item.value for item in tensor.external_data}
         location = fields.get("location", "")
         content = self._file(location, what)
         try:
