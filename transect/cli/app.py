@@ -59,7 +59,7 @@ Model = Annotated[
     str, typer.Argument(help="An .onnx file, or a .py file with a program in script.")
 ]
 Inputs = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--input",
         "-i",
@@ -71,7 +71,7 @@ Inputs = Annotated[
     ),
 ]
 Dims = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--dim",
         metavar="NAME=SIZE",
@@ -80,7 +80,7 @@ Dims = Annotated[
     ),
 ]
 Bounds = Annotated[
-    list[str],
+    list[str] | None,
     typer.Option(
         "--bounds",
         metavar="NAME=LEAST:MOST",
@@ -108,13 +108,13 @@ Threads = Annotated[
 @app.command()
 def run(
     model: Model,
-    inputs: Inputs = [],  # noqa: B006 (typer copies it)
-    dim: Dims = [],  # noqa: B006
+    inputs: Inputs = None,
+    dim: Dims = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="A folder for the outputs, as .npy files."),
     ] = None,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -131,13 +131,13 @@ def run(
 @app.command()
 def bench(
     model: Model,
-    inputs: Inputs = [],  # noqa: B006
-    dim: Dims = [],  # noqa: B006
+    inputs: Inputs = None,
+    dim: Dims = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="How often each is timed.")] = 30,
     compare: Annotated[
         bool, typer.Option("--compare/--alone", help="Beside ONNX Runtime, if it is installed.")
     ] = True,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -162,7 +162,7 @@ def show(
         str | None, typer.Option("--function", "-f", help="Only this function of the program.")
     ] = None,
     passes: Annotated[bool, typer.Option("--passes", help="List the passes instead.")] = False,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -181,7 +181,7 @@ def explain(
         Path | None,
         typer.Option("--save", help="Write the plan here, for --plan."),
     ] = None,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -197,7 +197,7 @@ def explain(
 def compile_(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", help="The folder to write to.")],
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -212,8 +212,8 @@ def compile_(
 @app.command()
 def check(
     model: Model,
-    inputs: Inputs = [],  # noqa: B006
-    dim: Dims = [],  # noqa: B006
+    inputs: Inputs = None,
+    dim: Dims = None,
     every: Annotated[
         bool,
         typer.Option("--every", help="Compare all values in between, even if the outputs agree."),
@@ -225,7 +225,7 @@ def check(
         float,
         typer.Option("--interpreter-seconds", help="How long the interpreter may take."),
     ] = 20.0,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -246,14 +246,14 @@ def check(
 @app.command()
 def profile(
     model: Model,
-    inputs: Inputs = [],  # noqa: B006
-    dim: Dims = [],  # noqa: B006
+    inputs: Inputs = None,
+    dim: Dims = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="How often the model runs.")] = 10,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Rows of the table.")] = 40,
     trace: Annotated[
         Path | None, typer.Option("--trace", help="Write a Chrome trace here.")
     ] = None,
-    bounds: Bounds = [],  # noqa: B006
+    bounds: Bounds = None,
     target: Target = None,
     plan: Plan = None,
     entry: Entry = None,
@@ -291,9 +291,9 @@ def _request(options: dict[str, Any]) -> Request:
     with _Errors(as_json=bool(options["as_json"])):
         return Request(
             options["model"],
-            tuple(options.get("inputs", ())),
-            parse_sizes(options.get("dim", [])),
-            parse_bounds(options["bounds"]),
+            tuple(options.get("inputs") or ()),
+            parse_sizes(options.get("dim") or ()),
+            parse_bounds(options["bounds"] or ()),
             options["target"],
             options["plan"],
             options["entry"],

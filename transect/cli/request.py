@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -48,12 +48,12 @@ class Outcome:
     code: int = 0
 
 
-def parse_sizes(items: list[str]) -> dict[str, int]:
+def parse_sizes(items: Iterable[str]) -> dict[str, int]:
     """`batch=4` as {"batch": 4}. Raises UsageError."""
     return {name: _number(value, item) for item in items for name, value in (_pair(item),)}
 
 
-def parse_bounds(items: list[str]) -> dict[str, tuple[int, int]]:
+def parse_bounds(items: Iterable[str]) -> dict[str, tuple[int, int]]:
     """`batch=1:64` as {"batch": (1, 64)}; one number is both. Raises UsageError."""
     found: dict[str, tuple[int, int]] = {}
     for item in items:
