@@ -79,7 +79,7 @@ class OnnxModel:
                 return numpy_helper.to_array(item)
         for node in self.proto.graph.node:
             if node.op_type == "Constant" and name in node.output:
-                return _evaluated(self._one(node, {}), {})[0]
+                return run_in_reference(self._one(node, {}), {})[0]
         return None
 
     def operands(self, name: str, known: Mapping[str, Array]) -> dict[str, Array] | None:
@@ -139,10 +139,10 @@ def in_float64(model: onnx.ModelProto, operands: Mapping[str, Array]) -> Array |
     """The first output of a node alone, computed in float64; None if onnx.reference cannot."""
     wide = {name: widened(array) for name, array in operands.items() if not is_folded(array)}
     try:
-        found = _evaluated(model, wide)[0]
-    except Exception:  # noqa: BLE001 (operators raise what they like; then there is no reference)
+        found = run_in_reference(model, wide)
+    except InputError:
         return None
-    return np.asarray(found)
+    return np.asarray(found[0])
 
 
 def outputs_in_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Array] | None:
@@ -151,8 +151,8 @@ def outputs_in_float64(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> li
     wide.CopyFrom(model)
     _widen(wide.graph)
     try:
-        found = _evaluated(wide, {name: widened(array) for name, array in feeds.items()})
-    except Exception:  # noqa: BLE001 (operators raise what they like; then there is no reference)
+        found = run_in_reference(wide, {name: widened(array) for name, array in feeds.items()})
+    except InputError:
         return None
     return [np.asarray(item) for item in found]
 
@@ -202,15 +202,11 @@ def run_in_runtime(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[A
         raise InputError(f"ONNX Runtime cannot run the model: {' '.join(first)}") from None
 
 
-def _evaluated(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Any]:
-    evaluator: Any = ReferenceEvaluator(model)
-    return list(evaluator.run(None, dict(feeds)))
-
-
 def run_in_reference(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> list[Any]:
     """The outputs of a model from onnx.reference. Raises InputError if it cannot."""
     try:
-        return _evaluated(model, feeds)
+        evaluator: Any = ReferenceEvaluator(model)
+        return list(evaluator.run(None, dict(feeds)))
     except Exception as error:  # noqa: BLE001 (operators raise what they like)
         raise InputError(f"onnx.reference cannot run the model: {error}") from None
 
