@@ -13,6 +13,7 @@ from transect.ir.expr import (
     Broadcast,
     Call,
     Div,
+    Expr,
     IntImm,
     Mod,
     Ramp,
@@ -48,6 +49,7 @@ from transect.tir.stmt import (
     DeclBuffer,
     Evaluate,
     For,
+    IfThenElse,
     IterVar,
     MatchBufferRegion,
     SeqStmt,
@@ -647,6 +649,38 @@ def test_predicate_of_lanes_limits_what_a_vector_store_touches() -> None:
     assert judge(loop, Scope()).kind == "independent"
     unlimited = replace(loop, body=replace(loop.body, body=replace(row, predicate=None)))
     assert judge(unlimited, Scope()).kind == "ordered"
+
+
+def test_offset_by_whole_rows_stays_in_its_column() -> None:
+    """Column i of an 8 by 16 matrix: the row of a second store is a constant, not a variable."""
+    y = buffer("y", (128,))
+    i, row = Var("i"), Var("row")
+    every = BufferStore(y, const(1, "float32"), (row * 16 + i,))
+    nested = For(row, as_expr(0), as_expr(7), "serial", every)
+    last = BufferStore(y, const(2, "float32"), (i + 112,))
+    both_stores = SeqStmt((nested, last))
+    columns = For(i, as_expr(0), as_expr(16), "serial", both_stores)
+    assert judge(columns, Scope()).kind == "independent"
+    beside = replace(last, indices=(i + 113,))
+    shifted = replace(columns, body=replace(both_stores, stmts=(nested, beside)))
+    assert judge(shifted, Scope()).kind == "ordered"
+
+
+def test_tail_of_a_split_has_one_value_of_its_loop() -> None:
+    """Tiles of 4 of 14 elements: the last tile's index holds the number 12, not the loop."""
+    y = buffer("y", (16,))
+    i, j = Var("i"), Var("j")
+
+    def tile(base: Expr, extent: int) -> For:
+        write = BufferStore(y, const(1, "float32"), (base + j,))
+        return For(j, as_expr(0), as_expr(extent), "serial", write)
+
+    split = IfThenElse(LT(i, as_expr(3)), tile(i * 4, 4), tile(as_expr(12), 2))
+    loop = For(i, as_expr(0), as_expr(4), "serial", split)
+    assert judge(loop, Scope()).kind == "independent"
+    assert judge(replace(loop, extent=as_expr(5)), Scope()).kind == "ordered"
+    overlapping = replace(split, else_case=tile(as_expr(11), 2))
+    assert judge(replace(loop, body=overlapping), Scope()).kind == "ordered"
 
 
 def test_fma_rounds_once() -> None:

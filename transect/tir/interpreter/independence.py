@@ -7,11 +7,10 @@ or modulo the factor of another variable.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transect.ir.expr import Call, Expr, GlobalVar, Intrinsic, Var
+from transect.ir.expr import GE, GT, LE, LT, Call, Expr, GlobalVar, Intrinsic, Var
 from transect.ir.term import Term
 from transect.ir.traverse import walk
 from transect.tir.affine import Affine
@@ -109,7 +108,7 @@ class _Uses:
         elif isinstance(stmt, IfThenElse):
             self.visit(stmt.then_case, scope.assuming(stmt.condition), init=init)
             if stmt.else_case is not None:
-                self.visit(stmt.else_case, scope, init=init)
+                self.visit(stmt.else_case, _failing(scope, stmt.condition), init=init)
         elif isinstance(stmt, AttrStmt):
             if stmt.key == "thread_extent":
                 raise _Opaque
@@ -162,6 +161,18 @@ class _Uses:
         forms = tuple(linear(index, scope) for index in indices)
         lanes = indices[-1].dtype.lanes if indices else 1
         self.found.append(_Use(buffer, forms, scope, lanes, store, init, current))
+
+
+_OPPOSITES: dict[type[Expr], type[LT | LE | GT | GE]] = {LT: GE, LE: GT, GT: LE, GE: LT}
+
+
+def _failing(scope: Scope, condition: Expr) -> Scope:
+    """The scope where a comparison does not hold; any other condition tells nothing."""
+    opposite = _OPPOSITES.get(type(condition))
+    if opposite is None:
+        return scope
+    assert isinstance(condition, LT | LE | GT | GE)
+    return scope.assuming(opposite(condition.a, condition.b))
 
 
 def _assuming(scope: Scope, predicate: Expr | None) -> Scope:
@@ -297,13 +308,15 @@ def _address(use: _Use) -> Affine | None:
 
 
 def _separates(var: Var, uses: list[tuple[Affine, _Use]], bound: set[Var]) -> bool:
-    factor = uses[0][0].terms.get(var, 0)
-    if factor == 0:
+    factors = {form.terms.get(var, 0) for form, _ in uses} - {0}
+    if len(factors) != 1:
         return False
+    (factor,) = factors
     outer: dict[Expr, int] | None = None
     inner: list[tuple[Affine, _Use]] = []
-    for form, use in uses:
-        if form.terms.get(var, 0) != factor:
+    for given, use in uses:
+        form = given if var in given.terms else _spelled_out(given, var, factor, use.scope)
+        if form is None:
             return False
         fixed: dict[Expr, int] = {}
         moving: dict[Expr, int] = {}
@@ -324,15 +337,31 @@ def _separates(var: Var, uses: list[tuple[Affine, _Use]], bound: set[Var]) -> bo
     return any(_apart_modulo(var, factor, inner, modulus) for modulus in (0, *sorted(moduli)))
 
 
+def _spelled_out(form: Affine, var: Var, factor: int, scope: Scope) -> Affine | None:
+    """A sum without `var`, where only one value of it gets here (in the tail of a split, say), as
+    one in which `var` has this factor. None where it may have several values."""
+    most, least = (limited_interval(Affine(0, {var: sign}), scope) for sign in (1, -1))
+    if most is None or least is None or most[1] != -least[1]:
+        return None
+    return form + Affine(-factor * most[1], {var: factor})
+
+
+def _nearest(value: int, goal: int, modulus: int) -> int:
+    """The number closest to `goal` that is `value`, counting modulo `modulus`."""
+    half = modulus // 2
+    return goal + (value - goal + half) % modulus - half
+
+
 def _apart_modulo(var: Var, factor: int, uses: list[tuple[Affine, _Use]], modulus: int) -> bool:
     """Whether, counting modulo `modulus` (0: not at all), equal elements have equal `var`."""
     ends: list[Interval] = []
     whole: list[Interval] = []
+    start = uses[0][0].const
     for form, use in uses:
         low = form
         if modulus:
             kept = {atom: k for atom, k in form.terms.items() if k % modulus}
-            low = dataclasses.replace(form, terms=kept)
+            low = Affine(_nearest(form.const, start, modulus), kept)
         total = limited_interval(low, use.scope, use.lanes)
         kept = {atom: k for atom, k in low.terms.items() if atom is not var}
         rest = limited_interval(Affine(low.const, kept), use.scope, use.lanes)
