@@ -75,13 +75,23 @@ def test_constant_sizes_are_packed_tightly():
     assert as_int(lay_out(chain, analyzer()).size) == 1280
 
 
-def test_symbolic_sizes_share_what_provably_fits():
+def test_symbolic_sizes_share_places():
     chain = [Tenant(N * 4, time, time + 1) for time in range(10)]
     assert number(lay_out(chain, analyzer()).size, 16, 0) == 128
     smaller = [Tenant(N * 8, 0, 1), Tenant(N * 4, 2, 3), Tenant(N * 16, 4, 5)]
     assert number(lay_out(smaller, analyzer()).size, 16, 0) == 256
     unrelated = [Tenant(N * 4, 0, 1), Tenant(M * 4, 2, 3)]
-    assert number(lay_out(unrelated, analyzer()).size, 16, 16) == 128
+    for n, m in ((16, 16), (64, 16), (16, 64)):
+        assert number(lay_out(unrelated, analyzer()).size, n, m) == 4 * max(n, m)
+
+
+def test_padded_sizes_share_the_place_of_larger_ones():
+    """No proof says which is larger: 96 channels, or 32 with a border of one."""
+    large, padded = N * N * 384, (N + 2) * (N + 2) * 128
+    layout = lay_out([Tenant(large, 0, 1), Tenant(padded, 2, 3)], analyzer())
+    for n in (1, 2, 3, 56):
+        wanted = max(number(large, n, 0), number(padded, n, 0))
+        assert number(layout.size, n, 0) == -(-wanted // 64) * 64
 
 
 def chain_module(length, *, dims=(N,)):

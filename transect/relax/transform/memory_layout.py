@@ -1,18 +1,20 @@
 """Where tensors go in an arena: offsets from lifetimes and sizes, which may be symbolic.
 
-Constant sizes are packed by offset. Symbolic sizes share regions, one after the other: which fits
-which is proved. What the tensors are is not known here.
+Constant sizes are packed by offset. Symbolic sizes share regions, one after the other; a region is
+as large as the largest of its tensors, a maximum where no proof says which that is. What the
+tensors are is not known here.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
 from transect.arith import Analyzer
 from transect.arith.evaluate import evaluate
-from transect.ir.expr import EQ, LE, Expr, IntImm, Var, as_expr
+from transect.ir.expr import EQ, LE, Expr, IntImm, Max, Var, as_expr
 from transect.ir.traverse import free_vars
 
 ALIGNMENT = 64
@@ -60,12 +62,18 @@ class _Chain:
 
 @dataclass(eq=False)
 class _Region:
-    size: Expr
+    """Bytes that tensors have one after the other. sizes: none of them provably fits another."""
+
+    sizes: list[Expr]
     chains: list[_Chain]
 
     def is_free(self, chain: _Chain) -> bool:
         """Whether nobody is in the region while `chain` needs it."""
         return all(other.last < chain.first or chain.last < other.first for other in self.chains)
+
+    def size(self, analyzer: Analyzer) -> Expr:
+        """The bytes that the region needs, a multiple of the alignment."""
+        return functools.reduce(Max, [aligned(size, analyzer) for size in self.sizes])
 
 
 def lay_out(tenants: Sequence[Tenant], analyzer: Analyzer) -> Layout:
@@ -82,7 +90,7 @@ def lay_out(tenants: Sequence[Tenant], analyzer: Analyzer) -> Layout:
     for region in regions:
         for chain in region.chains:
             offsets.update(dict.fromkeys(chain.tenants, place))
-        place = analyzer.simplify(place + aligned(region.size, analyzer))
+        place = analyzer.simplify(place + region.size(analyzer))
     return Layout(place, tuple(offsets[tenant] for tenant in tenants))
 
 
@@ -130,35 +138,31 @@ def _pack(chains: Sequence[_Chain]) -> tuple[dict[Tenant, Expr], int]:
 
 
 def _share(chains: Sequence[_Chain], analyzer: Analyzer) -> list[_Region]:
-    """Regions for symbolic sizes: a free one of equal size, else a larger, else one to enlarge."""
+    """Regions for symbolic sizes: the largest tensor first, each into the smallest region that is
+    free, which grows if need be. What is large is seen from samples; that it fits, is proved or
+    made so."""
     regions: list[_Region] = []
-    known: dict[Expr, bool] = {}
+    known: dict[tuple[Expr, Expr], bool] = {}
     samples = _samples([chain.size for chain in chains])
     values = {c.size: [evaluate(c.size, sample) for sample in samples] for c in chains}
 
-    def holds(kind: type[EQ | LE], a: Expr, b: Expr) -> bool:
+    def fits(small: Expr, large: Expr) -> bool:
         # Few sizes are distinct, and a proof takes long: what fails for some sizes needs none.
-        condition = kind(a, b)
-        if condition not in known:
-            pairs = zip(values[a], values[b], strict=True)
-            possible = all(x == y if kind is EQ else x <= y for x, y in pairs)
-            known[condition] = possible and analyzer.can_prove(condition)
-        return known[condition]
+        pair = small, large
+        if pair not in known:
+            possible = all(x <= y for x, y in zip(values[small], values[large], strict=True))
+            known[pair] = possible and analyzer.can_prove(LE(small, large))
+        return known[pair]
 
-    for chain in chains:
+    for chain in sorted(chains, key=lambda item: (-sum(values[item.size]), item.first)):
         free = [region for region in regions if region.is_free(chain)]
-        size = chain.size
-        equal = (r for r in free if r.size is size or holds(EQ, r.size, size))
-        larger = (r for r in free if holds(LE, size, r.size))
-        smaller = (r for r in free if holds(LE, r.size, size))
-        found = next(equal, None) or next(larger, None)
-        if found is None:
-            found = next(smaller, None)
-            if found is None:
-                found = _Region(size, [])
-                regions.append(found)
-            found.size = size
-        found.chains.append(chain)
+        if not free:
+            regions.append(_Region([chain.size], [chain]))
+            continue
+        region = min(free, key=lambda item: sum(values[item.sizes[0]]))
+        region.chains.append(chain)
+        if not any(fits(chain.size, size) for size in region.sizes):
+            region.sizes = [s for s in region.sizes if not fits(s, chain.size)] + [chain.size]
     return regions
 
 
