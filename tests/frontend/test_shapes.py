@@ -328,6 +328,22 @@ def test_a_part_that_shrinks_to_one_broadcasts() -> None:
         np.testing.assert_array_equal(model(x), expected(proto, {"x": x})[0])
 
 
+def test_a_slice_of_at_most_one_broadcasts_against_two() -> None:
+    """They are never equal, but one is 1 for all sizes except 0."""
+    g = Graph()
+    x = g.input("x", ["n"])
+    part = g.op("Slice", x, ints(g, 0), ints(g, 1), ints(g, 0))
+    g.output(g.op("Mul", part, g.input("y", [2])))
+    proto = g.model()
+    model = transect.compile(proto, cache=False)
+    y = np.array([2, 3], np.float32)
+    for n in (1, 4):
+        x = np.arange(5, n + 5, dtype=np.float32)
+        np.testing.assert_array_equal(model(x, y), expected(proto, {"x": x, "y": y})[0])
+    with pytest.raises(ValueError, match="broadcast"):
+        model(np.ones(0, np.float32), y)
+
+
 @pytest.mark.parametrize("start", [-100, -(2**63) + 1, -1, 2, 100])
 @pytest.mark.parametrize("dims", [["n"], [4]])
 def test_a_slice_backwards_from_before_the_first(start: int, dims: list[int | str]) -> None:

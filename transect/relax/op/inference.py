@@ -14,6 +14,7 @@ from transect.arith import Analyzer
 from transect.ir.dtype import INT64, DType
 from transect.ir.expr import (
     EQ,
+    LE,
     NE,
     Expr,
     ExprLike,
@@ -328,7 +329,10 @@ def _broadcast_size(op: Op, a: Expr, b: Expr, axis: int) -> Expr:
     if as_int(a) == 1:
         return b
     verdict = same(a, b)
-    if verdict is None:
+    if verdict is False and not _is_at_most_one(a) and not _is_at_most_one(b):
+        # `n` and `n + 1` would do where n is 1: a mistake all the same.
+        fail(op, f"{a!r} and {b!r} (axis {axis}) do not broadcast: they are never equal")
+    if not verdict:
         a, b = cast(a, INT64), cast(b, INT64)
         one = logical_or(EQ(a, IntImm(1)), EQ(b, IntImm(1)))
         _assume(op, select(one, a, b), a, f"what broadcasts on axis {axis}")
@@ -336,9 +340,13 @@ def _broadcast_size(op: Op, a: Expr, b: Expr, axis: int) -> Expr:
             # A constant is not 1 here, so the other dimension is 1 or the same.
             return a if isinstance(a, IntImm) else b
         return select(EQ(a, IntImm(1)), b, a)
-    if not verdict:
-        fail(op, f"{a!r} and {b!r} (axis {axis}) do not broadcast: they are not equal, none is 1")
     return b if isinstance(b, IntImm) else a
+
+
+def _is_at_most_one(size: Expr) -> bool:
+    """Whether a dimension is 0 or 1: that of a slice, say."""
+    size = cast(size, INT64)
+    return analyzer_of(size).can_prove(LE(size, IntImm(1)))
 
 
 def broadcast_types(
