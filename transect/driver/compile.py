@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from transect.library import library_paths
 from transect.plan import GreedyPolicy, Plan, Planner, Policy, typical_size
 from transect.relax.transform.lower_to_host import SIGNATURE
 from transect.relax.visit import direct_bindings, graph_functions
-from transect.runtime import Signature, file_of
+from transect.runtime import Signature
 from transect.support import flags
 from transect.support.errors import InputError, UnsupportedError
 from transect.support.nesting import deep_nesting
@@ -78,23 +79,18 @@ def compile(
     identity = None if store is None else identify(model)
     if store is None or identity is None:
         stages, artifact = request.build(progress)
-        return _loaded(artifact, lambda: stages, request.target)
+        return _loaded(artifact, request, lambda: stages)
     key = identity.key(request.options())
-    found = _find(store, key, identity)
-    if found is not None:
-        return _loaded(found, request.history, request.target)
-    stages, artifact = request.build(progress)
-    # A file that was written to meanwhile is not what the key says.
-    if identity.is_current() and store.put(key, *artifact.pack(identity.name, identity.files)):
-        found = _find(store, key, identity)
-    # The stages hold the weights as they were before they went into the cache.
-    spare = sum(array.nbytes for array in artifact.model.constants if file_of(array) is None)
-    history = request.history if found is not None and spare > _KEPT else lambda: stages
-    return _loaded(found or artifact, history, request.target)
+    artifact = _find(store, key, identity)
+    if artifact is None:
+        _, artifact = request.build(progress, keep_stages=False)
+        # A file that was written to meanwhile is not what the key says.
+        if identity.is_current() and store.put(key, *artifact.pack(identity.name, identity.files)):
+            artifact = _find(store, key, identity) or artifact
+        _trim_heap()
+    request = replace(request, identity=identity)
+    return _loaded(artifact, request, partial(request.history, artifact.plan))
 
-
-_KEPT = 64 << 20
-"""Bytes of weights that the program after every pass may keep in memory beside those that run."""
 
 Progress = Callable[[str, int, int], None]
 """Takes what is done next, how many steps are done, and how many there are."""
@@ -125,26 +121,45 @@ class _Request:
     entry: str | None
     is_whole: bool = True
     """Whether this is a model, not the part of one that depends on constants alone."""
+    identity: Identity | None = None
+    """What `model` must still be, where it is read again."""
 
     def options(self) -> tuple[object, ...]:
         """All that the result depends on besides the model and the installed versions."""
         return (self.target, sorted(self.dims.items()), self.plan, self.policy, self.entry)
 
-    def build(self, progress: Progress | None = None) -> tuple[Mapping[str, IRModule], Artifact]:
-        """The program after every pass, and the machine code."""
+    def imported(self) -> IRModule:
+        """The program as it was given."""
+        self.check_current()
+        module = _as_module(self.model)
+        return _with_bounds(module, entry_name(module, self.entry), self.dims)
+
+    def check_current(self) -> None:
+        """Raises InputError if the model's files have changed since they were compiled."""
+        if self.identity is not None and not self.identity.is_current():
+            raise InputError(
+                f"{self.identity.name} is not the file that was compiled any more",
+                remedy="compile it again; with cache=False, the program after every pass is kept",
+            )
+
+    def build(
+        self, progress: Progress | None = None, *, keep_stages: bool = True
+    ) -> tuple[Mapping[str, IRModule], Artifact]:
+        """The program after every pass, if it is kept, and the machine code."""
         steps = _Steps(progress)
         module = _as_module(self.model)
         with Workers(default_count() if _is_large(module) else 0) as workers, deep_nesting():
-            return self.lower(module, workers, steps)
+            return self.lower(module, workers, steps, keep_stages=keep_stages)
 
     def lower(
-        self, module: IRModule, workers: Workers, steps: _Steps
+        self, module: IRModule, workers: Workers, steps: _Steps, *, keep_stages: bool
     ) -> tuple[Mapping[str, IRModule], Artifact]:
         """What `build` gives, of an imported model."""
         name = entry_name(module, self.entry)
         module = _with_bounds(module, name, self.dims)
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
-        history = _History({"input": module})
+        history = _History(name, keep_stages)
+        history.add("input", module)
 
         def observe(step: str, module: IRModule) -> None:
             history.add(step, module)
@@ -167,21 +182,22 @@ class _Request:
         planner.check_all_used()
         compiled = compile_module(lowered, self.target, workers.translate, workers.count)
         steps.next()
-        signature = _signature(name, module, history)
+        signature = history.signature or _prim_func_signature(name, module)
         artifact = Artifact.of(compiled, signature, planner.plan)
         return history.stages, artifact
 
-    def history(self) -> Mapping[str, IRModule]:
-        """The program after every pass, for a model that came from the cache."""
-        return self.build()[0]
+    def history(self, plan: Plan) -> Mapping[str, IRModule]:
+        """The program after every pass, made again with the answers of `plan`."""
+        self.check_current()
+        return replace(self, plan=plan).build()[0]
 
 
 def _evaluate(workers: Workers, module: IRModule, name: str) -> Any:
     """What the function `name`, which has no parameters, computes: the part of a model that depends
     on constants alone, compiled for this machine and run once."""
     request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
-    stages, artifact = request.lower(module, workers, _Steps(None))
-    return _loaded(artifact, lambda: stages, request.target)()
+    _, artifact = request.lower(module, workers, _Steps(None), keep_stages=False)
+    return _loaded(artifact, request, dict[str, IRModule])()
 
 
 _LARGE = 24
@@ -220,20 +236,27 @@ class _Steps:
 
 @dataclass
 class _History:
-    stages: dict[str, IRModule] = field(default_factory=dict[str, IRModule])
+    """What the passes made of the function `name`. keeps: whether stages are kept, which takes as
+    much memory as the compile itself; the signature always is."""
 
-    def add(self, name: str, module: IRModule) -> None:
-        """Keep the result of a pass."""
-        unique, number = name, 2
+    name: str
+    keeps: bool
+    stages: dict[str, IRModule] = field(default_factory=dict[str, IRModule])
+    signature: Signature | None = None
+
+    def add(self, step: str, module: IRModule) -> None:
+        """Note the result of a pass."""
+        if self.name in module and SIGNATURE in module[self.name].attrs:
+            self.signature = Signature.from_json(module[self.name].attrs[SIGNATURE])
+        if not self.keeps:
+            return
+        unique, number = step, 2
         while unique in self.stages:
-            unique, number = f"{name}_{number}", number + 1
+            unique, number = f"{step}_{number}", number + 1
         self.stages[unique] = module
 
 
-def _signature(name: str, module: IRModule, history: _History) -> Signature:
-    for stage in reversed(history.stages.values()):
-        if name in stage and SIGNATURE in stage[name].attrs:
-            return Signature.from_json(stage[name].attrs[SIGNATURE])
+def _prim_func_signature(name: str, module: IRModule) -> Signature:
     func = module[name]
     if isinstance(func, PrimFunc):
         return prim_func_signature(name, func)
@@ -249,10 +272,18 @@ def _as_module(model: Any) -> IRModule:
 
 
 def _loaded(
-    artifact: Artifact, history: Callable[[], Mapping[str, IRModule]], target: Target
+    artifact: Artifact, request: _Request, history: Callable[[], Mapping[str, IRModule]]
 ) -> CompiledModel:
     library_paths(artifact.model.imports)  # prepares them
-    return CompiledModel(artifact.model.load(), artifact, history, target)
+    code = artifact.model.load()
+    return CompiledModel(code, artifact, request.imported, history, request.target)
+
+
+def _trim_heap() -> None:
+    """Give back to the system what the passes used: glibc keeps it for itself, some 10 MB."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _target(given: Target | str | None) -> Target:

@@ -26,6 +26,7 @@ class CompiledModel(runtime.CompiledModel):
         self,
         code: LoadedModule,
         artifact: Artifact,
+        source: Callable[[], IRModule],
         history: Callable[[], Mapping[str, IRModule]],
         target: Target | None = None,
     ) -> None:
@@ -35,6 +36,7 @@ class CompiledModel(runtime.CompiledModel):
         self.plan: Plan = artifact.plan
         """What was chosen at every site, and why; saves as JSON and replays the compile."""
         self._artifact = artifact.model
+        self._source = source
         self._history = history
         self._profiler = Profiler(lambda: self.stages, self.signature.name, target or host_target())
 
@@ -42,15 +44,15 @@ class CompiledModel(runtime.CompiledModel):
     def stages(self) -> Mapping[str, IRModule]:
         """The program after each pass, by the pass's name ("input" is what was given).
 
-        A pass that runs several times has a number behind its name. Compiled again, to the same
-        result, if the model came from the cache.
+        A pass that runs several times has a number behind its name. With a cache, the passes run
+        again when this is asked for first, to the same result; `cache=False` keeps what they made.
         """
         return self._history()
 
-    @property
+    @cached_property
     def module(self) -> IRModule:
         """The program as given, as Python."""
-        return self.stages["input"]
+        return self._source()
 
     def save(self, folder: str | Path) -> None:
         """Export the model to a folder, from which `transect.runtime.load_artifact` takes it.
