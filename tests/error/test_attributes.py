@@ -66,7 +66,14 @@ CASES: list[Case] = [
     ("Einsum", [], {"equation": "ijkl,ijkl->"}, "names 2 operands, got 1"),
     ("Slice", [np.array(v) for v in ([0], [1], [0], [0])], {}, "a step of 0"),
     ("Slice", [np.array(v) for v in ([0, 0], [1])], {}, "2 begins, 1 ends"),
-    ("Split", [], {"num_outputs": 0}, "parts of"),
+    ("Slice", [np.array(v) for v in ([0, 0], [1, 1], [1, -3])], {}, "name one twice"),
+    ("Split", [], {"num_outputs": 0}, "num_outputs is 0"),
+    ("Split", [], {"num_outputs": 2}, "but it has 1 outputs"),
+    ("Relu", [KERNEL], {}, "has 2 operands, at most 1"),
+    ("Relu", [], {"alpha": 0.5}, "has no attribute 'alpha' at opset 19"),
+    ("Softmax", [], {"axes": [1]}, "has no attribute 'axes'"),
+    ("ConvTranspose", [TRANSPOSED], {"output_shape": [0, 9]}, "not 2 positive sizes"),
+    ("ConvTranspose", [TRANSPOSED], {"output_shape": [9]}, "not 2 positive sizes"),
     ("STFT", [np.array(0), np.ones(4, np.float32)], {}, "must"),
 ]
 
@@ -74,12 +81,21 @@ CASES: list[Case] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]} {case[2]}")
 def test_attributes_that_cannot_be(case: Case) -> None:
     kind, weights, attributes, words = case
-    g = Graph(18)
+    g = Graph(19)
     dims = [1, 8, 1] if kind == "STFT" else IMAGE
     g.output(g.op(kind, g.input("x", dims), *map(g.constant, weights), **attributes))
     with pytest.raises(TransectError, match=words) as caught:
         OnnxFrontend().load(unchecked(g))
     assert f"{kind} node" in str(caught.value)
+
+
+def test_a_hidden_size_that_is_not_that_of_the_weights() -> None:
+    g = Graph()
+    w, r = np.ones((1, 8, 4), np.float32), np.ones((1, 8, 2), np.float32)
+    operands = g.input("x", ["n", 1, 4]), g.constant(w), g.constant(r)
+    g.output(g.op("LSTM", *operands, hidden_size=3))
+    with pytest.raises(ImportModelError, match="hidden_size is 3, but its weights are for 2"):
+        OnnxFrontend().load(unchecked(g))
 
 
 def test_a_huge_window_over_dimensions_that_vary() -> None:

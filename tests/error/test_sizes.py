@@ -23,7 +23,7 @@ def unchecked(g: Graph) -> onnx.ModelProto:
     """The model of a graph that onnx would refuse."""
     outputs = [onnx.ValueInfoProto(name=name) for name in g.outputs]
     graph = helper.make_graph(g.nodes, "graph", g.inputs, outputs, g.weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", g.opset)], ir_version=8)
 
 
 X = np.arange(6, dtype=np.float32).reshape(3, 2)

@@ -52,12 +52,18 @@ def _schema(domain: str, op_type: str, opset: int) -> Any:
         return None
 
 
-def attribute_kinds(node: onnx.NodeProto, opset: int) -> Mapping[str, int]:
-    """The kind that each attribute of an operator must have, as far as the operator is known."""
+def attribute_kinds(node: onnx.NodeProto, opset: int) -> Mapping[str, int] | None:
+    """The kind that each attribute of an operator must have, None if it is not known."""
     schema = schema_of(node, opset)
     if schema is None:
-        return {}
+        return None
     return {name: int(item.type) for name, item in schema.attributes.items()}
+
+
+def most_operands(node: onnx.NodeProto, opset: int) -> int | None:
+    """How many operands an operator may have, None if it is not known."""
+    schema = schema_of(node, opset)
+    return None if schema is None else int(schema.max_input)
 
 
 def fixed_body(node: onnx.NodeProto, opset: int) -> onnx.FunctionProto | None:

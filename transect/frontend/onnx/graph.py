@@ -26,6 +26,7 @@ from transect.frontend.onnx.functions import (
     default_attributes,
     domain_of,
     fixed_body,
+    most_operands,
     objection,
     typed_body,
     versions_of,
@@ -163,9 +164,11 @@ class GraphWalker:
         """Append one node; its outputs."""
         domain = domain_of(proto)
         opset = frame.versions.get(domain, 1)
-        given = self._checked(proto, resolved(proto, frame.given), opset, layer)
-        converter = find_converter(domain, proto.op_type, opset)
         key = (domain, proto.op_type, proto.overload)
+        given = resolved(proto, frame.given)
+        if key not in self.functions:
+            _check_form(proto, given, opset, layer)
+        converter = find_converter(domain, proto.op_type, opset)
         if frame.depth > DEEPEST or len(frame.calls) > DEEPEST:
             raise ImportModelError(
                 f"{proto.op_type} is nested more than {DEEPEST} graphs deep", span=layer
@@ -230,21 +233,6 @@ class GraphWalker:
                 f"it could not be converted ({type(error).__name__}: {error})",
                 "if onnx.checker.check_model finds nothing wrong with the model, report this",
             ) from error
-
-    @staticmethod
-    def _checked(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -> Given:
-        """Attributes, which must be of the kinds that the operator has them."""
-        kinds = attribute_kinds(proto, opset)
-        for name, item in given.items():
-            wanted = kinds.get(name, item.type)
-            if item.type != wanted or item.type == onnx.AttributeProto.UNDEFINED:
-                raise ImportModelError(
-                    f"{proto.op_type}: the attribute {name!r} is {kind_name(item.type)}, "
-                    f"not {kind_name(wanted)}",
-                    span=layer,
-                    remedy="the model is not valid ONNX: check it with onnx.checker",
-                )
-        return given
 
     # --- functions --------------------------------------------------------------------------
 
@@ -320,6 +308,36 @@ class GraphWalker:
         wanted = [name for name, used in zip(function.output, proto.output, strict=False) if used]
         found = iter(self.outputs(wanted, scope, f"the function {proto.op_type}"))
         return [next(found) if used else Operand(None) for used in proto.output]
+
+
+def _check_form(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -> None:
+    """Raise ImportModelError for more operands than the operator has, for attributes that it does
+    not have, and for those of another kind. What an operator does not know has a meaning at another
+    of its versions, which would be lost."""
+    remedy = "the model is not valid ONNX: check it with onnx.checker"
+    most = most_operands(proto, opset)
+    if most is not None and len(proto.input) > most:
+        raise ImportModelError(
+            f"{proto.op_type} has {len(proto.input)} operands, at most {most} at opset {opset}",
+            span=layer,
+            remedy=remedy,
+        )
+    kinds = attribute_kinds(proto, opset)
+    for name, item in given.items():
+        if kinds is not None and name not in kinds:
+            raise ImportModelError(
+                f"{proto.op_type} has no attribute {name!r} at opset {opset}",
+                span=layer,
+                remedy=remedy,
+            )
+        wanted = item.type if kinds is None else kinds[name]
+        if item.type != wanted or item.type == onnx.AttributeProto.UNDEFINED:
+            raise ImportModelError(
+                f"{proto.op_type}: the attribute {name!r} is {kind_name(item.type)}, "
+                f"not {kind_name(wanted)}",
+                span=layer,
+                remedy=remedy,
+            )
 
 
 def _without(node: onnx.NodeProto, missing: set[str]) -> onnx.NodeProto:

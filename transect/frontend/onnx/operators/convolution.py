@@ -75,7 +75,10 @@ def conv_transpose(node: Node) -> Result:
     wanted: list[Expr] | None = None
     upper = node.attribute("auto_pad", "NOTSET") == "SAME_UPPER"
     if "output_shape" in node.attributes:
-        wanted = [IntImm(size) for size in node.attribute("output_shape", [0])[-rank:]]
+        sizes: list[int] = node.attribute("output_shape", [0])[-rank:]
+        if len(sizes) != rank or any(size <= 0 for size in sizes):
+            raise node.error(f"output_shape {sizes} is not {rank} positive sizes")
+        wanted = [IntImm(size) for size in sizes]
     elif upper or node.attribute("auto_pad", "NOTSET") == "SAME_LOWER":
         wanted = [dim * stride for dim, stride in zip(dims, strides, strict=True)]
     begins, ends = [0] * rank, [0] * rank

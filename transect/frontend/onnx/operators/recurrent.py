@@ -14,7 +14,7 @@ import numpy as np
 
 from transect.frontend.onnx.node import Converter, Node, Result
 from transect.frontend.onnx.values import as_dimension
-from transect.ir.expr import LT, Expr, IntImm, as_expr
+from transect.ir.expr import LT, Expr, IntImm, as_expr, as_int
 from transect.ir.types import PrimType
 from transect.relax.call import call_tir_inplace
 from transect.relax.expr import (
@@ -163,6 +163,9 @@ def _recurrent(node: Node, kind: Kind) -> Result:
     steps, batch, _ = map(as_dimension, shape)
     ways = _directions(node, kind)
     hidden = as_dimension(node.shape(ways[0].recurrent)[0])
+    stated = node.attribute("hidden_size", None)
+    if stated is not None and as_int(hidden) not in (None, stated):
+        raise node.error(f"hidden_size is {stated}, but its weights are for {hidden!r}")
     dtype = node.dtype(x)
     zero = constant(0, dtype)
     y: Value | None = None

@@ -229,6 +229,9 @@ def slice_(node: Node) -> Result:
         raise node.error(
             f"{len(starts)} begins, {len(ends)} ends, {len(axes)} axes, {len(steps)} steps"
         )
+    known = [node.axis(axis.value, len(dims)) for axis in axes if isinstance(axis, IntImm)]
+    if len(set(known)) < len(known):
+        raise node.error(f"its axes {known} name one twice", "the model is not valid ONNX")
     if any(as_int(step) == 0 for step in steps):
         raise node.error("a step of 0", "the model is not valid ONNX")
     for step in steps:
@@ -341,6 +344,8 @@ def split(node: Node) -> Result:
         sizes = [IntImm(item) for item in given]
     elif "num_outputs" in node.attributes:
         count = node.attribute("num_outputs", node.outputs)
+        if count != node.outputs:
+            raise node.error(f"num_outputs is {count}, but it has {node.outputs} outputs")
         part = node.simplify(ceildiv(extent, count))
         # The last part is smaller, and where there is too little several are.
         ends = [node.simplify(minimum(part * i, extent)) for i in range(count + 1)]
