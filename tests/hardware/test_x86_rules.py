@@ -207,6 +207,16 @@ def test_a_single_row_takes_a_single_row_tile() -> None:
     assert Planner(target=ZNVER4).choose(tile).parameters["rows"] == 1
 
 
+@pytest.mark.parametrize(("sizes", "packs"), [((512, 768, 3072), True), ((8, 256, 128), False)])
+def test_columns_that_do_not_fit_the_cache_are_packed(
+    sizes: tuple[int, int, int], packs: bool
+) -> None:
+    info = KernelInfo.of(matmul(*sizes))
+    assert info is not None
+    packing = ContractionRule().space(info, ZNVER4)[1]
+    assert Planner(target=ZNVER4).choose(packing).parameters["pack"] is packs
+
+
 def test_roles_follow_the_last_dimension_of_the_output() -> None:
     info = KernelInfo.of(conv1d(16))
     assert info is not None

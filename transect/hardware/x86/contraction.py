@@ -13,7 +13,8 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import operations_of
-from transect.ir.expr import Call, Expr, FloorMod, IntImm, Var, as_int, ceildiv
+from transect.ir.dtype import DType
+from transect.ir.expr import LE, Call, Expr, FloorMod, IntImm, Var, as_int, ceildiv, select
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -211,31 +212,38 @@ class ContractionRule(ScheduleRule):
         for item in (*found.rows, *found.columns):
             if item not in (part.row, part.column):
                 outer = outer * item.dom.extent
-        panels = ceildiv(part.column.dom.extent, part.panel or _PANEL * target.lanes(dtype))
         # All columns for some rows read the one operand again and again, the other way round it is
-        # the other; from where depends on its size.
+        # the other; from where depends on its size. Where there are no more rows than those of a
+        # tile's loop, both are one nest.
         by_rows = {_level(held, target): held * outer}
-        by_columns = {_level(other, target): other * panels * _SCATTERED}
+        by_columns = by_rows
+        if as_int(outer) != 1:
+            panels = ceildiv(part.column.dom.extent, part.panel or _PANEL * target.lanes(dtype))
+            by_columns = {_level(other, target): other * panels * _SCATTERED}
         # What lies side by side is copied in vectors, anything else element by element.
         single = IntImm(0) if part.contiguous else held // dtype.bytes * (8 * target.lanes(dtype))
+        copied = dict(by_columns)
+        copied[_level(held, target)] = copied.get(_level(held, target), IntImm(0)) + held * 2
         packed = Option(
-            "packed",
-            {"pack": True, "columns_first": True},
-            Cost({dtype: single}, {**by_columns, "memory": held * 2}),
+            "packed", {"pack": True, "columns_first": True}, Cost({dtype: single}, copied)
         )
         if not part.contiguous:
             return (packed,)
-        # Rows far apart miss the first-level cache and its translation buffers: a seventh
-        # to most of the time of the arithmetic (benchmarks/kernels.py), but nothing to copy.
-        slower = {} if part.panel or part.shared else {dtype: _scaled(found.operations, 30, 100)}
-        direct = (
-            Option("direct", {"pack": False, "columns_first": False}, Cost(slower, by_rows)),
-            Option(
-                "direct, columns first", {"pack": False, "columns_first": True},
-                Cost(slower, by_columns),
-            ),
-        )  # fmt: skip
-        return direct if part.panel or part.shared else (*direct, packed)
+        slower: dict[DType, Expr] = {}
+        if part.panel is None and not part.shared:
+            # Rows far apart miss the first-level cache and its translation buffers; where they do
+            # not fit the second level, they also evict each other from there, as their addresses
+            # share low bits. In percent of the arithmetic (benchmarks/kernels.py).
+            fits = LE(held, IntImm(_second_level(target)))
+            slower[dtype] = found.operations * select(fits, IntImm(25), IntImm(200)) // 100
+        direct = Option("direct", {"pack": False, "columns_first": False}, Cost(slower, by_rows))
+        turned = Option(
+            "direct, columns first",
+            {"pack": False, "columns_first": True},
+            Cost(slower, by_columns),
+        )
+        options = (direct,) if as_int(outer) == 1 else (direct, turned)
+        return options if part.panel or part.shared else (*options, packed)
 
     def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
         dtype = found.output.buffer.dtype
@@ -489,8 +497,12 @@ def _bytes(found: Contraction, load: BufferLoad) -> Expr:
 
 def _level(size: Expr, target: Target) -> str:
     """The cache that holds so many bytes beside others; unknown sizes count as small."""
-    known = as_int(size) or 0
-    return "L2" if known <= target.caches[min(1, len(target.caches) - 1)] // 2 else "L3"
+    return "L2" if (as_int(size) or 0) <= _second_level(target) // 2 else "L3"
+
+
+def _second_level(target: Target) -> int:
+    """The bytes of the second-level cache, or of the only one."""
+    return target.caches[min(1, len(target.caches) - 1)]
 
 
 def _used(found: Contraction, load: BufferLoad) -> list[IterVar]:
@@ -505,7 +517,3 @@ def _name(sch: Schedule, block: BlockRV) -> str:
 def _number(value: object) -> int:
     assert isinstance(value, int)
     return value
-
-
-def _scaled(amount: Expr, numerator: int, denominator: int) -> Expr:
-    return amount * numerator // denominator
