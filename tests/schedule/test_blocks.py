@@ -103,6 +103,19 @@ def test_pad_domain_of_a_reduction() -> None:
     assert "T.Select" in repr(schedule.func)
 
 
+def test_pad_domain_of_a_sum_from_the_end() -> None:
+    """What the padding adds lies before the first element, not behind the last."""
+
+    def backwards() -> PrimFunc:
+        builder = FunctionBuilder("backwards")
+        x = builder.input("x", (3, 11), "float32")
+        y = builder.reduce((3,), (11,), lambda i, k: x[i, 10 - k], name="y")
+        return builder.finish([builder.compute((3,), lambda i: y[i] + 1.0, name="z")])
+
+    schedule = check(backwards, lambda s: s.pad_domain(s.get_block("y"), [1, 8]), {})
+    assert "T.min" in repr(schedule.func)
+
+
 def test_rfactor_with_lanes() -> None:
     def edit(s: Schedule) -> None:
         block = s.get_block("t")

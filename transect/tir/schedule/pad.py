@@ -193,7 +193,12 @@ class PadDomain(Primitive):
             indices: list[Expr] = []
             for index, size in zip(item.indices, item.buffer.shape, strict=True):
                 box = interval(index, reach, analyzer)
-                fits = box is not None and analyzer.can_prove(box[1] < size)
+                # An index that goes backwards leaves at the beginning.
+                fits = (
+                    box is not None
+                    and analyzer.can_prove(box[0] >= 0)
+                    and analyzer.can_prove(box[1] < size)
+                )
                 indices.append(index if fits else substitute(index, last))
             return BufferLoad(item.buffer, tuple(indices), item.predicate)
 
