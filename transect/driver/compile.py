@@ -129,25 +129,22 @@ class _Request:
         return (self.target, sorted(self.dims.items()), self.plan, self.policy, self.entry)
 
     def imported(self) -> IRModule:
-        """The program as it was given."""
-        self.check_current()
-        module = _as_module(self.model)
-        return _with_bounds(module, entry_name(module, self.entry), self.dims)
-
-    def check_current(self) -> None:
-        """Raises InputError if the model's files have changed since they were compiled."""
+        """The program as it was given. Raises InputError if the model's files have changed since
+        they were compiled."""
         if self.identity is not None and not self.identity.is_current():
             raise InputError(
                 f"{self.identity.name} is not the file that was compiled any more",
                 remedy="compile it again; with cache=False, the program after every pass is kept",
             )
+        module = _as_module(self.model)
+        return _with_bounds(module, entry_name(module, self.entry), self.dims)
 
     def build(
         self, progress: Progress | None = None, *, keep_stages: bool = True
     ) -> tuple[Mapping[str, IRModule], Artifact]:
         """The program after every pass, if it is kept, and the machine code."""
         steps = _Steps(progress)
-        module = _as_module(self.model)
+        module = self.imported()
         with Workers(default_count() if _is_large(module) else 0) as workers, deep_nesting():
             return self.lower(module, workers, steps, keep_stages=keep_stages)
 
@@ -156,7 +153,6 @@ class _Request:
     ) -> tuple[Mapping[str, IRModule], Artifact]:
         """What `build` gives, of an imported model."""
         name = entry_name(module, self.entry)
-        module = _with_bounds(module, name, self.dims)
         planner = Planner(self.policy, self.plan, self.target, _sizes(self.dims))
         history = _History(name, keep_stages)
         history.add("input", module)
@@ -182,13 +178,13 @@ class _Request:
         planner.check_all_used()
         compiled = compile_module(lowered, self.target, workers.translate, workers.count)
         steps.next()
-        signature = history.signature or _prim_func_signature(name, module)
+        written = history.signature
+        signature = Signature.from_json(written) if written else _prim_func_signature(name, module)
         artifact = Artifact.of(compiled, signature, planner.plan)
         return history.stages, artifact
 
     def history(self, plan: Plan) -> Mapping[str, IRModule]:
         """The program after every pass, made again with the answers of `plan`."""
-        self.check_current()
         return replace(self, plan=plan).build()[0]
 
 
@@ -237,17 +233,17 @@ class _Steps:
 @dataclass
 class _History:
     """What the passes made of the function `name`. keeps: whether stages are kept, which takes as
-    much memory as the compile itself; the signature always is."""
+    much memory as the compile itself; the signature, as JSON, always is."""
 
     name: str
     keeps: bool
     stages: dict[str, IRModule] = field(default_factory=dict[str, IRModule])
-    signature: Signature | None = None
+    signature: str | None = None
 
     def add(self, step: str, module: IRModule) -> None:
         """Note the result of a pass."""
         if self.name in module and SIGNATURE in module[self.name].attrs:
-            self.signature = Signature.from_json(module[self.name].attrs[SIGNATURE])
+            self.signature = module[self.name].attrs[SIGNATURE]
         if not self.keeps:
             return
         unique, number = step, 2

@@ -10,16 +10,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 
+from transect.frontend.onnx.weights import Array
 from transect.ir.expr import as_int
 from transect.ir.types import TensorType, Type
-
-Array = np.ndarray[Any, Any]
 
 FunctionKey = tuple[str, str, str]
 """Domain, name, overload."""
@@ -103,16 +101,13 @@ def objection(
     these values; None if it finds nothing. It sees nothing of subgraphs."""
     if any(item.HasField("g") or item.graphs for item in node.attribute):
         return None
-    inputs = [
-        onnx.ValueInfoProto(name=name, type=_type_proto(kind))
+    inputs = {
+        name: onnx.ValueInfoProto(name=name, type=_type_proto(kind))
         for name, kind in zip(node.input, types, strict=True)
         if name and name not in values
-    ]
+    }
     weights = [onnx.numpy_helper.from_array(array, name) for name, array in values.items()]
-    names = dict.fromkeys(item.name for item in inputs)
-    graph = onnx.helper.make_graph(
-        [node], "node", [next(i for i in inputs if i.name == n) for n in names], [], weights
-    )
+    graph = onnx.helper.make_graph([node], "node", [*inputs.values()], [], weights)
     versions = [onnx.helper.make_opsetid(node.domain, opset)]
     try:
         model = onnx.helper.make_model(graph, opset_imports=versions)

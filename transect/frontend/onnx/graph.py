@@ -55,6 +55,8 @@ _OF_INVALID_NODES = (
 )  # fmt: skip
 """What converters raise where a node is not what ONNX allows."""
 
+_INVALID = "the model is not valid ONNX: check it with onnx.checker"
+
 LARGEST_TENSOR = 1 << 47
 """Bytes that a process can address at most: a tensor that is larger for every input is a mistake.
 Far from where the sizes of expressions would overflow."""
@@ -105,7 +107,7 @@ class GraphWalker:
             if scope.defines(name):
                 raise ImportModelError(
                     f"{self.name} has two weights called {name!r}",
-                    remedy="the model is not valid ONNX: check it with onnx.checker",
+                    remedy=_INVALID,
                 )
             scope.define(name, constant_operand(array))
 
@@ -121,7 +123,7 @@ class GraphWalker:
                     raise ImportModelError(
                         f"{proto.op_type} computes {name!r}, which has a value already",
                         span=layer,
-                        remedy="the model is not valid ONNX: check it with onnx.checker",
+                        remedy=_INVALID,
                     )
             results = self.node(proto, layer, frame)
             for name, result in zip(proto.output, results, strict=False):
@@ -136,7 +138,7 @@ class GraphWalker:
             if operand is None:
                 raise ImportModelError(
                     f"nothing computes the output {name!r} of {where}",
-                    remedy="the model is not valid ONNX: check it with onnx.checker",
+                    remedy=_INVALID,
                 )
             found.append(operand)
         return found
@@ -149,7 +151,7 @@ class GraphWalker:
             return ImportModelError(
                 f"{proto.op_type} uses {name!r}, which nothing before it computes",
                 span=layer,
-                remedy="the model is not valid ONNX: check it with onnx.checker",
+                remedy=_INVALID,
             )
         return ImportModelError(
             f"{proto.op_type} uses {name!r}, which nothing before it computes: "
@@ -282,7 +284,7 @@ class GraphWalker:
                 f"{proto.op_type} has {len(proto.output)} outputs, its function "
                 f"{len(function.output)}",
                 span=layer,
-                remedy="the model is not valid ONNX: check it with onnx.checker",
+                remedy=_INVALID,
             )
         self._expanded += len(function.node)
         if self._expanded > MOST_EXPANDED:
@@ -314,13 +316,12 @@ def _check_form(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -
     """Raise ImportModelError for more operands than the operator has, for attributes that it does
     not have, and for those of another kind. What an operator does not know has a meaning at another
     of its versions, which would be lost."""
-    remedy = "the model is not valid ONNX: check it with onnx.checker"
     most = most_operands(proto, opset)
     if most is not None and len(proto.input) > most:
         raise ImportModelError(
             f"{proto.op_type} has {len(proto.input)} operands, at most {most} at opset {opset}",
             span=layer,
-            remedy=remedy,
+            remedy=_INVALID,
         )
     kinds = attribute_kinds(proto, opset)
     for name, item in given.items():
@@ -328,7 +329,7 @@ def _check_form(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -
             raise ImportModelError(
                 f"{proto.op_type} has no attribute {name!r} at opset {opset}",
                 span=layer,
-                remedy=remedy,
+                remedy=_INVALID,
             )
         wanted = item.type if kinds is None else kinds[name]
         if item.type != wanted or item.type == onnx.AttributeProto.UNDEFINED:
@@ -336,7 +337,7 @@ def _check_form(proto: onnx.NodeProto, given: Given, opset: int, layer: Layer) -
                 f"{proto.op_type}: the attribute {name!r} is {kind_name(item.type)}, "
                 f"not {kind_name(wanted)}",
                 span=layer,
-                remedy=remedy,
+                remedy=_INVALID,
             )
 
 

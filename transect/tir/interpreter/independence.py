@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transect.ir.expr import GE, GT, LE, LT, Call, Expr, GlobalVar, Intrinsic, Var
+from transect.ir.expr import GE, GT, LE, LT, Call, Expr, GlobalVar, Intrinsic, Var, opposite
 from transect.ir.term import Term
 from transect.ir.traverse import walk
 from transect.tir.affine import Affine
@@ -163,16 +163,11 @@ class _Uses:
         self.found.append(_Use(buffer, forms, scope, lanes, store, init, current))
 
 
-_OPPOSITES: dict[type[Expr], type[LT | LE | GT | GE]] = {LT: GE, LE: GT, GT: LE, GE: LT}
-
-
 def _failing(scope: Scope, condition: Expr) -> Scope:
     """The scope where a comparison does not hold; any other condition tells nothing."""
-    opposite = _OPPOSITES.get(type(condition))
-    if opposite is None:
+    if not isinstance(condition, LT | LE | GT | GE):
         return scope
-    assert isinstance(condition, LT | LE | GT | GE)
-    return scope.assuming(opposite(condition.a, condition.b))
+    return scope.assuming(opposite(condition))
 
 
 def _assuming(scope: Scope, predicate: Expr | None) -> Scope:

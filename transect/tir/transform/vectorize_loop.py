@@ -43,6 +43,7 @@ from transect.ir.expr import (
     logical_and,
     logical_not,
     make,
+    opposite,
 )  # fmt: skip
 from transect.ir.node import replace
 from transect.ir.term import Term
@@ -157,17 +158,13 @@ def _split_conditions(var: Var, start: Expr, lanes: int, body: Stmt) -> Stmt | N
     return IfThenElse(condition, vector, rest)
 
 
-_OPPOSITE: dict[type[Expr], Callable[[Expr, Expr], Expr]] = {LT: GE, LE: GT, GT: LE, GE: LT}
-
-
 def _some_lanes(var: Var, lanes: int, body: IfThenElse) -> Stmt | None:
     """The masked form of `body`, run if its condition holds for any lane; None if there is none."""
     parts = conjuncts(body.condition)
     varying = [item for item in parts if _mentions(item, var)]
     if len(varying) != 1 or not isinstance(varying[0], LT | LE | GT | GE):
         return None
-    opposite = _OPPOSITE[type(varying[0])](varying[0].a, varying[0].b)
-    nowhere = for_all(opposite, {var: lanes})
+    nowhere = for_all(opposite(varying[0]), {var: lanes})
     if nowhere is None:
         return None
     uniform = [item for item in parts if item is not varying[0]]
