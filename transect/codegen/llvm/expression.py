@@ -61,7 +61,7 @@ from transect.ir.function import IRModule
 from transect.ir.term import Term
 from transect.support.errors import UnsupportedError
 from transect.target import Target
-from transect.tir.buffer import BufferLoad
+from transect.tir.buffer import Buffer, BufferLoad
 
 
 @dataclass
@@ -395,8 +395,14 @@ class ExpressionEmitter:
         if isinstance(index, Ramp) and as_int(index.stride) == 1 and kind.is_scalar:
             address = self.element_address(load.buffer.data, kind, index.base)
             memory = memory_type(load.dtype)
-            if load.predicate is None:
+            if load.predicate is None or _is_inside(load.buffer, index):
                 value = self.text.define(f"load {memory}, ptr {address}, align {alignment(kind)}")
+                if load.predicate is not None:
+                    # Only plain loads and stores let an array live in registers.
+                    value = self.text.define(
+                        f"select {self.typed(load.predicate)}, {memory} {value}, "
+                        f"{memory} zeroinitializer"
+                    )
             else:
                 name = self.text.module.declare(
                     f"llvm.masked.load.v{load.dtype.lanes}{_suffix(memory_type(kind))}.p0",
@@ -602,6 +608,14 @@ def native_name(name: str) -> str:
 def alignment(dtype: DType) -> int:
     """The alignment of one element in bytes; callers promise no more."""
     return max(1, (dtype.bits + 7) // 8)
+
+
+def _is_inside(buffer: Buffer, index: Ramp) -> bool:
+    """Whether neighbours that a load takes are surely elements of an array of the function's."""
+    first, size = as_int(index.base), as_int(buffer.shape[0])
+    if buffer.scope != "local" or first is None or size is None:
+        return False
+    return 0 <= first and first + index.lanes <= size
 
 
 def _suffix(element: str) -> str:

@@ -27,6 +27,7 @@ from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
+from transect.tir.transform.inject_prefetch import PREFETCH
 
 _FMA_LATENCY = 4
 _PANEL = 2
@@ -111,7 +112,8 @@ class ContractionRule(ScheduleRule):
     tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
-    many multiply-adds of a tile's whole reduction are worth writing out.
+    many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps of
+    the reduction ahead vectors are fetched into the first-level cache.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -139,6 +141,7 @@ class ContractionRule(ScheduleRule):
     inline_limit: int = 4
     unroll_limit: int = 8
     reduction_limit: int = 128
+    prefetch: int = 8
     name: ClassVar[str] = "x86.contraction"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -371,6 +374,8 @@ class ContractionRule(ScheduleRule):
         if self._short(found, rows * vectors):
             for loop in reduced:
                 sch.unroll(loop)
+        else:
+            sch.annotate(reduced[-1], PREFETCH, self.prefetch)
         if blocks.packed is not None:
             # The packed panel stands between this loop and those inside.
             together = together[: together.index(columns) + 1]

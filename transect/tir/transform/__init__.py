@@ -9,6 +9,7 @@ from transect.target import Target
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
 from transect.tir.transform.hoist_checks import HoistChecks
+from transect.tir.transform.inject_prefetch import InjectPrefetch
 from transect.tir.transform.loop_partition import LoopPartition
 from transect.tir.transform.lower_init import LowerInit
 from transect.tir.transform.lower_match_buffer import LowerMatchBuffer
@@ -36,6 +37,7 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         VectorizeLoop(),
         UnrollLoop(),
         Simplify(division=True),
+        InjectPrefetch(),
         HoistChecks(),
         MakePackedAPI(),
         LowerSignature(),
