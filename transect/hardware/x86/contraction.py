@@ -30,6 +30,12 @@ from transect.tir.stmt import Block, BufferStore, IterVar
 from transect.tir.transform.inject_prefetch import PREFETCH
 
 _FMA_LATENCY = 4
+_LOADS_PER_CYCLE = 2
+_PARTS = 100
+"""Parts of a cycle that are counted."""
+_PER_ROW, _PER_VECTOR = 0.15, 0.25
+"""What each row and each vector of a tile adds to a step, in cycles, though loads run beside
+multiply-adds: measured on products of 128 to 1024 rows."""
 _PANEL = 2
 """Vectors of a usual panel."""
 _SCATTERED = 10
@@ -112,8 +118,8 @@ class ContractionRule(ScheduleRule):
     tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
-    many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps of
-    the reduction ahead vectors are fetched into the first-level cache.
+    many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
+    of the reduction ahead vectors are fetched into the first-level cache.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -174,10 +180,11 @@ class ContractionRule(ScheduleRule):
         dtype = found.output.buffer.dtype
         lanes = target.lanes(dtype)
         options: list[Option] = []
-        others: Expr = IntImm(2)
+        steps: Expr = IntImm(1)
         for item in found.site.block.iter_vars:
             if item is not part.row and item is not part.column:
-                others = others * item.dom.extent
+                steps = steps * item.dom.extent
+        height = IntImm(1) if part.row is None else part.row.dom.extent
         for rows, vectors in self.tiles:
             if rows * vectors + vectors + 1 > target.vector_registers:
                 continue
@@ -185,25 +192,16 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.panel is not None and part.panel != vectors * lanes:
                 continue
-            padded = _padded(part.column.dom.extent, vectors * lanes)
-            if part.row is not None:
-                padded = padded * _padded(part.row.dom.extent, rows)
-            chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
-            # Vectors come from the second-level cache and are used once a row, broadcast elements
-            # from the first, once a vector; more than eight rows evict each other from there where
-            # the vectors take whole pages apart.
-            reuse = 1 / (1 + 1 / (2 * rows) + 1 / (10 * vectors))
-            if part.shared:
-                reuse = 1 / (2 + 2 / rows)  # A load for each multiply-add.
-            efficiency = min(1.0, chains) * reuse * (0.8 if rows > 8 and not part.panel else 1.0)
-            if part.row is not None and (as_int(part.row.dom.extent) or 0) % rows:
-                efficiency *= 0.97  # Partial tiles run code of their own.
-            panel = padded * others * (dtype.bytes // 2) // max(1, rows)
+            cycles = _cycles(height, part.column.dom.extent, (rows, vectors), part, target)
+            padded = _padded(height, rows) * _padded(part.column.dom.extent, vectors * lanes)
+            panel = padded * steps * dtype.bytes // max(1, rows)
+            # As many operations as the machine could have done in the time.
+            work = steps * cycles * (2 * lanes * target.fma_per_cycle) // _PARTS
             options.append(
                 Option(
                     f"{rows}x{vectors * lanes}",
                     {"rows": rows, "vectors": vectors},
-                    Cost({dtype: others * padded}, {"L2": panel}, efficiency=efficiency),
+                    Cost({dtype: work}, {"L2": panel}),
                 )
             )
         return tuple(options)
@@ -250,11 +248,12 @@ class ContractionRule(ScheduleRule):
 
     def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
         dtype = found.output.buffer.dtype
-        work = {dtype: found.operations}
-        serial = Option("serial", {"parallel": False}, Cost(work, threads=1))
+        # The tiles are counted as shared by all cores: one core alone has the rest to do as well.
+        rest = found.operations * (target.cores - 1) // target.cores
+        serial = Option("serial", {"parallel": False}, Cost({dtype: rest}, threads=1))
         if target.cores == 1:
             return (serial,)
-        return (serial, Option("parallel", {"parallel": True}, Cost(work, launches=1)))
+        return (serial, Option("parallel", {"parallel": True}, Cost(launches=1)))
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
@@ -483,6 +482,41 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
         and output not in info.func.buffers
         and bool(readers)
         and all(info.kind(item.name) <= PatternKind.INJECTIVE for item in (block, *readers))
+    )
+
+
+def _cycles(
+    height: Expr, width: Expr, tile: tuple[int, int], part: Roles, target: Target
+) -> Expr:
+    """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
+    a cycle. What is left over has tiles of its own, as large as it is, if its size is known."""
+    rows, vectors = tile
+    lanes = target.lanes(part.columns.buffer.dtype)
+
+    def one(rows: int, vectors: int) -> int:
+        if not rows or not vectors:
+            return 0
+        products = rows * vectors
+        busy = max(products / target.fma_per_cycle, _FMA_LATENCY)
+        # Vectors come from the second-level cache and are used once a row, broadcast elements from
+        # the first, once a vector; a depthwise convolution loads both for each multiply-add.
+        loads = 2 * products if part.shared else rows + vectors
+        busy = max(busy, loads / _LOADS_PER_CYCLE)
+        # Rows that lie whole pages apart evict each other from the first-level cache.
+        far = 0.25 * products / target.fma_per_cycle if rows > 8 and part.panel is None else 0.0
+        waiting = _PER_ROW * rows + _PER_VECTOR * vectors + far
+        return round(_PARTS * (busy + waiting))
+
+    known = as_int(height), as_int(width)
+    if known[0] is None or known[1] is None:
+        area = _padded(height, rows) * _padded(width, vectors * lanes)
+        return area * one(rows, vectors) // (rows * vectors * lanes)
+    down, left = divmod(known[0], rows)
+    across, last = divmod(-(-known[1] // lanes), vectors)
+    return IntImm(
+        down * (across * one(rows, vectors) + one(rows, last))
+        + across * one(left, vectors)
+        + one(left, last)
     )
 
 

@@ -42,8 +42,8 @@ class VectorMatrixRule(ScheduleRule):
     def _found(self, info: KernelInfo) -> tuple[Contraction, Roles] | None:
         for found in info.contractions()[:1]:
             part = roles(found)
-            if part is None or not part.contiguous:
-                return None
+            if part is None or not part.contiguous or part.panel is not None:
+                return None  # Panels lie in the order in which register tiles read them.
             single = part.row is None or as_int(part.row.dom.extent) == 1
             if single and (as_int(part.column.dom.extent) or 0) >= self.least:
                 return found, part
