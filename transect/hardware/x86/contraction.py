@@ -7,6 +7,7 @@ benchmarks/kernels.py for what this reaches.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -39,8 +40,8 @@ multiply-adds: measured on products of 128 to 1024 rows."""
 _PANEL = 2
 """Vectors of a usual panel."""
 _SCATTERED = 10
-"""What reading the broadcast elements from beyond the first-level cache takes, in reads of vectors
-in order: measured on convolutions of 7 to 56 pixels a row."""
+"""What reading broadcast elements that do not follow each other takes, in reads of such that do:
+measured on convolutions of 7 to 56 pixels a row."""
 
 
 @dataclass(frozen=True)
@@ -219,8 +220,14 @@ class ContractionRule(ScheduleRule):
         by_rows = {_level(held, target): held * outer}
         by_columns = by_rows
         if as_int(outer) != 1:
-            panels = ceildiv(part.column.dom.extent, part.panel or _PANEL * target.lanes(dtype))
-            by_columns = {_level(other, target): other * panels * _SCATTERED}
+            width = part.panel or _PANEL * target.lanes(dtype)
+            panels = ceildiv(part.column.dom.extent, width)
+            in_order = contiguous(part.rows, found.reduce[-1].var)
+            again = other * panels * (1 if in_order else _SCATTERED)
+            by_columns = {_level(other, target): again}
+            panel = held * width // part.column.dom.extent
+            if _level(panel, target) != "L2":
+                by_columns["L3"] = by_columns.get("L3", IntImm(0)) + held * outer
         # What lies side by side is copied in vectors, anything else element by element.
         single = IntImm(0) if part.contiguous else held // dtype.bytes * (8 * target.lanes(dtype))
         copied = dict(by_columns)
@@ -370,9 +377,11 @@ class ContractionRule(ScheduleRule):
         for loop in sch.get_loops(leaving)[len(nest) :]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
-        if self._short(found, rows * vectors):
+        if self._short(found.reduce, rows * vectors):
             for loop in reduced:
                 sch.unroll(loop)
+        elif self._short(found.reduce[-1:], rows * vectors):
+            sch.unroll(reduced[-1])
         else:
             sch.annotate(reduced[-1], PREFETCH, self.prefetch)
         if blocks.packed is not None:
@@ -382,10 +391,11 @@ class ContractionRule(ScheduleRule):
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return init
 
-    def _short(self, found: Contraction, tile: int) -> bool:
-        """Whether a reduction is worth writing out, so that its steps share what they load."""
+    def _short(self, reduced: Sequence[IterVar], tile: int) -> bool:
+        """Whether loops of a reduction are worth writing out, so that steps share what they load
+        and no time goes into short loops."""
         steps = 1
-        for item in found.reduce:
+        for item in reduced:
             steps *= as_int(item.dom.extent) or self.reduction_limit
         return steps * tile <= self.reduction_limit
 
