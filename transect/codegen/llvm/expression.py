@@ -615,7 +615,7 @@ def _is_inside(buffer: Buffer, index: Ramp) -> bool:
     first, size = as_int(index.base), as_int(buffer.shape[0])
     if buffer.scope != "local" or first is None or size is None:
         return False
-    return 0 <= first and first + index.lanes <= size
+    return first >= 0 and first + index.lanes <= size
 
 
 def _suffix(element: str) -> str:

@@ -495,9 +495,7 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
     )
 
 
-def _cycles(
-    height: Expr, width: Expr, tile: tuple[int, int], part: Roles, target: Target
-) -> Expr:
+def _cycles(height: Expr, width: Expr, tile: tuple[int, int], part: Roles, target: Target) -> Expr:
     """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
     a cycle. What is left over has tiles of its own, as large as it is, if its size is known."""
     rows, vectors = tile

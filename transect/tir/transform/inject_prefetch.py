@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from transect.ir.dtype import VOID
@@ -10,7 +9,7 @@ from transect.ir.expr import Call, Expr, Ramp, Var, as_int
 from transect.ir.node import replace
 from transect.ir.traverse import substitute, walk
 from transect.tir.affine import difference
-from transect.tir.buffer import BufferLoad
+from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Evaluate, For, Stmt, seq
@@ -53,14 +52,33 @@ class _Inject(StmtRewriter):
         if not isinstance(new, For) or PREFETCH not in new.annotations:
             return new
         left = {key: value for key, value in new.annotations.items() if key != PREFETCH}
-        distance = int(new.annotations[PREFETCH])
-        fetches = [Evaluate(call) for call in _fetches(new, distance)]
+        later = {new.var: new.var + int(new.annotations[PREFETCH])}
+        fetches = [
+            stream.fetch(substitute(stream.start, later) + number * stream.line)
+            for stream in _streams(new)
+            for number in range(stream.lines)
+        ]
         return replace(new, annotations=left, body=seq(*fetches, new.body))
 
 
-def _fetches(loop: For, distance: int) -> Iterable[Call]:
-    """A prefetch of each line that an iteration reads, `distance` iterations later."""
-    lines: dict[tuple[Var, Expr], Call] = {}
+@dataclass(frozen=True)
+class _Stream:
+    """Vectors that a loop reads one after the other: the first index of each iteration, how many
+    lines from there on, and how many elements a line has."""
+
+    buffer: Buffer
+    start: Expr
+    lines: int
+    line: int
+
+    def fetch(self, index: Expr) -> Stmt:
+        """The prefetch of the line at an index."""
+        return Evaluate(Call(INTRINSICS["prefetch"], (BufferLoad(self.buffer, (index,)),), VOID))
+
+
+def _streams(loop: For) -> list[_Stream]:
+    """What moves on by whole lines from one iteration to the next."""
+    found: dict[tuple[Var, Expr], dict[int, tuple[Buffer, Ramp]]] = {}
     for stmt in walk_stmts(loop.body):
         for item in walk(*own_terms(stmt)):
             if not isinstance(item, BufferLoad) or len(item.indices) != 1:
@@ -68,13 +86,23 @@ def _fetches(loop: For, distance: int) -> Iterable[Call]:
             (index,) = item.indices
             if not isinstance(index, Ramp) or as_int(index.stride) != 1:
                 continue
-            later = substitute(index.base, {loop.var: loop.var + distance})
-            step = difference(later, index.base)
-            size = item.buffer.dtype.element.bytes
-            if step is None or step % distance or step // distance * size < _LINE:
+            step = difference(substitute(index.base, {loop.var: loop.var + 1}), index.base)
+            if step is None or step * item.buffer.dtype.element.bytes < _LINE:
                 continue
-            for offset in range(0, index.lanes, max(1, _LINE // size)):
-                place = BufferLoad(item.buffer, (later + offset,))
-                call = Call(INTRINSICS["prefetch"], (place,), VOID)
-                lines.setdefault((item.buffer.data, index.base + offset), call)
-    return lines.values()
+            # Vectors whose distance is a constant are one stream.
+            near = (
+                (first, offset)
+                for first in found
+                if first[0] is item.buffer.data
+                and (offset := difference(index.base, first[1])) is not None
+            )
+            first, offset = next(near, ((item.buffer.data, index.base), 0))
+            found.setdefault(first, {}).setdefault(offset, (item.buffer, index))
+    streams: list[_Stream] = []
+    for vectors in found.values():
+        (buffer, low), last = vectors[min(vectors)], vectors[max(vectors)][1]
+        line = max(1, _LINE // buffer.dtype.element.bytes)
+        length = max(vectors) - min(vectors) + last.lanes
+        if length <= sum(ramp.lanes for _, ramp in vectors.values()):
+            streams.append(_Stream(buffer, low.base, -(-length // line), line))
+    return streams

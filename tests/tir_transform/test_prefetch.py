@@ -1,0 +1,53 @@
+"""InjectPrefetch: before, expected, structurally equal."""
+
+from __future__ import annotations
+
+from transect.ir.function import IRModule
+from transect.ir.structural import structural_mismatch
+from transect.script import tir as T
+from transect.tir.function import PrimFunc
+from transect.tir.transform.inject_prefetch import InjectPrefetch
+from transect.transform import Context
+
+
+def expect(before: PrimFunc, expected: PrimFunc) -> None:
+    after = InjectPrefetch()(IRModule.of(main=before), Context())["main"]
+    mismatch = structural_mismatch(
+        after.with_attrs(global_symbol=None), expected.with_attrs(global_symbol=None)
+    )
+    assert mismatch is None, f"{mismatch}\n{after!r}"
+
+
+def test_lines_of_a_panel_are_fetched_ahead_and_slow_streams_are_not() -> None:
+    @T.prim_func(private=True)
+    def before(
+        a: T.Buffer((100,), "float32"),
+        b: T.Buffer((3200,), "float32"),
+        c: T.Buffer((32,), "float32"),
+    ):
+        for k in T.serial(100, annotations={"prefetch": 8}):
+            c[T.Ramp(0, 1, 16)] = T.Broadcast(a[k], 16) * b[T.Ramp(k * 32, 1, 16)]
+            c[T.Ramp(16, 1, 16)] = T.Broadcast(a[k], 16) * b[T.Ramp(k * 32 + 16, 1, 16)]
+
+    @T.prim_func(private=True)
+    def expected(
+        a: T.Buffer((100,), "float32"),
+        b: T.Buffer((3200,), "float32"),
+        c: T.Buffer((32,), "float32"),
+    ):
+        for k in range(100):
+            T.prefetch(b[(k + 8) * 32 + 0])
+            T.prefetch(b[(k + 8) * 32 + 16])
+            c[T.Ramp(0, 1, 16)] = T.Broadcast(a[k], 16) * b[T.Ramp(k * 32, 1, 16)]
+            c[T.Ramp(16, 1, 16)] = T.Broadcast(a[k], 16) * b[T.Ramp(k * 32 + 16, 1, 16)]
+
+    expect(before, expected)
+
+
+def test_loops_without_the_annotation_stay() -> None:
+    @T.prim_func(private=True)
+    def before(b: T.Buffer((3200,), "float32"), c: T.Buffer((16,), "float32")):
+        for k in range(100):
+            c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 32, 1, 16)]
+
+    expect(before, before)
