@@ -120,7 +120,8 @@ class ContractionRule(ScheduleRule):
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
     many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
-    of the reduction ahead vectors are fetched into the first-level cache.
+    of the reduction ahead vectors are fetched into the first-level cache. unroll: how many steps
+    are written out.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -149,6 +150,7 @@ class ContractionRule(ScheduleRule):
     unroll_limit: int = 8
     reduction_limit: int = 128
     prefetch: int = 8
+    unroll: int = 4
     name: ClassVar[str] = "x86.contraction"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -295,11 +297,11 @@ class ContractionRule(ScheduleRule):
             indices = found.output.indices
             sch.pad_domain(stage, [by_var[i] if isinstance(i, Var) else 1 for i in indices])
         blocks = _Blocks(block, copy, packed, stage)
-        init = self._tile(
+        made = self._tile(
             sch, blocks, found, (row, column), (rows, vectors, lanes),
             columns_first=bool(pack["columns_first"]), parallel=bool(parallel["parallel"]),
         )  # fmt: skip
-        return (*handled, *(_name(sch, item) for item in (*blocks.all(), init)))
+        return (*handled, *(_name(sch, item) for item in (*blocks.all(), *made)))
 
     def _stage(self, sch: Schedule, copy: BlockRV, found: Contraction) -> BlockRV | None:
         """Where much is done with each result, a buffer between: what leaves the registers is
@@ -322,7 +324,8 @@ class ContractionRule(ScheduleRule):
         *,
         columns_first: bool,
         parallel: bool,
-    ) -> BlockRV:
+    ) -> list[BlockRV]:
+        """Tile, and move the other blocks to the tiles; the blocks that this makes."""
         row, column = axes
         rows, vectors, lanes = tile
         block, copy = blocks.block, blocks.copy
@@ -361,6 +364,7 @@ class ContractionRule(ScheduleRule):
             sch.compute_at(blocks.packed, columns)
             self._vectorize_last(sch, blocks.packed, lanes)
         init = sch.decompose_reduction(block, reduced[0])
+        made = [init]
         sch.vectorize(lane)
         for loop in inner[:-1]:
             sch.unroll(loop)
@@ -382,14 +386,17 @@ class ContractionRule(ScheduleRule):
                 sch.unroll(loop)
         elif self._short(found.reduce[-1:], rows * vectors):
             sch.unroll(reduced[-1])
-        else:
+        elif rows <= 2:
+            # Each vector is used once or twice: the tile waits for memory.
             sch.annotate(reduced[-1], PREFETCH, self.prefetch)
+        else:
+            made += unroll_steps(sch, reduced[-1], self.unroll)
         if blocks.packed is not None:
             # The packed panel stands between this loop and those inside.
             together = together[: together.index(columns) + 1]
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
-        return init
+        return made
 
     def _short(self, reduced: Sequence[IterVar], tile: int) -> bool:
         """Whether loops of a reduction are worth writing out, so that steps share what they load
@@ -452,6 +459,19 @@ class _Blocks:
         """Those that there are."""
         found = (self.block, self.copy, self.packed, self.stage)
         return [item for item in found if item is not None]
+
+
+def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> list[BlockRV]:
+    """Write out `steps` iterations of a loop at a time, what is left over one by one; the block of
+    these, if any are left."""
+    made: list[BlockRV] = []
+    extent = sch.get(loop).extent
+    known = as_int(extent)
+    if known is None or known % steps:
+        loop, rest = sch.loop_partition(loop, [extent // steps * steps, None])
+        made = sch.get_child_blocks(rest)
+    sch.unroll(sch.split(loop, [None, steps])[1])
+    return made
 
 
 def inline_consumers(sch: Schedule, info: KernelInfo, result: Buffer) -> list[str]:
