@@ -32,7 +32,7 @@ _KINDS = {
 }
 
 Node = tuple[str, str, str, Mapping[str, Any]]
-"""Operator ("domain::name" for others than ONNX's), inputs, outputs (names and blanks), attributes."""
+"""Operator ("domain::name" if not ONNX's own), inputs and outputs by name, attributes."""
 
 
 def model(
