@@ -20,8 +20,8 @@ from transect.target import host_target
 
 _CHAINS = 16
 """Independent vectors: two units with a latency of four to six cycles stay busy."""
-_STEPS = 500_000
-_TILE_STEPS = 30_000
+_STEPS = 1_500_000
+_TILE_STEPS = 60_000
 
 _PALETTE = np.zeros(64, np.uint8)
 """The configuration of eight tiles of 16 rows of 64 bytes."""
@@ -77,7 +77,7 @@ class Peak:
         self.work, self.steps, self.starts = work, steps, starts
         self.data: np.ndarray | None = None
 
-    def rate(self, repeats: int = 8) -> float:
+    def rate(self, repeats: int = 5) -> float:
         """Work a second, all threads together: the best of some repeats of the slowest thread."""
         times: list[list[float]] = [[] for _ in self.starts]
         together = threading.Barrier(len(self.starts))
