@@ -78,9 +78,10 @@ format: $(HAS_DEV)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# A benchmark is a script that runs alone; a name that starts with an underscore is shared code.
+# A benchmark is a script or a package that runs alone; a name that starts with an underscore is
+# shared code.
 bench: $(HAS_MODELS)
-	@for script in $(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))); do \
+	@for script in $(basename $(notdir $(filter-out benchmarks/_%,$(wildcard benchmarks/*.py)))) ops; do \
 	    echo "== benchmarks.$$script"; $(BIN)/python -m benchmarks.$$script; done
 
 clean:

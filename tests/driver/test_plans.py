@@ -36,7 +36,7 @@ from transect.plan.policy import Choice, option_seconds, total_seconds
 from transect.script import ir as I
 from transect.script import relax as R
 from transect.script import tir as T
-from transect.support.errors import PlanError
+from transect.support.errors import InputError, PlanError
 from transect.target import Target, host_target
 from transect.tir.function import PrimFunc
 
@@ -172,6 +172,34 @@ def test_an_implementation_is_fixed_forbidden_or_preferred(plan: Plan, implement
     check_seed(model)
 
 
+def test_without_libraries_all_code_is_generated() -> None:
+    wants = Plan(preferred={"implementation:*": "openblas.gemm"})
+    called = transect.compile(SEED, plan=wants, libraries=("openblas",), cache=False)
+    alone = transect.compile(SEED, plan=wants, libraries=(), cache=False)
+    label = "implementation:tir_mm lv0"
+    assert answers(called.plan, "implementation") == {label: "openblas.gemm"}
+    assert answers(alone.plan, "implementation") == {label: "generated"}
+    (decision,) = [d for d in alone.plan.decisions if d.label == label]
+    assert [name for name, _ in decision.options] == ["generated"]
+    check_seed(alone)
+
+
+def test_the_cache_tells_apart_what_libraries_may_be_called(tmp_path: Path) -> None:
+    wants = Plan(preferred={"implementation:*": "openblas.gemm"})
+    found = [
+        set(answers(model.plan, "implementation").values())
+        for libraries in (None, (), None)
+        for model in [transect.compile(SEED, plan=wants, libraries=libraries, cache=tmp_path)]
+    ]
+    assert found == [{"openblas.gemm"}, {"generated"}, {"openblas.gemm"}]
+
+
+def test_a_library_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(InputError, match="no library 'mkl'") as caught:
+        transect.compile(SEED, libraries=("mkl",))
+    assert "there are: openblas; () for none" in str(caught.value)
+
+
 def test_a_tile_is_fixed() -> None:
     plan = Plan({"implementation:*": "generated", "schedule:*register tile": "6x32"})
     model = transect.compile(SEED, plan=plan, cache=False)
@@ -298,7 +326,8 @@ def cheap_library(monkeypatch: pytest.MonkeyPatch) -> None:
     assert apart > 0
     cost = Cost(calls=generated - apart / 2)
 
-    def offers(func: PrimFunc, target: Target) -> tuple[Offer, ...]:
+    def offers(func: PrimFunc, target: Target, names: object = None) -> tuple[Offer, ...]:
+        del names
         return tuple(replace(offer, cost=cost) for offer in library_offers(func, target))
 
     # By its name in sys.modules: in its package, the name is that of the function.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from transect.driver.entry import dimension_vars, entry_name, prim_func_signatur
 from transect.driver.identity import Identity, identify
 from transect.driver.model import CompiledModel
 from transect.driver.pipeline import pipeline
+from transect.driver.services import check_libraries
 from transect.driver.spill import Spill
 from transect.driver.verify import verify_module
 from transect.driver.workers import Workers, default_count
@@ -45,6 +46,7 @@ def compile(
     plan: Plan | None = None,
     *,
     policy: Policy | None = None,
+    libraries: Collection[str] | None = None,
     entry: str | None = None,
     cache: Path | bool = True,
     progress: Progress | None = None,
@@ -56,6 +58,8 @@ def compile(
     dims: inclusive bounds of symbolic dimensions ({"batch": (1, 64)}); checked at every call.
     plan: answers to some or all choices, as an expert fixes them or a former compile made them.
     policy: who answers the others, by default GreedyPolicy.
+    libraries: the names of those that may be called ("openblas"), () for generated code alone; by
+    default all that are installed.
     entry: the function to run, where the module leaves that open.
     cache: False to compile anew, or the folder of another cache than the user's.
     progress: called with the name of each step before it begins, the number of steps done, and how
@@ -74,6 +78,7 @@ def compile(
         plan or Plan(),
         policy or GreedyPolicy(),
         entry,
+        libraries=_libraries(libraries),
     )
     store = None if flags.dump() is not None else _cache(cache)
     identity = None if store is None else identify(model)
@@ -119,6 +124,7 @@ class _Request:
     plan: Plan
     policy: Policy
     entry: str | None
+    libraries: tuple[str, ...] | None = None
     is_whole: bool = True
     """Whether this is a model, not the part of one that depends on constants alone."""
     identity: Identity | None = None
@@ -126,7 +132,8 @@ class _Request:
 
     def options(self) -> tuple[object, ...]:
         """All that the result depends on besides the model and the installed versions."""
-        return (self.target, sorted(self.dims.items()), self.plan, self.policy, self.entry)
+        dims = sorted(self.dims.items())
+        return (self.target, dims, self.plan, self.policy, self.entry, self.libraries)
 
     def imported(self) -> IRModule:
         """The program as it was given. Raises InputError if the model's files have changed since
@@ -171,8 +178,8 @@ class _Request:
             keep=Spill(flags.cache_dir()).keep,
         )
         verify_module(module)
-        evaluate = partial(_evaluate, workers) if self.is_whole else None
-        passes = pipeline(context, name, evaluate)
+        evaluate = partial(_evaluate, workers, self.libraries) if self.is_whole else None
+        passes = pipeline(context, name, evaluate, self.libraries)
         steps.plan([step.name for step in passes.passes])
         lowered = passes(module, context)
         planner.check_all_used()
@@ -188,10 +195,21 @@ class _Request:
         return replace(self, plan=plan).build()[0]
 
 
-def _evaluate(workers: Workers, module: IRModule, name: str) -> Any:
+def _evaluate(
+    workers: Workers, libraries: tuple[str, ...] | None, module: IRModule, name: str
+) -> Any:
     """What the function `name`, which has no parameters, computes: the part of a model that depends
     on constants alone, compiled for this machine and run once."""
-    request = _Request(module, this_machine(), {}, Plan(), GreedyPolicy(), name, is_whole=False)
+    request = _Request(
+        module,
+        this_machine(),
+        {},
+        Plan(),
+        GreedyPolicy(),
+        name,
+        libraries=libraries,
+        is_whole=False,
+    )
     _, artifact = request.lower(module, workers, _Steps(None), keep_stages=False)
     return _loaded(artifact, request, dict[str, IRModule])()
 
@@ -292,6 +310,14 @@ def _target(given: Target | str | None) -> Target:
             remedy="transect.codegen.cuda.build compiles tensor programs that are bound to threads",
         )
     return target
+
+
+def _libraries(given: Collection[str] | None) -> tuple[str, ...] | None:
+    if given is None:
+        return None
+    names = (given,) if isinstance(given, str) else tuple(sorted(given))
+    check_libraries(names)
+    return names
 
 
 def _cache(where: Path | bool) -> Cache | None:

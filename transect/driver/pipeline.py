@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from functools import partial
+
 from transect.driver.services import library_offers, schedule_space
 from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
@@ -26,10 +29,16 @@ from transect.tir.transform import lowering
 from transect.transform import Context, Pipeline
 
 
-def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> Pipeline:
+def pipeline(
+    context: Context,
+    entry: str,
+    evaluate: Evaluate | None = None,
+    libraries: Collection[str] | None = None,
+) -> Pipeline:
     """The passes from an imported or written module to what the back end takes.
 
     entry: the function that callers run. evaluate: runs what is computed from large constants.
+    libraries: the names of those that may be called, all that are installed if None.
     """
     return Pipeline(
         AttachGlobalSymbol((entry,)),
@@ -49,7 +58,7 @@ def pipeline(context: Context, entry: str, evaluate: Evaluate | None = None) -> 
         RewriteDataflowReshape(),
         DeadCodeElimination(),
         PackConstants(schedule_space),
-        PlanGraph(library_offers, schedule_space),
+        PlanGraph(partial(library_offers, names=libraries), schedule_space),
         RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),
         # The host.

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from transect.hardware import schedule_rules
 from transect.hardware.kernel import KernelInfo
 from transect.library import Offer, libraries
 from transect.plan import Site
+from transect.support.errors import InputError
 from transect.target import Target
 from transect.tir.function import PrimFunc
 
 
-def library_offers(func: PrimFunc, target: Target) -> tuple[Offer, ...]:
-    """What the installed libraries offer for a tensor program."""
+def check_libraries(names: Collection[str]) -> None:
+    """Raise InputError for a name that no library has."""
+    known = [library.name for library in libraries()]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise InputError(
+            f"no library {unknown[0]!r}", remedy=f"there are: {', '.join(known)}; () for none"
+        )
+
+
+def library_offers(
+    func: PrimFunc, target: Target, names: Collection[str] | None = None
+) -> tuple[Offer, ...]:
+    """What the installed libraries offer for a tensor program. names: those to ask; all if None."""
     if target.host is not None or target.name != "x86":
         return ()
     found = (
         routine.offer(func, target)
         for library in libraries()
-        if library.find() is not None
+        if (names is None or library.name in names) and library.find() is not None
         for routine in library.routines()
     )
     return tuple(offer for offer in found if offer is not None)

@@ -1,0 +1,1 @@
+"""Operators beside torch, oneDNN, ONNX Runtime and OpenBLAS: see `__main__`."""
