@@ -195,7 +195,8 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.panel is not None and part.panel != vectors * lanes:
                 continue
-            cycles = _cycles(height, part.column.dom.extent, (rows, vectors), part, target)
+            tile = (rows, vectors, lanes)
+            cycles = _cycles(height, part.column.dom.extent, tile, part, target)
             padded = _padded(height, rows) * _padded(part.column.dom.extent, vectors * lanes)
             panel = padded * steps * dtype.bytes // max(1, rows)
             # As many operations as the machine could have done in the time.
@@ -515,11 +516,13 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
     )
 
 
-def _cycles(height: Expr, width: Expr, tile: tuple[int, int], part: Roles, target: Target) -> Expr:
+def _cycles(
+    height: Expr, width: Expr, tile: tuple[int, int, int], part: Roles, target: Target
+) -> Expr:
     """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
     a cycle. What is left over has tiles of its own, as large as it is, if its size is known."""
-    rows, vectors = tile
-    lanes = target.lanes(part.columns.buffer.dtype)
+    # Of the result: operands may be narrower.
+    rows, vectors, lanes = tile
 
     def one(rows: int, vectors: int) -> int:
         if not rows or not vectors:
