@@ -44,6 +44,7 @@ from transect.tir.stmt import (
     SeqStmt,
     Stmt,
 )
+from transect.tir.tiles import OPERANDS
 from transect.tir.visit import bound_buffers, child_stmts, own_terms
 
 Interval = tuple[Expr, Expr]
@@ -173,7 +174,8 @@ def accesses(stmt: Stmt) -> list[Access]:
     """Every access of `stmt`, in order, relaxed over the variables that `stmt` binds inside.
 
     A nested block that declares regions counts by them. Buffers defined inside are left out. An
-    `address_of` counts as a read and a write of the whole buffer: what is done there is unknown.
+    `address_of` counts as a read and a write of the whole buffer: what is done there is unknown,
+    unless an intrinsic on tiles takes it.
     """
     collector = _Collector()
     collector.visit(stmt, {}, {})
@@ -233,14 +235,18 @@ class _Collector:
         return None if low is None or high is None else (low[0], high[1])
 
     def loads(self, terms: Iterable[Term], ranges: Ranges, values: Mapping[Var, Expr]) -> None:
+        known = _tile_operands(terms)
+        # The load in an address names a place; nothing is loaded.
+        places = {child for item in known for child in item.children()}
         for item in walk(*terms):
-            if isinstance(item, BufferLoad):
+            if isinstance(item, BufferLoad) and item not in places:
                 self.add(item.buffer, item.indices, ranges, values, write=False)
             elif isinstance(item, Call) and item.op is INTRINSICS["address_of"]:
                 (target,) = item.args
                 if isinstance(target, BufferLoad):
                     whole = (None,) * target.buffer.ndim
-                    self.found += [Access(target.buffer, write, whole) for write in (False, True)]
+                    does = known.get(item, "rw")
+                    self.found += [Access(target.buffer, kind == "w", whole) for kind in does]
 
     def add(
         self,
@@ -253,6 +259,18 @@ class _Collector:
     ) -> None:
         relaxed = tuple(relax(substitute(index, values), ranges) for index in indices)
         self.found.append(Access(buffer, write, relaxed))
+
+
+def _tile_operands(terms: Iterable[Term]) -> dict[Term, str]:
+    """What intrinsics on tiles do with the addresses that they get: "r", "w" or "rw"."""
+    found: dict[Term, str] = {}
+    for item in terms:
+        # They have no results, so they are statements of their own.
+        does = OPERANDS.get(getattr(item.op, "name", "")) if isinstance(item, Call) else None
+        if isinstance(item, Call) and does is not None:
+            for operand, kinds in zip(item.args, does, strict=True):
+                found[operand] = "".join(k for k in "rw" if k in found.get(operand, "") + kinds)
+    return found
 
 
 def to_regions(found: Iterable[Access]) -> tuple[BufferRegion, ...]:
