@@ -10,11 +10,13 @@ import math
 
 from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, Intrinsic, Var, as_int
+from transect.ir.traverse import walk
 from transect.support.errors import UnsupportedError
 from transect.tir.buffer import BufferLoad
 from transect.tir.intrinsics import INTRINSICS
-from transect.tir.stmt import Allocate
+from transect.tir.stmt import Allocate, SeqStmt
 from transect.tir.tiles import ROW_BYTES, TILE_BYTES, TILE_ROWS, TILE_SCOPE
+from transect.tir.visit import own_terms, walk_stmts
 
 REGISTERS = 8
 
@@ -22,6 +24,26 @@ REGISTERS = 8
 def is_tile(var: Var) -> bool:
     """Whether a data pointer is of tile registers."""
     return var.pointer is not None and var.pointer.scope == TILE_SCOPE
+
+
+def last_uses(stmt: SeqStmt) -> dict[int, list[Var]]:
+    """Which tile buffers that a sequence allocates are used last by which of its items: what
+    follows may have their registers."""
+    allocated = {
+        item.var for item in stmt.stmts if isinstance(item, Allocate) and is_tile(item.var)
+    }
+    last: dict[Var, int] = {}
+    for number, item in enumerate(stmt.stmts if allocated else ()):
+        if isinstance(item, Allocate) and item.var in allocated:
+            last[item.var] = number
+        for inner in walk_stmts(item):
+            for term in walk(*own_terms(inner)):
+                if isinstance(term, BufferLoad) and term.buffer.data in allocated:
+                    last[term.buffer.data] = number
+    found: dict[int, list[Var]] = {}
+    for var, number in last.items():
+        found.setdefault(number, []).append(var)
+    return found
 
 
 class TileRegisters:
