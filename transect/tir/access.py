@@ -32,7 +32,7 @@ from transect.ir.expr import (
 )
 from transect.ir.term import Term
 from transect.ir.traverse import substitute, walk
-from transect.tir.affine import affine, difference
+from transect.tir.affine import Affine, affine, difference
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import (
@@ -123,7 +123,20 @@ def _relax_floordiv(expr: FloorDiv, ranges: Ranges) -> Interval | None:
     inner, divisor = relax(expr.a, ranges), as_int(expr.b)
     if inner is None or divisor is None or divisor <= 0:
         return None
-    return inner[0] // divisor, inner[1] // divisor
+    return _quotient(inner[0], divisor), _quotient(inner[1], divisor)
+
+
+def _quotient(expr: Expr, divisor: int) -> Expr:
+    """expr // divisor, with the multiples of the divisor taken out, so that ends compare."""
+    form = affine(expr)
+    whole = {atom: k // divisor for atom, k in form.terms.items() if k % divisor == 0}
+    rest = Affine(form.const, {atom: k for atom, k in form.terms.items() if k % divisor})
+    if not whole:
+        return expr // divisor
+    outside = Affine(0, whole).to_expr(expr.dtype)
+    if rest.is_const:
+        return Affine(rest.const // divisor, whole).to_expr(expr.dtype)
+    return outside + rest.to_expr(expr.dtype) // divisor
 
 
 def _relax_cast(expr: Cast, ranges: Ranges) -> Interval | None:

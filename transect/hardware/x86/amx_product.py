@@ -149,7 +149,7 @@ class AmxProductRule(ScheduleRule):
         options: list[Option] = []
         for block in self.blocks:
             # All columns are read once for each block of rows, which stays near.
-            near = "L2" if block * depth * size <= second // 2 else "L3"
+            near = "L2" if block * depth * size <= second // 4 else "L3"
             repeats = ceildiv(row, block)
             traffic: dict[str, Expr] = {"L3": repeats * column * reduce * size}
             inner = row * reduce * size * ceildiv(column, 2 * TILE_ROWS)
@@ -167,13 +167,16 @@ class AmxProductRule(ScheduleRule):
         )
         count = (_number(tile["rows"]), _number(tile["columns"]))
         block = sch.get_block(found.site.block.name)
-        out = sch.cache_write(block, 0, "global")
-        handled = inline_consumers(sch, info, found.output.buffer)
         each = _tiles_of_block(
             as_int(found.site.block.iter_vars[part.row].dom.extent),
             count[0] * TILE_ROWS,
             _number(rows["block"]),
         )
+        handled: list[str] = []
+        out: BlockRV | None = None
+        if not _stores_whole_tiles(found, part, sch, (each * count[0], count[1])):
+            out = sch.cache_write(block, 0, "global")
+            handled = inline_consumers(sch, info, found.output.buffer)
         packed = _pack(sch, block, part, count, each)
         made = _tile(
             sch, block, out, packed, part, count, each, parallel=bool(parallel["parallel"])
@@ -254,19 +257,35 @@ def _pack(
     for buffer, copy in copies.items():
         copies[buffer] = _padded(sch, block, copy)
     depth, group = part.product.depth, part.product.group
+    height, width = count[0] * TILE_ROWS, count[1] * TILE_ROWS
 
+    # The tiles that a step of the sum takes lie side by side.
     def row_tiles(*index: Expr) -> tuple[Expr, ...]:
         *outer, i, k = index
-        return (*outer, i // TILE_ROWS, k // depth, i % TILE_ROWS, k % depth)
+        return (
+            *outer,
+            i // height,
+            k // depth,
+            i // TILE_ROWS % count[0],
+            i % TILE_ROWS,
+            k % depth,
+        )
+
+    def row_by_row(*index: Expr) -> tuple[Expr, ...]:
+        *outer, i, k = index
+        return (
+            *outer,
+            i // height,
+            i // TILE_ROWS % count[0],
+            i % TILE_ROWS,
+            k // depth,
+            k % depth,
+        )
 
     def column_tiles(*index: Expr) -> tuple[Expr, ...]:
         *outer, k, j = index
         inner = (k % depth // group, j % TILE_ROWS, k % group)
-        return (*outer, j // TILE_ROWS, k // depth, *inner)
-
-    def row_by_row(*index: Expr) -> tuple[Expr, ...]:
-        *outer, i, k = index
-        return (*outer, i // TILE_ROWS, i % TILE_ROWS, k // depth, k % depth)
+        return (*outer, j // width, k // depth, j // TILE_ROWS % count[1], *inner)
 
     for load, tiles, order in (
         (part.rows, row_tiles, row_by_row),
@@ -294,7 +313,7 @@ def _padded(sch: Schedule, block: BlockRV, copy: BlockRV) -> BlockRV:
 def _tile(
     sch: Schedule,
     block: BlockRV,
-    out: BlockRV,
+    out: BlockRV | None,
     packed: _Packed,
     part: _Roles,
     count: tuple[int, int],
@@ -329,12 +348,12 @@ def _tile(
         if parallel:
             sch.parallel(sch.get_loops(packed.columns)[0])
     sch.reverse_compute_at(store, tiles)
-    sch.reverse_compute_at(out, tiles)
+    if out is not None:
+        sch.reverse_compute_at(out, tiles)
     init = sch.decompose_reduction(block, steps)
-
-    for side in ("read", "write"):
+    for side in ("read", "write") if out is not None else ("read",):
         sch.transform_layout(store, (side, 0), _squares(part.row_axis))
-    for item in (store, out):
+    for item in (store,) if out is None else (store, out):
         first, second = sch.get_loops(item)[-2:]
         upper, in_upper = sch.split(first, [None, TILE_ROWS])
         lower, lane = sch.split(second, [None, TILE_ROWS])
@@ -362,7 +381,27 @@ def _tile(
     if parallel:
         together = [*outer, blocks]
         sch.parallel(sch.fuse(*together) if len(together) > 1 else blocks)
-    return [packed.rows, packed.columns, out, *made]
+    return [packed.rows, packed.columns, *(() if out is None else (out,)), *made]
+
+
+def _stores_whole_tiles(
+    found: Contraction, part: _Roles, sch: Schedule, count: tuple[int, int]
+) -> bool:
+    """Whether tiles can be stored where the result belongs: nothing is done with it here, and
+    there are no partial ones."""
+    items = found.site.block.iter_vars
+    extents = (as_int(items[n].dom.extent) for n in (part.row, part.column))
+    fits = all(
+        extent is not None and extent % (tiles * TILE_ROWS) == 0
+        for extent, tiles in zip(extents, count, strict=True)
+    )
+    return (
+        fits and found.output.buffer in sch.func.buffers and part.row_axis == _last_but_one(found)
+    )
+
+
+def _last_but_one(found: Contraction) -> int:
+    return len(found.output.indices) - 2
 
 
 def _tiles_of_block(extent: int | None, height: int, rows: int) -> int:
