@@ -101,8 +101,9 @@ class TileRegisters:
         Raises UnsupportedError if it is no tile, or not known before the program runs.
         """
         name = call.op.name if isinstance(call.op, Intrinsic) else str(call.op)
-        is_address = isinstance(operand, Call) and operand.op is INTRINSICS["address_of"]
-        load = operand.args[0] if is_address else None
+        load: Expr | None = None
+        if isinstance(operand, Call) and operand.op is INTRINSICS["address_of"]:
+            load = operand.args[0]
         if not isinstance(load, BufferLoad) or not is_tile(load.buffer.data):
             raise UnsupportedError(
                 f"T.{name} of {operand!r}, which is no tile",

@@ -6,6 +6,7 @@ are buffers of the scope "amx.tile"; what runs around them is in `codegen.llvm.a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -198,7 +199,7 @@ def _product(product: TileProduct) -> TensorIntrin:
 
 
 def _table() -> Table:
-    found = {}
+    found: dict[str, Callable[[], TensorIntrin]] = {}
     for item in PRODUCTS:
         rows, columns = (TILE_ROWS, item.depth), (TILE_ROWS, TILE_ROWS, item.group)
         square = (TILE_ROWS, TILE_ROWS)

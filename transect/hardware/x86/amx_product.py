@@ -28,6 +28,8 @@ from transect.tir.stmt import IterVar
 from transect.tir.tiles import TILE_ROWS, TILE_SCOPE
 
 _REGISTERS = 8
+_UNKNOWN_ROWS = 24
+"""What an unknown number of rows counts as, beside known ones."""
 _PRODUCT_CYCLES, _LOAD_CYCLES = 16, 8
 """Cycles from one tile product, or one load of a tile from the first-level cache, to the next."""
 
@@ -57,12 +59,14 @@ class AmxProductRule(ScheduleRule):
 
     tiles: (rows, columns) of the register tile, in tiles, to choose from. blocks: how many rows
     are packed and multiplied with all columns before the next. least: rows from which on the rule
-    applies; fewer leave most of a tile empty.
+    applies; fewer leave most of a tile empty. unknown_block: the largest block of an unknown
+    number of rows.
     """
 
     tiles: tuple[tuple[int, int], ...] = ((2, 2), (1, 3), (1, 2), (1, 1), (2, 1))
     blocks: tuple[int, ...] = (32, 64, 128, 256, 512)
     least: int = 4
+    unknown_block: int = 64
     name: ClassVar[str] = "x86.amx_product"
 
     def suits(self, target: Target) -> bool:
@@ -148,6 +152,8 @@ class AmxProductRule(ScheduleRule):
         depth = as_int(reduce) or 1024
         options: list[Option] = []
         for block in self.blocks:
+            if as_int(row) is None and block > self.unknown_block:
+                continue  # Rows are rounded up to whole blocks.
             # All columns are read once for each block of rows, which stays near.
             near = "L2" if block * depth * size <= second // 4 else "L3"
             repeats = ceildiv(row, block)
@@ -214,8 +220,8 @@ def _roles(found: Contraction) -> _Roles | None:
     )
     if not in_order:
         return None
-    # The longest loop over rows fills tiles best; with unknown ones the innermost is taken.
-    row = max(reversed(in_order), key=lambda item: as_int(item.dom.extent) or 0)
+    # The longest loop over rows fills tiles best.
+    row = max(reversed(in_order), key=lambda item: as_int(item.dom.extent) or _UNKNOWN_ROWS)
     column = next(item for item in items if item.var is last)
     chosen = [items.index(item) for item in (row, column, found.reduce[0])]
     batch = tuple(n for n in range(len(items)) if n not in chosen)

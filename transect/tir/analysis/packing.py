@@ -96,6 +96,6 @@ def _alone(
         params=(handle, target),
         buffer_map={handle: source, target: packed},
         body=replace(func.body, block=block),
-        attrs={},
+        attrs={"tir.is_scheduled": True},
     )
     return replace(made, body=fresh_copy(made.body, {}))
