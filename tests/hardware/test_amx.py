@@ -220,6 +220,14 @@ def test_few_rows_are_left_to_others() -> None:
     assert rules_of(program) != ("x86.amx_product",)
 
 
+def test_sums_stay_loops() -> None:
+    # With one tile of rows, no loop over tiles stands between the sum's and a tile's.
+    program = scheduled(product(PRODUCTS[1], "plain", 16, 48, 1024), SAPPHIRE_RAPIDS)
+    assert repr(program).count("T.amx_tile_dot") == 1
+    text = assembly(lower(program, SAPPHIRE_RAPIDS), SAPPHIRE_RAPIDS)
+    assert text.count("tdpbssd") == 3
+
+
 @pytest.mark.parametrize("rows", [33, 64, 200, 1000])
 def test_blocks_are_of_one_size(rows: int) -> None:
     program = scheduled(product(PRODUCTS[1], "plain", rows, 64, 64), SAPPHIRE_RAPIDS)

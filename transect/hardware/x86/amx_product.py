@@ -372,14 +372,16 @@ def _tile(
             sch.vectorize(lane)
     made: list[BlockRV] = []
     for item, depth, around, name in (
-        (init, 2, 2, product.zero),
-        (left, 2, 1, product.load_rows),
-        (right, 3, 1, product.load_columns),
-        (store, 2, 0, product.store),
-        (block, 3, 2, product.name),
+        (init, 2, tiles, product.zero),
+        (left, 2, steps, product.load_rows),
+        (right, 3, steps, product.load_columns),
+        (store, 2, tiles, product.store),
+        (block, 3, steps, product.name),
     ):
         nest = sch.get_loops(item)
-        for loop in nest[-depth - around : -depth]:
+        outside = [sch.get(loop) for loop in nest].index(sch.get(around))
+        # Which registers tiles are in must be known.
+        for loop in nest[outside + 1 : -depth]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
         made.append(sch.tensorize(nest[-depth], name))
