@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from transect.driver.services import library_offers, schedule_space
+from transect.driver.services import library_offers, operand_tilings, schedule_space
 from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
@@ -16,6 +16,7 @@ from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSub
 from transect.relax.transform.fold_constant import Evaluate, FoldConstant
 from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
+from transect.relax.transform.lift_packing import LiftPacking
 from transect.relax.transform.lower_convolution_rank import LowerConvolutionRank
 from transect.relax.transform.lower_to_host import LowerToHost
 from transect.relax.transform.normalize import Normalize
@@ -57,10 +58,13 @@ def pipeline(
         PlanLayouts(schedule_space),
         RewriteDataflowReshape(),
         DeadCodeElimination(),
-        PackConstants(schedule_space),
+        PackConstants(schedule_space, operand_tilings),
         PlanGraph(partial(library_offers, names=libraries), schedule_space),
         RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),
+        LiftPacking(),
+        FoldConstant(evaluate=evaluate),
+        RemoveUnusedFunctions((entry,)),
         # The host.
         PlanMemory(),
         LowerToHost(),

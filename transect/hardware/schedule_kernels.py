@@ -54,9 +54,7 @@ def schedule_function(
     info = KernelInfo.of(func)
     if info is None:
         return func
-    sch = Schedule(
-        func, decide=planner.choose, subject=subject_of(func), target=str(context.target)
-    )
+    sch = Schedule(func, decide=planner.choose, subject=subject_of(func), target=context.target)
     applied: list[str] = []
     refused: list[str] = []
     while info.pending:
@@ -86,7 +84,7 @@ def _first_that_applies(
     refused: list[str],
 ) -> tuple[Schedule, tuple[str, ...]] | None:
     for rule in rules:
-        if not rule.matches(info):
+        if not rule.suits(context.target) or not rule.matches(info):
             continue
         attempt = sch.copy()
         try:

@@ -37,6 +37,8 @@ PRIMITIVES: dict[str, str] = {
     "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
     "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
     "pad_domain": "transect.tir.schedule.pad:PadDomain",
+    "blockize": "transect.tir.schedule.blockize:Blockize",
+    "tensorize": "transect.tir.schedule.tensorize:Tensorize",
     "reindex": "transect.tir.schedule.reindex:Reindex",
     "reindex_cache_read": "transect.tir.schedule.reindex:ReindexCacheRead",
     "reindex_cache_write": "transect.tir.schedule.reindex:ReindexCacheWrite",
