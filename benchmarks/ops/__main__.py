@@ -144,9 +144,10 @@ def _show(row: Row) -> None:
 def _verdict(row: Row) -> str:
     if not row.is_right:
         return "WRONG" if OURS in row.errors else "FAILED"
+    absent = f", without {', '.join(row.failed)}" if row.failed else ""
     if not (row.goal.peak or row.goal.ratio):
-        return "reported"
-    return "reached" if row.is_reached else "MISSED"
+        return f"reported{absent}"
+    return ("reached" if row.is_reached else "MISSED") + absent
 
 
 def _record(row: Row) -> dict[str, object]:
