@@ -188,7 +188,7 @@ def _markdown(records: Sequence[Mapping[str, Any]]) -> str:
         "",
         "Geometric means:",
         "",
-        "| threads | rows | of peak | ratio |",
+        "| threads | rows | of peak | ratio | goal | |",
         "|---|---|---|---|",
     ]
     for (threads, family), found in means.items():
