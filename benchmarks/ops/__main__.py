@@ -189,7 +189,7 @@ def _markdown(records: Sequence[Mapping[str, Any]]) -> str:
         "Geometric means:",
         "",
         "| threads | rows | of peak | ratio | goal | |",
-        "|---|---|---|---|",
+        "|---|---|---|---|---|---|",
     ]
     for (threads, family), found in means.items():
         share, ratio = (statistics.geometric_mean(of) for of in zip(*found, strict=True))
