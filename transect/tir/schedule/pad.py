@@ -15,6 +15,7 @@ from transect.ir.expr import (
     Range,
     Select,
     Var,
+    as_expr,
     as_int,
     ceildiv,
     const,
@@ -31,7 +32,7 @@ from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import writers
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
 from transect.tir.schedule.loops import compose
-from transect.tir.schedule.region import analyzer_for, interval
+from transect.tir.schedule.region import analyzer_for, assume_options, interval
 from transect.tir.schedule.rewrite import restated
 from transect.tir.schedule.tree import Forward, ForwardingSubstitution, Tree
 from transect.tir.stmt import Block, BlockRealize, BufferStore, For, Stmt
@@ -44,7 +45,8 @@ IDENTITY: dict[type[Expr], int] = {Add: 0, Mul: 1}
 class PadDomain(Primitive):
     """Round the domain of a block's iteration variables up to multiples.
 
-    multiples: one for each iteration variable; 1 leaves it. The buffer that the block writes, an
+    multiples: one for each iteration variable, a number or a term over decision variables; 1
+    leaves it. The buffer that the block writes, an
     intermediate one, grows with the spatial variables; what the new instances put there nobody
     reads. Reads stay inside their buffers: indices are cut off at the last one of the old domain.
     New instances of a reduction combine with the identity.
@@ -58,20 +60,23 @@ class PadDomain(Primitive):
     symbolic and odd extents.
     """
 
-    multiples: tuple[int, ...]
+    multiples: tuple[Expr | int, ...]
     name: ClassVar[str] = "pad_domain"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         block = expect_block(self.name, targets[0])
         tree = Tree(func)
-        if len(self.multiples) != len(block.iter_vars) or min(self.multiples, default=1) < 1:
+        analyzer = analyzer_for(tree, block)
+        assume_options(analyzer, func, self.multiples)
+        if len(self.multiples) != len(block.iter_vars) or not all(
+            analyzer.can_prove(as_expr(multiple) >= 1) for multiple in self.multiples
+        ):
             refuse(
                 self.name,
                 f"{self.multiples} are not {len(block.iter_vars)} positive numbers",
                 block,
                 "give one multiple for each iteration variable",
             )
-        analyzer = analyzer_for(tree, block)
         grown = {
             item.var: self._rounded(item.dom.extent, multiple, analyzer)
             for item, multiple in zip(block.iter_vars, self.multiples, strict=True)
@@ -102,7 +107,7 @@ class PadDomain(Primitive):
         assert isinstance(root, BlockRealize)
         return Edit(replace(now, body=root), compose(forward, swap.forward))
 
-    def _rounded(self, extent: Expr, multiple: int, analyzer: Analyzer) -> Expr:
+    def _rounded(self, extent: Expr, multiple: Expr | int, analyzer: Analyzer) -> Expr:
         return analyzer.simplify(ceildiv(extent, multiple) * multiple)
 
     def _store(self, tree: Tree, block: Block) -> tuple[BufferStore, Buffer]:

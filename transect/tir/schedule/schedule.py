@@ -316,7 +316,7 @@ class Schedule:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, axis=axis)[0]
 
-    def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
+    def pad_domain(self, block: BlockRV, multiples: Sequence[Expr | int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", block, multiples=tuple(multiples))
 
