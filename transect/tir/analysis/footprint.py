@@ -49,6 +49,7 @@ class Footprints:
         self.extents = {item.var: item.extent for item in nest.levels}
         self.forms = {var: linear(value, self.extents) for var, value in nest.values.items()}
         self.spans: dict[tuple[Var, int], _Span] = {}
+        self.loops: dict[Expr, dict[Var, int]] = {}
 
     def touched(self, buffer: Buffer, accesses: Sequence[tuple[Expr, ...]]) -> Touched:
         """What accesses at these indices touch at each depth."""
@@ -94,9 +95,12 @@ class Footprints:
 
     def _inner(self, index: Expr, depth: int) -> set[Var]:
         """The loops from `depth` on that an index depends on."""
-        inside = {item.var for item in self.nest.levels[depth:]}
-        direct = free_vars([substitute(index, self.nest.values)])
-        return inside & set(direct)
+        known = self.loops.get(index)
+        if known is None:
+            direct = set(free_vars([substitute(index, self.nest.values)]))
+            known = {item.var: n for n, item in enumerate(self.nest.levels) if item.var in direct}
+            self.loops[index] = known
+        return {var for var, place in known.items() if place >= depth}
 
     def _index(self, index: Expr, depth: int, size: Expr) -> _Span:
         """The values of an index: as a form of iteration variables, else of the loops."""
@@ -136,7 +140,12 @@ class Footprints:
             form = self.forms[var]
             domain = self.nest.domains.get(var)
             if form is None:
-                found = _Span(domain or ONE, domain or ONE, False)
+                # A quotient or remainder of several loops.
+                points: Expr = ONE
+                for name in self._inner(var, depth):
+                    points = multiply(points, self.extents[name])
+                bound = points if domain is None else least(points, domain)
+                found = _Span(bound, points if domain is None else domain, False)
             else:
                 found = self._form(form, depth)
                 if domain is not None and not same(found.distinct, domain):

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from transect.arith import Analyzer
 from transect.ir.expr import (
     GE,
     GT,
@@ -26,6 +27,8 @@ from transect.ir.expr import (
     Var,
     as_int,
     equal,
+    false,
+    logical_and,
     select,
 )
 from transect.ir.term import Term
@@ -100,7 +103,8 @@ class NestFeatures:
 @dataclass(frozen=True)
 class LoopFeatures:
     """A loop as it runs. runs: how often it starts; steps: its iterations in all, 0 for a loop of
-    one step, which lowering removes."""
+    one step, which lowering removes. exact: whether it is so many; lowering removes iterations of
+    partial tiles in which it sees that nothing runs."""
 
     loop: For
     runs: Expr
@@ -118,8 +122,13 @@ class ProgramFeatures:
 
     @property
     def exact(self) -> bool:
-        """Whether all counts are those of the lowered code."""
-        return all(item.exact for item in (*self.nests, *self.loops))
+        """Whether the counts of instructions are those of the lowered code."""
+        return all(item.exact for item in self.nests)
+
+    @property
+    def steps_exact(self) -> bool:
+        """Whether those of loop iterations are."""
+        return self.exact and all(item.exact for item in self.loops)
 
     def counts(self) -> dict[tuple[str, ...], Expr]:
         """Totals by key: ("vector" or "scalar", operation, dtype) instructions, ("lanes", …) what
@@ -187,7 +196,8 @@ def nest_features(nest: Nest) -> NestFeatures:
         lanes = lane.extent
         runs = _vector_runs(nest, lane, instances)
         exact = exact and runs.exact and len(lane_levels) == 1
-        vector, scalar, active = _if_vector(lanes, runs.vector, runs.scalar, instances.value)
+        wide = _several(lanes, *_domains(nest, lane))
+        vector, scalar, active = _if_vector(wide, runs, instances.value)
     operations, accesses = _contents(nest, None if lane is None else lane.var)
     footprints = Footprints(nest)
     places = by_buffer(_places(nest))
@@ -208,13 +218,13 @@ def _vector_runs(nest: Nest, lane: Level, instances: Count) -> _VectorRuns:
     """How often a vectorized statement runs as a vector, and one by one where no mask does."""
     outer = {item.var: item.extent for item in nest.levels if item is not lane}
     varying = [item for item in nest.conditions if lane.var in free_vars([item])]
-    if not varying:
-        count = count_points(outer, nest.conditions)
-        return _VectorRuns(count.value, ZERO, count.exact)
-    # The condition must stand right in the vectorized loop to be tested once for all lanes.
+    # Vectors of a single statement: what else there is in the loop may keep it from being one.
     direct = nest.levels[-1] is lane and (
         nest.role == "init" or isinstance(lane.loop.body, BlockRealize)
     )
+    if not varying:
+        count = count_points(outer, nest.conditions)
+        return _VectorRuns(count.value, ZERO, direct and count.exact)
     ends = [_ends(item, lane) for item in varying]
     fixed = [item for item in nest.conditions if item not in varying]
     some = count_points(outer, [*fixed, *(weak for weak, _ in ends)])
@@ -239,16 +249,25 @@ def _ends(condition: Expr, lane: Level) -> tuple[Expr, Expr]:
     return substitute(condition, first), substitute(condition, last)
 
 
-def _if_vector(lanes: Expr, vector: Expr, scalar: Expr, instances: Expr) -> tuple[Expr, Expr, Expr]:
-    """Vector runs, scalar runs and active lanes; a vector of one lane is none."""
-    number = as_int(lanes)
-    if number is not None:
-        if number == 1:
-            return ZERO, instances, ZERO
-        return vector, scalar, instances if scalar is ZERO else instances - scalar
-    wide = lanes > 1
-    alone = select(wide, scalar, instances)
-    return select(wide, vector, ZERO), alone, instances - alone
+def _domains(nest: Nest, lane: Level) -> list[Expr]:
+    """How many values the iteration variables that the lanes are for have."""
+    return [nest.domains[var] for var in nest.domains if lane.var in free_vars([nest.values[var]])]
+
+
+def _several(*extents: Expr) -> Expr:
+    """Whether all of some extents are above 1; where a single lane is left, it is no vector."""
+    unknown = [item > 1 for item in extents if as_int(item) is None]
+    if any(as_int(item) == 1 for item in extents):
+        return false()
+    return logical_and(*unknown)
+
+
+def _if_vector(wide: Expr, runs: _VectorRuns, instances: Expr) -> tuple[Expr, Expr, Expr]:
+    """Vector runs, scalar runs and active lanes."""
+    vector = select(wide, runs.vector, ZERO)
+    scalar = select(wide, runs.scalar, instances)
+    active = instances if scalar is ZERO else ZERO if scalar is instances else instances - scalar
+    return vector, scalar, active
 
 
 def _contents(
@@ -335,12 +354,16 @@ def _access(
 def _is_contiguous(
     nest: Nest, value: Buffer, indices: tuple[Expr, ...], lane: Var, depends: _Depends
 ) -> bool:
-    *outer, last = indices
-    if any(lane in depends.of(item) for item in outer):
-        return False
     if value.strides and as_int(value.strides[-1]) != 1:
         return False
-    form = linear(substitute(last, nest.values), [lane], relaxed=True)
+    *outer, last = (substitute(item, nest.values) for item in indices)
+    if any(lane in depends.of(item) for item in outer):
+        # Quotients and remainders of a fused loop may add up to that loop again.
+        place: Expr = ZERO
+        for item, extent in zip((*outer, last), value.shape, strict=True):
+            place = add(multiply(place, extent), item)
+        last = Analyzer().simplify(place)
+    form = linear(last, [lane], relaxed=True)
     return form is not None and as_int(form.coefficients.get(lane, ZERO)) == 1
 
 
@@ -371,6 +394,7 @@ def is_data(item: Term) -> bool:
 def _loops(found: tuple[Nest, ...]) -> list[LoopFeatures]:
     """Each loop once; the spatial loops that an init is given of its own once more."""
     seen: set[tuple[For, object]] = set()
+    always = _always_run(found)
     features: list[LoopFeatures] = []
     for nest in found:
         copied = _first_copied(nest, found) if nest.role == "init" and nest.exact else None
@@ -386,8 +410,20 @@ def _loops(found: tuple[Nest, ...]) -> list[LoopFeatures]:
                 steps = ZERO
             elif as_int(level.extent) is None:
                 steps = select(equal(level.extent, ONE), ZERO, steps)
-            features.append(LoopFeatures(level.loop, runs.value, steps, runs.exact))
+            features.append(LoopFeatures(level.loop, runs.value, steps, level.loop in always))
     return features
+
+
+def _always_run(found: tuple[Nest, ...]) -> set[For]:
+    """The loops in which lowering cannot see iterations that do nothing."""
+    analyzer = Analyzer()
+    for var in free_vars(item.extent for nest in found for item in nest.levels):
+        analyzer.bind(var, (1, None))
+    loops = {item.loop for nest in found for item in nest.levels}
+    for nest in found:
+        if nest.conditions or not all(analyzer.can_prove(i.extent >= 1) for i in nest.levels):
+            loops.difference_update(item.loop for item in nest.levels)
+    return loops
 
 
 def _first_copied(nest: Nest, found: tuple[Nest, ...]) -> int | None:

@@ -131,7 +131,7 @@ def divided_variables(exprs: Collection[Expr], variables: Collection[Var]) -> di
     for item in walk(*exprs):
         if not isinstance(item, FloorDiv | FloorMod) or not isinstance(item.a, Var):
             continue
-        if item.a in variables and not any(var in variables for var in free_vars([item.b])):
-            if item.a not in found or isinstance(item, FloorMod):
-                found[item.a] = item.b
+        plain = item.a in variables and not any(var in variables for var in free_vars([item.b]))
+        if plain and (item.a not in found or isinstance(item, FloorMod)):
+            found[item.a] = item.b
     return found

@@ -62,10 +62,11 @@ class Level:
 class Nest:
     """A store (or a call) and what is around it.
 
-    levels: the loops from the outermost, fused ones taken apart; written: as they stand. conditions: of loop variables, all of which must hold.
-    values: of the blocks' iteration variables, in terms of loop variables. domains: their extents.
-    block: the innermost block around. role: whether it is the block's init. exact: whether
-    conditions and extents are all that decides how often it runs.
+    levels: the loops from the outermost, fused ones taken apart; written: as they stand.
+    conditions: of loop variables, all of which must hold. values: of the blocks' iteration
+    variables, in terms of loop variables. domains: their extents. block: the innermost block
+    around. role: whether it is the block's init. exact: whether conditions and extents are all
+    that decides how often it runs.
     """
 
     stmt: Stmt
