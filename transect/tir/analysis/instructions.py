@@ -251,7 +251,11 @@ def _ends(condition: Expr, lane: Level) -> tuple[Expr, Expr]:
 
 def _domains(nest: Nest, lane: Level) -> list[Expr]:
     """How many values the iteration variables that the lanes are for have."""
-    return [nest.domains[var] for var in nest.domains if lane.var in free_vars([nest.values[var]])]
+    return [
+        nest.domains[var]
+        for var, value in nest.values.items()
+        if var in nest.domains and lane.var in free_vars([value])
+    ]
 
 
 def _several(*extents: Expr) -> Expr:

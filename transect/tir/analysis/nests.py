@@ -177,7 +177,8 @@ def _init(block: Block, own: dict[Var, Expr], here: Nest) -> Nest:
     )
     if apart:
         levels = tuple(item for item in here.levels if item.var not in reduced)
-        return replace(here, levels=levels, conditions=kept, role="init")
+        values = {var: v for var, v in here.values.items() if not reduced & set(free_vars([v]))}
+        return replace(here, levels=levels, conditions=kept, values=values, role="init")
     starts = tuple(
         equal(own[item.var], item.dom.min) for item in block.iter_vars if item.kind == "reduce"
     )
