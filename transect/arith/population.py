@@ -100,7 +100,7 @@ def compile_terms(terms: Iterable[Expr]) -> Population:
     scope: dict[str, Any] = {"minimum": np.minimum, "maximum": np.maximum, "where": np.where}
     scope["logical_not"] = np.logical_not
     source = "\n".join([head, *lines, f"    return ({results})"])
-    exec(compile(source, "<population>", "exec"), scope)  # noqa: S102
+    exec(compile(source, "<population>", "exec"), scope)
     return Population(tuple(variables), len(lines), scope["function"])
 
 

@@ -62,12 +62,15 @@ def decide(func: PrimFunc, values: Mapping[Var, int]) -> PrimFunc:
                 f"no number for the decision variable {var.name!r}",
                 remedy=f"values has {', '.join(item.name for item in values) or 'nothing'}",
             )
-    numbers: dict[Var, Expr] = {}
+    return replace(func, body=_Decide(numbers(values)).visit(func.body))
+
+
+def numbers(values: Mapping[Var, int]) -> dict[Var, Expr]:
+    """The numbers as constants. Raises InputError for one that is not positive."""
     for var, value in values.items():
         if value < 1:
             raise InputError(f"{var.name} = {value}: a decision is a positive number")
-        numbers[var] = as_expr(value, var.dtype)
-    return replace(func, body=_Decide(numbers).visit(func.body))
+    return {var: as_expr(value, var.dtype) for var, value in values.items()}
 
 
 class _Decide(Substitution):
@@ -75,7 +78,12 @@ class _Decide(Substitution):
 
     def expr(self, value: TermT) -> TermT:
         made = super().expr(value)
-        return made if made is value else rewrite(made, _folded)
+        return made if made is value else folded(made)
+
+
+def folded(term: TermT) -> TermT:
+    """A term with what numbers make constant folded."""
+    return rewrite(term, _folded)
 
 
 def _folded(item: Term) -> Term:

@@ -123,15 +123,17 @@ def _constraint(condition: Expr, variables: Mapping[Var, Expr]) -> _Constraint |
     form = a.plus(b, -1)
     strict = -1 if isinstance(condition, LT) else 1 if isinstance(condition, GT) else 0
     bound = (affine(ZERO) - affine(form.offset)).plus(strict).to_expr(INDEX)
-    factors = dict(form.coefficients)
-    numbers = [as_int(factor) for factor in factors.values()]
+    given = dict(form.coefficients)
+    numbers = [as_int(factor) for factor in given.values()]
     if all(number is not None and number < 0 for number in numbers):
-        factors = {var: IntImm(-_known(factor), INDEX) for var, factor in factors.items()}
+        factors: dict[Var, Expr] = {
+            var: IntImm(-_known(factor), INDEX) for var, factor in given.items()
+        }
         bound = (affine(ZERO) - affine(bound)).to_expr(INDEX)
         return _Constraint(factors, bound if upward else None, None if upward else bound)
-    if any(number is not None and number < 0 for number in numbers) or not factors:
+    if any(number is not None and number < 0 for number in numbers) or not given:
         return None
-    return _Constraint(factors, None if upward else bound, bound if upward else None)
+    return _Constraint(given, None if upward else bound, bound if upward else None)
 
 
 def _known(factor: Expr) -> int:
@@ -155,7 +157,7 @@ def _join(constraints: list[_Constraint], new: _Constraint) -> None:
 
 def _merge_digits(digits: list[Digit]) -> list[Digit]:
     """Digits of one number joined: where one counts as much as another's whole range."""
-    found = [item for item in digits if as_int(item.extent) != 1] or digits[:1]
+    found: list[Digit] = [item for item in digits if as_int(item.extent) != 1] or digits[:1]
     while len(found) > 1:
         pair = next(
             (
