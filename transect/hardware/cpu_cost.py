@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -384,8 +384,7 @@ def _register_tile(levels: Sequence[Level]) -> list[Level]:
 
 
 def _where(condition: Array, on: Array, off: Array) -> Array:
-    result: Array = np.where(condition, on, off)
-    return result
+    return cast("Array", np).where(condition, on, off)
 
 
 def _product(found: Sequence[Array], places: Sequence[int]) -> Array:

@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from transect.arith import Analyzer
 from transect.ir.dtype import INDEX
 from transect.ir.expr import (
     Add,
@@ -56,14 +55,41 @@ def clamp(value: Expr, high: Expr) -> Expr:
     return maximum(minimum(value, high), ZERO)
 
 
+_Monomial = frozenset[tuple[Expr, int]]
+
+
 @lru_cache(maxsize=1 << 14)
 def same(a: Expr, b: Expr) -> bool:
-    """Whether two integer terms are equal for all values of their variables, as far as is seen."""
-    if a is b:
-        return True
-    if as_int(a) is not None and as_int(b) is not None:
-        return as_int(a) == as_int(b)
-    return Analyzer().can_prove_equal(a, b)
+    """Whether two integer terms are the same polynomial of their parts."""
+    return a is b or _polynomial(a) == _polynomial(b)
+
+
+@lru_cache(maxsize=1 << 14)
+def _polynomial(expr: Expr) -> Mapping[_Monomial, int]:
+    """Coefficients by monomial: how often each atom occurs in it. Atoms compare by identity."""
+    if isinstance(expr, IntImm):
+        return {frozenset(): expr.value} if expr.value else {}
+    if isinstance(expr, Add | Sub | Mul):
+        left, right = _polynomial(expr.a), _polynomial(expr.b)
+        if isinstance(expr, Mul):
+            pairs = [(_joined(p, q), m * n) for p, m in left.items() for q, n in right.items()]
+        else:
+            sign = 1 if isinstance(expr, Add) else -1
+            pairs = [*left.items(), *((p, sign * n) for p, n in right.items())]
+        total: dict[_Monomial, int] = {}
+        for monomial, number in pairs:
+            total[monomial] = total.get(monomial, 0) + number
+        return {monomial: number for monomial, number in total.items() if number}
+    return {frozenset(((expr, 1),)): 1}
+
+
+def _joined(a: _Monomial, b: _Monomial) -> _Monomial:
+    if not a or not b:
+        return a or b
+    powers = dict(a)
+    for atom, power in b:
+        powers[atom] = powers.get(atom, 0) + power
+    return frozenset(powers.items())
 
 
 @dataclass(frozen=True)
