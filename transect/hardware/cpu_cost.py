@@ -34,6 +34,9 @@ from transect.tir.function import PrimFunc
 Array = Any
 """A numpy array with one number for each candidate, or a number for all."""
 
+_LINE, _PAGE = 64, 4096
+"""Bytes of a cache line, and of a page, which is what one way of a first-level cache holds."""
+
 _POLYNOMIALS = {
     "exp": 12.0, "exp2": 10.0, "log": 16.0, "tanh": 18.0, "erf": 18.0, "sigmoid": 20.0,
     "sqrt": 10.0, "rsqrt": 12.0, "div": 8.0, "sin": 20.0, "cos": 20.0, "fabs": 1.0, "floor": 1.0,
@@ -61,7 +64,7 @@ class CpuCost:
     step: float = 1.0
     exit: float = 6.0
     fill: float = 0.75
-    stall: float = 0.35
+    stall: float = 0.25
 
     def of(self, func: PrimFunc, target: Target) -> Prediction:
         """The model of one program."""
@@ -173,6 +176,16 @@ class _Access:
     hoisted: bool
 
 
+@dataclass(frozen=True)
+class _Places:
+    """Where the footprint of a buffer is among the terms: elements and elements along the last
+    axis by depth, and the extent of that axis, None for a buffer of one axis."""
+
+    elements: list[int]
+    rows: list[int]
+    last: int | None
+
+
 @dataclass
 class _NestCost:
     """One statement's part of a prediction."""
@@ -214,7 +227,11 @@ class _NestCost:
             prefix = multiply(prefix, level.extent)
             self.prefix.append(want(prefix))
         self.touched = {
-            t.buffer: [want(size) for size in t.elements]
+            t.buffer: _Places(
+                [want(size) for size in t.elements],
+                [want(size) for size in t.rows],
+                want(t.buffer.shape[-1]) if t.buffer.ndim > 1 else None,
+            )
             for t in item.touched
             if not self._in_registers(t.buffer)
         }
@@ -335,31 +352,35 @@ class _NestCost:
         share = np.minimum(self.whole.target.cores, tasks)
         return share, np.ceil(tasks / share) * share / tasks
 
-    def _drawn(self, found: Sequence[Array], size: float) -> Array:
+    def _drawn(self, found: Sequence[Array], size: float, period: float) -> Array:
         """Bytes that come into a cache of `size` bytes from beyond it.
 
-        While the data of one iteration of a loop fit, what the iterations share stays.
+        While the data of one iteration of a loop fit, what the iterations share stays. period:
+        addresses so far apart share a set of the cache.
         """
-        depths = range(len(self.prefix))
-        bytes_of = {
-            buffer: [found[place] * buffer.dtype.bytes for place in places]
-            for buffer, places in self.touched.items()
-        }
-        if not bytes_of:
+        if not self.touched:
             return 0.0
-        totals = [sum(sizes[depth] for sizes in bytes_of.values()) for depth in depths]
+        depths = range(len(self.prefix))
+        totals: list[Array] = [0.0 for _ in depths]
+        taken: list[Array] = [0.0 for _ in depths]
+        for buffer, places in self.touched.items():
+            for depth in depths:
+                amount = found[places.elements[depth]] * buffer.dtype.bytes
+                totals[depth] = totals[depth] + amount
+                share = _share_of_sets(found, places, depth, buffer.dtype.bytes, period)
+                taken[depth] = taken[depth] + amount / share
         # Nothing fits: every access comes from beyond.
         drawn: Array = totals[-1] * found[self.prefix[-1]]
         for depth in reversed(depths):
             outer = max(0, depth - 1)
             moved = totals[outer] * found[self.prefix[outer]]
-            drawn = _where(totals[depth] <= size, moved, drawn)
+            drawn = _where(taken[depth] <= size, moved, drawn)
         return drawn
 
     def _cache_cycles(self, found: Sequence[Array]) -> Array:
         """Cycles that transfers into the first-level cache take."""
         caches = self.whole.target.caches
-        drawn = self._drawn(found, caches[0] * self.whole.model.fill)
+        drawn = self._drawn(found, caches[0] * self.whole.model.fill, _PAGE)
         return drawn * self.whole.target.clock / bandwidth(self.whole.target, "L2", 1)
 
     def traffic(self, found: Sequence[Array]) -> dict[str, Array]:
@@ -368,8 +389,9 @@ class _NestCost:
         *inner, last = self.whole.target.caches
         result: dict[str, Array] = {}
         if len(inner) > 1:
-            result["L3"] = self._drawn(found, inner[1] * fill)
-        result["memory"] = self._drawn(found, last * fill)
+            # Which sets pages take here is up to the operating system, or hashed.
+            result["L3"] = self._drawn(found, inner[1] * fill, _LINE)
+        result["memory"] = self._drawn(found, last * fill, _LINE)
         return result
 
 
@@ -381,6 +403,19 @@ def _register_tile(levels: Sequence[Level]) -> list[Level]:
             break
         tile.insert(0, level)
     return tile
+
+
+def _share_of_sets(
+    found: Sequence[Array], places: _Places, depth: int, element: int, period: float
+) -> Array:
+    """Which share of a cache's sets rows of a buffer can take: those that are a multiple of the
+    cache's period apart evict each other."""
+    if places.last is None or period <= _LINE:
+        return 1.0
+    apart = np.maximum(1, found[places.last] * element).astype(np.int64)
+    row = np.ceil(found[places.rows[depth]] * element / _LINE) * _LINE
+    offsets = period / np.gcd(apart, int(period))
+    return np.minimum(1.0, offsets * row / period)
 
 
 def _where(condition: Array, on: Array, off: Array) -> Array:

@@ -24,11 +24,13 @@ class Touched:
     """Elements of a buffer that are touched below each depth of a nest.
 
     elements[d]: while levels[d:] run, the outer ones standing still; elements[-1] is what one
-    instance touches. exact: likewise, whether that is the number or only a bound.
+    instance touches. rows: likewise, how many of them are along the last axis. exact: likewise,
+    whether elements is that number or only a bound.
     """
 
     buffer: Buffer
     elements: tuple[Expr, ...]
+    rows: tuple[Expr, ...]
     exact: tuple[bool, ...]
 
 
@@ -54,11 +56,12 @@ class Footprints:
     def touched(self, buffer: Buffer, accesses: Sequence[tuple[Expr, ...]]) -> Touched:
         """What accesses at these indices touch at each depth."""
         found = [self._below(buffer, accesses, n) for n in range(len(self.nest.levels) + 1)]
-        return Touched(buffer, tuple(e for e, _ in found), tuple(x for _, x in found))
+        elements, rows, exact = zip(*found, strict=True)
+        return Touched(buffer, elements, rows, exact)
 
     def _below(
         self, buffer: Buffer, accesses: Sequence[tuple[Expr, ...]], depth: int
-    ) -> tuple[Expr, bool]:
+    ) -> tuple[Expr, Expr, bool]:
         boxes: list[tuple[tuple[Expr, ...], list[_Span], bool]] = []
         for indices in accesses:
             spans = [
@@ -69,6 +72,7 @@ class Footprints:
             shared = any(a & b for n, a in enumerate(used) for b in used[n + 1 :])
             boxes.append((indices, spans, shared))
         total: Expr = ZERO
+        row: Expr = ONE
         exact = True
         while boxes:
             indices, spans, shared = boxes.pop(0)
@@ -83,6 +87,7 @@ class Footprints:
             size: Expr = ONE
             for span in spans:
                 size = multiply(size, span.distinct)
+            row = spans[-1].distinct if spans else ONE
             if shared:
                 own = [item for item in self.nest.levels[depth:] if any(
                     item.var in self._inner(index, depth) for index in indices)]  # fmt: skip
@@ -91,7 +96,7 @@ class Footprints:
                     points = multiply(points, item.extent)
                 size = least(size, points)
             total = add(total, size)
-        return total, exact
+        return total, row, exact
 
     def _inner(self, index: Expr, depth: int) -> set[Var]:
         """The loops from `depth` on that an index depends on."""
