@@ -122,3 +122,7 @@ def test_a_parallel_loop_shares_the_work_as_evenly_as_it_divides() -> None:
     assert np.all(answer.launches == 1)
     assert answer.core[0] == pytest.approx(answer.core[1], rel=0.01)
     assert answer.core[2] > 7 * answer.core[0]
+    # Bound by memory or not, the plan's Cost says the same.
+    for place, seconds in enumerate(answer.seconds):
+        cost = answer.cost(place, ICELAKE).seconds(ICELAKE, typical_size)
+        assert cost == pytest.approx(seconds, rel=1e-6)

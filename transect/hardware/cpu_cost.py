@@ -100,13 +100,15 @@ class Answer:
         ideal = at(self.operations) / target.peak(FLOAT32) / threads
         core = at(self.core)
         traffic = {level: at(number) for level, number in self.traffic.items()}
-        if ideal <= 0.0 or core <= 0.0:
-            return Cost({}, traffic, at(self.launches), calls=core, threads=threads)
+        if not 0.0 < ideal <= core:
+            # Little or no arithmetic of floats: what computing takes beyond moving.
+            rest = max(0.0, core - _moving(target, traffic, threads))
+            return Cost({}, traffic, at(self.launches), calls=rest, threads=threads)
         return Cost(
             {FLOAT32: at(self.operations)},
             traffic,
             at(self.launches),
-            efficiency=min(1.0, ideal / core),
+            efficiency=ideal / core,
             threads=threads,
         )
 
@@ -158,12 +160,20 @@ class Prediction:
             else:
                 cycles = found[steps] * model.step + found[runs] * model.exit
                 core = core + cycles / threads / target.clock
-        moving = sum(
-            (amount / bandwidth(target, level, 1) for level, amount in traffic.items()), start=0.0
-        )
-        moving = moving / threads
-        seconds = np.maximum(core, moving) + launches * target.launch
+        seconds = np.maximum(core, _moving(target, traffic, threads)) + launches * target.launch
         return Answer(seconds, core, operations, traffic, launches, threads, live, copies)
+
+
+def _moving(target: Target, traffic: Mapping[str, Array], threads: Array) -> Array:
+    """Seconds to move bytes by level, as `Cost.seconds` counts them."""
+    total: Array = 0.0
+    for level, amount in traffic.items():
+        if level == "memory":
+            rate = np.minimum(target.bandwidth_all, target.bandwidth * threads)
+        else:
+            rate = bandwidth(target, level, 1) * threads
+        total = total + amount / rate
+    return total
 
 
 @dataclass(frozen=True)
