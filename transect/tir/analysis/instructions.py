@@ -232,7 +232,8 @@ def _vector_runs(nest: Nest, lane: Level, instances: Count) -> _VectorRuns:
         return _VectorRuns(some.value, ZERO, direct and some.exact)
     full = count_points(outer, [*fixed, *(strong for _, strong in ends)])
     rest = instances.value - multiply(full.value, lane.extent)
-    return _VectorRuns(full.value, rest, direct and full.exact)
+    # With numbers in place, lowering may see that one of the conditions always holds.
+    return _VectorRuns(full.value, rest, exact=False)
 
 
 def _ends(condition: Expr, lane: Level) -> tuple[Expr, Expr]:
