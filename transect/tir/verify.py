@@ -130,7 +130,11 @@ class _Verifier:
         for item in walk(*(root for root in roots if root is not None)):
             if isinstance(item, Var):
                 if item not in self.defined:
-                    self.fail(f"variable {item.name} is used where it is not defined")
+                    self.fail(
+                        f"variable {item.name} is used where it is not defined",
+                        remedy="bind it, or give a decision variable its number with "
+                        "sch.decide_sizes",
+                    )
             elif isinstance(item, BufferLoad | BufferRegion):
                 self.use_buffer(item.buffer)
             elif isinstance(item, Call) and isinstance(item.op, GlobalVar):

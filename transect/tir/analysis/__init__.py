@@ -7,6 +7,7 @@ from transect.tir.analysis.blocks import BlockSite, block_sites
 from transect.tir.analysis.contraction import Contraction, find_contraction, sole_contraction
 from transect.tir.analysis.dependence import BlockGraph, Dependence, block_graph
 from transect.tir.analysis.features import Features, block_features, function_features
+from transect.tir.analysis.instructions import NestFeatures, ProgramFeatures, program_features
 from transect.tir.analysis.pattern import PatternKind, pattern_kind
 from transect.tir.analysis.regions import Regions, region_bytes, region_elements, touched_regions
 
@@ -16,7 +17,9 @@ __all__ = [
     "Contraction",
     "Dependence",
     "Features",
+    "NestFeatures",
     "PatternKind",
+    "ProgramFeatures",
     "Regions",
     "block_features",
     "block_graph",
@@ -24,6 +27,7 @@ __all__ = [
     "find_contraction",
     "function_features",
     "pattern_kind",
+    "program_features",
     "region_bytes",
     "region_elements",
     "sole_contraction",

@@ -8,47 +8,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from transect.ir.expr import (
-    Add,
-    Binary,
-    Call,
-    Cast,
-    Comparison,
-    Div,
-    Expr,
-    FloorDiv,
-    FloorMod,
-    IntImm,
-    Intrinsic,
-    Max,
-    Min,
-    Mod,
-    Mul,
-    Select,
-    Sub,
-)
+from transect.ir.expr import Binary, Call, Comparison, Expr, IntImm, Intrinsic
 from transect.ir.term import Term
 from transect.ir.traverse import walk
 from transect.tir.analysis.blocks import BlockSite, block_sites
+from transect.tir.analysis.operations import OPERATION_NAMES
 from transect.tir.analysis.regions import region_bytes, touched_regions
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import BufferStore, For, Stmt
 from transect.tir.visit import child_stmts, own_terms
-
-_NAMES: dict[type[Term], str] = {
-    Add: "add",
-    Sub: "add",
-    Mul: "mul",
-    Div: "div",
-    Mod: "div",
-    FloorDiv: "div",
-    FloorMod: "div",
-    Min: "compare",
-    Max: "compare",
-    Select: "select",
-    Cast: "cast",
-}
 
 
 @dataclass(frozen=True)
@@ -149,4 +118,4 @@ def _operation(item: Term) -> str | None:
         return "compare"
     if isinstance(item, Call) and isinstance(item.op, Intrinsic):
         return item.op.name
-    return _NAMES.get(type(item))
+    return OPERATION_NAMES.get(type(item))

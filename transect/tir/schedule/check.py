@@ -5,18 +5,24 @@ The full rules of the level are the business of the verifier of `tir`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from transect.ir.expr import Var
 from transect.ir.traverse import walk
 from transect.support.errors import VerifyError
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
+from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc, buffer_fields
 from transect.tir.schedule.edit import Edit, snippet
 from transect.tir.stmt import Block, BlockRealize, BufferStore, For, Stmt
 from transect.tir.visit import bound_buffers, bound_vars, child_stmts, own_terms, walk_stmts
 
 
-def check_edit(primitive: str, before: PrimFunc, edit: Edit) -> None:
-    """Raise VerifyError if the edit left a dangling handle, variable or buffer."""
+def check_edit(primitive: str, before: PrimFunc, edit: Edit, options: Iterable[Var] = ()) -> None:
+    """Raise VerifyError if the edit left a dangling handle, variable or buffer.
+
+    options: the variables in the primitive's options, which may be new decisions.
+    """
     old, new = set(walk_stmts(before.body)), set(walk_stmts(edit.func.body))
     for source, target in edit.forward.items():
         if source in old and target is not None and target not in new:
@@ -27,11 +33,11 @@ def check_edit(primitive: str, before: PrimFunc, edit: Edit) -> None:
     for source in old:
         if isinstance(source, For | Block) and source not in new and source not in edit.forward:
             _fault(primitive, "a loop or block vanished without a word", source)
-    _check_scopes(primitive, edit.func)
+    _check_scopes(primitive, edit.func, {*decision_vars(before), *options})
 
 
-def _check_scopes(primitive: str, func: PrimFunc) -> None:
-    known: set[Var | Buffer] = {*func.params, *func.buffers}
+def _check_scopes(primitive: str, func: PrimFunc, decisions: set[Var]) -> None:
+    known: set[Var | Buffer] = {*func.params, *func.buffers, *decisions}
     for value in func.buffers:
         known |= {v for v in walk(value.data, *buffer_fields(value)) if isinstance(v, Var)}
     seen: set[Stmt] = set()

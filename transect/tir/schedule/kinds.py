@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from transect.ir.expr import as_int
 from transect.ir.node import replace
+from transect.ir.traverse import free_vars
+from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import conflict
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_loop, refuse
@@ -38,8 +40,10 @@ def _require_independent(func: PrimFunc, primitive: str, loop: For) -> None:
         refuse(primitive, reason, loop, remedy)
 
 
-def _require_constant(primitive: str, loop: For) -> None:
-    if as_int(loop.extent) is None:
+def _require_constant(func: PrimFunc, primitive: str, loop: For) -> None:
+    """A constant, or what will be one once the decision variables are numbers."""
+    variables = set(free_vars([loop.extent]))
+    if as_int(loop.extent) is None and not variables <= set(decision_vars(func)):
         refuse(
             primitive,
             f"its extent {loop.extent!r} is not a constant",
@@ -74,7 +78,7 @@ class Vectorize(Primitive):
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         loop = expect_loop(self.name, targets[0])
-        _require_constant(self.name, loop)
+        _require_constant(func, self.name, loop)
         for inner in walk_stmts(loop.body):
             if isinstance(inner, For) and inner.kind not in ("serial", "unrolled"):
                 refuse(
@@ -98,7 +102,7 @@ class Unroll(Primitive):
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         loop = expect_loop(self.name, targets[0])
-        _require_constant(self.name, loop)
+        _require_constant(func, self.name, loop)
         return _set_kind(func, self.name, loop, "unrolled")
 
 

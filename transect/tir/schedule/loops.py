@@ -19,6 +19,7 @@ from transect.ir.expr import (
     logical_and,
 )
 from transect.ir.node import replace
+from transect.ir.sizes import product
 from transect.ir.traverse import free_vars
 from transect.support.span import merge_spans
 from transect.tir.function import PrimFunc
@@ -28,7 +29,7 @@ from transect.tir.schedule.dependence import (
     shared_memory_conflict,
 )
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_loop, refuse
-from transect.tir.schedule.region import analyzer_for
+from transect.tir.schedule.region import analyzer_for, assume_options
 from transect.tir.schedule.tree import (
     Forward,
     ForwardingSubstitution,
@@ -90,8 +91,9 @@ class Split(Primitive):
     """One loop as a nest of loops.
 
     factors: extents of the new loops, outermost first; at most one may be None, which becomes
-    what is left. They may be symbolic. Where they do not divide the extent, the blocks inside get
-    a predicate.
+    what is left. They may be symbolic: sizes, or decision variables, which are positive numbers
+    that are chosen later. Where they do not surely divide the extent, the blocks inside get a
+    predicate.
 
         for i in range(n):                    for i_0, i_1 in T.grid((n + 7) // 8, 8):
             with T.block("B"):           ->       with T.block("B"):
@@ -107,6 +109,7 @@ class Split(Primitive):
         require_serial(self.name, loop)
         tree = Tree(func)
         analyzer = analyzer_for(tree, loop)
+        assume_options(analyzer, func, self.factors)
         extents = self._extents(loop, analyzer)
         variables = [Var(f"{loop.var.name}_{n}", loop.var.dtype) for n in range(len(extents))]
         for var, extent in zip(variables, extents, strict=True):
@@ -119,7 +122,10 @@ class Split(Primitive):
         )
         body = rewritten.visit(loop.body)
         forward = rewritten.forward
-        if not analyzer.can_prove(value < loop.extent):
+        # That the new loops make as many iterations tells more than their ends where a factor is a
+        # decision: those are products of variables.
+        divides = analyzer.can_prove_equal(product(extents), loop.extent)
+        if not divides and not analyzer.can_prove(value < loop.extent):
             guards: Forward = {}
             body = guarded(body, analyzer.simplify(value < loop.extent), tree, loop, guards)
             forward = compose(forward, guards)
@@ -140,7 +146,7 @@ class Split(Primitive):
                 loop,
                 "give all factors but one",
             )
-        product: Expr = const(1, dtype)
+        total: Expr = const(1, dtype)
         for factor in given:
             if factor is None:
                 continue
@@ -153,19 +159,28 @@ class Split(Primitive):
                     loop,
                     "give positive factors",
                 )
-            product = product * factor
+            total = total * factor
         if None in given:
-            left = _quotient(loop.extent, product, analyzer)
+            left = _quotient(loop.extent, total, analyzer)
             return [left if factor is None else factor for factor in given]
-        if not analyzer.can_prove(product >= loop.extent):
+        if not (analyzer.can_prove(total >= loop.extent) or self._covers(loop, given, analyzer)):
             refuse(
                 self.name,
-                f"factors {self.factors!r} make {analyzer.simplify(product)!r} iterations, "
+                f"factors {self.factors!r} make {analyzer.simplify(total)!r} iterations, "
                 f"which may be fewer than its {loop.extent!r}",
                 loop,
                 "make one factor None",
             )
         return [factor for factor in given if factor is not None]
+
+    def _covers(self, loop: For, given: Sequence[Expr | None], analyzer: Analyzer) -> bool:
+        """Whether the outermost factor is what the others leave of the extent, rounded up."""
+        inner = product(factor for factor in given[1:] if factor is not None)
+        return (
+            given[0] is not None
+            and analyzer.can_prove(inner >= 1)
+            and analyzer.can_prove_equal(given[0], ceildiv(loop.extent, inner))
+        )
 
 
 def _quotient(extent: Expr, product: Expr, analyzer: Analyzer) -> Expr:
@@ -345,6 +360,7 @@ class LoopPartition(Primitive):
         tree = Tree(func)
         self._check_reductions(tree, loop)
         analyzer = analyzer_for(tree, loop)
+        assume_options(analyzer, func, self.extents)
         forward: Forward = {}
         parts: list[For] = []
         start: Expr = const(0, loop.extent.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from transect.ir.expr import (
     Range,
     Select,
     Var,
+    as_expr,
     as_int,
     ceildiv,
     const,
@@ -31,7 +33,7 @@ from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import writers
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
 from transect.tir.schedule.loops import compose
-from transect.tir.schedule.region import analyzer_for, interval
+from transect.tir.schedule.region import analyzer_for, assume_options, interval
 from transect.tir.schedule.rewrite import restated
 from transect.tir.schedule.tree import Forward, ForwardingSubstitution, Tree
 from transect.tir.stmt import Block, BlockRealize, BufferStore, For, Stmt
@@ -44,7 +46,8 @@ IDENTITY: dict[type[Expr], int] = {Add: 0, Mul: 1}
 class PadDomain(Primitive):
     """Round the domain of a block's iteration variables up to multiples.
 
-    multiples: one for each iteration variable; 1 leaves it. The buffer that the block writes, an
+    multiples: one for each iteration variable, a number or a term over decision variables; 1
+    leaves it. The buffer that the block writes, an
     intermediate one, grows with the spatial variables; what the new instances put there nobody
     reads. Reads stay inside their buffers: indices are cut off at the last one of the old domain.
     New instances of a reduction combine with the identity.
@@ -58,12 +61,13 @@ class PadDomain(Primitive):
     symbolic and odd extents.
     """
 
-    multiples: tuple[int, ...]
+    multiples: tuple[Expr | int, ...]
     name: ClassVar[str] = "pad_domain"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         block = expect_block(self.name, targets[0])
         analyzer = analyzer_for(Tree(func), block)
+        assume_options(analyzer, func, self.multiples)
         grown = rounded_up(self.name, block, self.multiples, analyzer)
         if not grown:
             return Edit(func)
@@ -107,10 +111,11 @@ class PadDomain(Primitive):
 
 
 def rounded_up(
-    primitive: str, block: Block, multiples: tuple[int, ...], analyzer: Analyzer
+    primitive: str, block: Block, multiples: Sequence[Expr | int], analyzer: Analyzer
 ) -> dict[Var, Expr]:
     """The new extents of the iteration variables whose old ones are not known to be multiples."""
-    if len(multiples) != len(block.iter_vars) or min(multiples, default=1) < 1:
+    positive = all(analyzer.can_prove(as_expr(multiple) >= 1) for multiple in multiples)
+    if len(multiples) != len(block.iter_vars) or not positive:
         refuse(
             primitive,
             f"{multiples} are not {len(block.iter_vars)} positive numbers",

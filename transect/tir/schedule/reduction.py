@@ -10,6 +10,7 @@ from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion, buffer
+from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import mentions
 from transect.tir.schedule.edit import (
@@ -231,7 +232,9 @@ class Rfactor(Primitive):
                 loop,
                 "choose a loop of a reduction",
             )
-        if as_int(loop.extent) is None:
+        if as_int(loop.extent) is None and not set(free_vars([loop.extent])) <= set(
+            decision_vars(func)
+        ):
             refuse(self.name, f"its extent {loop.extent!r} is not a constant", loop, "split it")
         del analyzer, combined
         home = tree.scope(block)

@@ -28,6 +28,7 @@ from transect.ir.expr import (
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.access import block_regions
 from transect.tir.buffer import BufferRegion
+from transect.tir.decisions import decision_vars, fresh_variables
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BlockRealize, For, Stmt
@@ -190,8 +191,8 @@ def at_loops(region: BufferRegion, realize: BlockRealize) -> BufferRegion:
 
 
 def analyzer_for(tree: Tree, stmt: Stmt, *, inclusive: bool = False) -> Analyzer:
-    """What is known where `stmt` stands: the loops and iteration variables around it, and that
-    sizes are not negative."""
+    """What is known where `stmt` stands: the loops and iteration variables around it, that sizes
+    are not negative and decisions positive."""
     analyzer = Analyzer()
     assume_sizes(analyzer, tree.func)
     around = [*([stmt] if inclusive else []), *tree.ancestors(stmt)]
@@ -205,8 +206,20 @@ def analyzer_for(tree: Tree, stmt: Stmt, *, inclusive: bool = False) -> Analyzer
 
 
 def assume_sizes(analyzer: Analyzer, func: PrimFunc) -> None:
-    """Tell `analyzer` that the symbolic sizes of `func` are not negative."""
+    """Tell `analyzer` that the symbolic sizes of `func` are not negative and decisions positive."""
     blocks = [item for item in walk_stmts(func.body) if isinstance(item, Block)]
     buffers = [*func.buffers, *(value for block in blocks for value in block.alloc_buffers)]
     for var in free_vars([dim for value in buffers for dim in value.shape]):
         analyzer.bind(var, (0, int(var.dtype.max_value)))
+    assume_positive(analyzer, decision_vars(func))
+
+
+def assume_options(analyzer: Analyzer, func: PrimFunc, options: Iterable[object]) -> None:
+    """Tell `analyzer` that the decision variables among a primitive's options are positive."""
+    assume_positive(analyzer, fresh_variables(func, options))
+
+
+def assume_positive(analyzer: Analyzer, variables: Iterable[Var]) -> None:
+    """Tell `analyzer` that variables are positive."""
+    for var in variables:
+        analyzer.bind(var, (1, int(var.dtype.max_value)))

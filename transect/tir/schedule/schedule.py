@@ -6,12 +6,12 @@ file of its family. Choices (`sample_*`) are sites of the plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
-from transect.ir.expr import Expr, as_int
+from transect.ir.expr import Expr, Var, as_int
 from transect.ir.function import IRModule
 from transect.ir.node import replace
 from transect.ir.structural import structural_hash
@@ -27,7 +27,7 @@ from transect.tir.schedule.edit import Edit, Primitive, refuse
 from transect.tir.schedule.relayout import BufferName, MapLike, named_buffer, read_map
 from transect.tir.schedule.table import PRIMITIVES, find_primitive
 from transect.tir.schedule.tensorize import require_machine
-from transect.tir.schedule.trace import Instruction, Trace
+from transect.tir.schedule.trace import Instruction, Trace, option_vars
 from transect.tir.stmt import Block, For, Stmt
 from transect.tir.tensor_intrin import TensorIntrin, remember
 
@@ -88,6 +88,7 @@ class Schedule:
         self._target = str(target if target is not None else planner.target)
         self.trace = Trace()
         self._nodes: dict[Handle, Stmt | None] = {}
+        self.candidates: dict[Var, tuple[int, ...]] = {}
 
     @property
     def mod(self) -> IRModule:
@@ -108,6 +109,7 @@ class Schedule:
         twin.module, twin.function, twin.source = self.module, self.function, self.source
         twin.machine = self.machine
         twin.trace, twin._nodes = self.trace, dict(self._nodes)
+        twin.candidates = dict(self.candidates)
         return twin
 
     # --- handles ----------------------------------------------------------------------------
@@ -146,7 +148,7 @@ class Schedule:
         nodes = [self.get(handle) for handle in targets]
         made: Edit = primitive.apply(self.func, *nodes)
         if flags.check():
-            check_edit(primitive.name, self.func, made)
+            check_edit(primitive.name, self.func, made, option_vars(primitive))
         self.func = made.func
         for handle, node in self._nodes.items():
             if node is not None and node in made.forward:
@@ -170,10 +172,33 @@ class Schedule:
             named.update(zip(step.outputs, results, strict=True))
 
     def load_trace(self, text: str) -> Trace:
-        """The trace of JSON text, its symbolic options in terms of this function's sizes."""
+        """The trace of JSON text, its symbolic options in terms of this function's sizes and of
+        the decision variables made by `decision`."""
         classes = {name: find_primitive(name) for name in PRIMITIVES}
-        sizes = (*symbolic_vars(self.source), *self.source.params)
+        sizes = (*symbolic_vars(self.source), *self.source.params, *self.candidates)
         return Trace.from_json(text, classes, sizes)
+
+    # --- decisions --------------------------------------------------------------------------
+
+    def decision(self, name: str, candidates: Sequence[int]) -> Var:
+        """A number that is chosen later: a variable to use in factors, multiples and extents.
+
+        `hardware.tile_site` predicts the time for all candidates at once; `decide_sizes` puts
+        numbers in. Raises ScheduleError for candidates that are not positive, and for a name
+        used before.
+        """
+        if not candidates or min(candidates) < 1 or any(v.name == name for v in self.candidates):
+            raise ScheduleError(
+                f"decision {name!r}: candidates {tuple(candidates)}",
+                remedy="give positive numbers, and each decision a name of its own",
+            )
+        var = Var(name)
+        self.candidates[var] = tuple(candidates)
+        return var
+
+    def decide_sizes(self, values: Mapping[Var, int] | Sequence[tuple[Var, int]]) -> None:
+        """Numbers in place of decision variables. See `decide.DecideSizes`."""
+        self._apply("decide_sizes", values=tuple(dict(values).items()))
 
     # --- choices ----------------------------------------------------------------------------
 
@@ -319,7 +344,7 @@ class Schedule:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, axis=axis)[0]
 
-    def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
+    def pad_domain(self, block: BlockRV, multiples: Sequence[Expr | int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", block, multiples=tuple(multiples))
 

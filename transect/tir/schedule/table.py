@@ -29,6 +29,7 @@ PRIMITIVES: dict[str, str] = {
     "unannotate": "transect.tir.schedule.annotate:Unannotate",
     "set_scope": "transect.tir.schedule.annotate:SetScope",
     "storage_align": "transect.tir.schedule.annotate:StorageAlign",
+    "decide_sizes": "transect.tir.schedule.decide:DecideSizes",
     "compute_inline": "transect.tir.schedule.inline:ComputeInline",
     "reverse_compute_inline": "transect.tir.schedule.inline:ReverseComputeInline",
     "cache_read": "transect.tir.schedule.cache:CacheRead",

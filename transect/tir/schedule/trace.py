@@ -20,7 +20,7 @@ from transect.ir.expr import (
     Sub,
     Var,
 )
-from transect.ir.traverse import substitute
+from transect.ir.traverse import free_vars, substitute
 from transect.support.errors import InputError
 from transect.tir.index_map import IndexMap
 from transect.tir.schedule.edit import Primitive
@@ -94,6 +94,15 @@ class Trace:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not a schedule trace: {error}") from error
+
+
+def option_vars(primitive: Primitive) -> list[Var]:
+    """The variables in the options of a primitive."""
+    terms: list[Any] = list(_options(primitive).values())
+    for value in terms:
+        if isinstance(value, tuple):
+            terms += value  # pyright: ignore[reportUnknownArgumentType]
+    return free_vars(item for item in terms if isinstance(item, Expr))
 
 
 def _options(primitive: Primitive) -> dict[str, Any]:
