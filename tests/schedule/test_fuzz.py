@@ -64,7 +64,7 @@ def step(s: Schedule, name: str, pick: Callable[[int], int]) -> None:
         case "decompose" if loop is not None:
             s.decompose_reduction(block, loop)
         case "rfactor" if loop is not None:
-            s.rfactor(loop, axis=pick(2))
+            s.rfactor(loop, pick(2))
         case "bind" if loop is not None:
             s.bind(loop, ["blockIdx.x", "threadIdx.x"][pick(2)])
         case "parallel" | "vectorize" | "unroll" if loop is not None:

@@ -46,6 +46,9 @@ from transect.tir.stmt import (
 )
 from transect.tir.visit import bound_buffers, child_stmts, own_terms
 
+HIDDEN = "hidden_buffers"
+"""The annotation of a block that names buffers which it touches and does not declare."""
+
 Interval = tuple[Expr, Expr]
 """Inclusive lower and upper end."""
 

@@ -8,7 +8,7 @@ from transect.ir.expr import Expr, Range, Var, as_int, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite
-from transect.tir.access import block_regions
+from transect.tir.access import HIDDEN, block_regions
 from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
@@ -25,6 +25,9 @@ from transect.tir.stmt import (
     Stmt,
 )
 from transect.tir.visit import StmtRewriter, TermT, child_stmts
+
+EXPLICIT = frozenset({"explicit_read_region", "explicit_write_region"})
+"""The annotations that name regions which a person stated."""
 
 
 class AccessRewriter(StmtRewriter):
@@ -72,11 +75,19 @@ class AccessRewriter(StmtRewriter):
 
 
 def restated(block: Block) -> Block:
-    """`block` with its regions as its statements now have them, where those tell all."""
+    """`block` with its regions as its statements now have them, where those tell all.
+
+    What it hides stays hidden; regions that were stated by hand are not kept.
+    """
     if not is_transparent(block):
         return block
-    reads, writes = block_regions(*child_stmts(block))
-    return replace(block, reads=reads, writes=writes)
+    hidden = block.annotations.get(HIDDEN, ())
+    reads, writes = (
+        tuple(region for region in regions if region.buffer.name not in hidden)
+        for regions in block_regions(*child_stmts(block))
+    )
+    kept = {key: value for key, value in block.annotations.items() if key not in EXPLICIT}
+    return replace(block, reads=reads, writes=writes, annotations=kept)
 
 
 def predicate_is_bounds(tree: Tree, block: Block) -> bool:

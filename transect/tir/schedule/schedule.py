@@ -1,28 +1,43 @@
 """Schedule: a tensor program being rewritten, primitive by primitive, with handles and a trace.
 
 Each method is one primitive; what it does and refuses stands on the primitive's class, in the
-file of its family. Choices (`sample_*`) are sites of the plan.
+file of its family. Choices (`sample_*`) are sites of the plan. Names and the order of arguments
+are those of TVM's Schedule.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from dataclasses import replace as with_options
+from typing import Any, Literal, TypeVar
 
-from transect.ir.expr import Expr, as_int
+from transect.ir.expr import Expr, Var
 from transect.ir.function import IRModule
 from transect.ir.node import replace
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Planner, Site, SiteKey
 from transect.support import flags
-from transect.support.errors import InputTypeError, ScheduleError
+from transect.support.errors import InputError, InputTypeError, ScheduleError
+from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc, symbolic_vars
+from transect.tir.index_map import IndexMap, index_map
 from transect.tir.schedule.check import check_edit
 from transect.tir.schedule.edit import Edit, Primitive
+from transect.tir.schedule.look import GetBlock
+from transect.tir.schedule.marks import WorkOn
+from transect.tir.schedule.sample import (
+    INLINE,
+    ROOT,
+    SampleCategorical,
+    SampleComputeLocation,
+    SamplePerfectTile,
+    weights,
+)
 from transect.tir.schedule.table import PRIMITIVES, find_primitive
 from transect.tir.schedule.trace import Instruction, Trace
+from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, For, Stmt
 
 
@@ -40,50 +55,98 @@ class LoopRV:
     name: str
 
 
+@dataclass(frozen=True, eq=False)
+class StmtSRef:
+    """Where a block or loop stands in the program as it was when it was asked for.
+
+    stmt: the Block or For. parent: the reference of the block or loop around it, None for the
+    root block. func_name: of the function it is in. It does not follow later edits; handles do.
+    """
+
+    stmt: Block | For
+    parent: StmtSRef | None
+    func_name: str
+
+
 Handle = BlockRV | LoopRV
 HandleT = TypeVar("HandleT", BlockRV, LoopRV)
+Place = Handle | str
+"""A handle, or the name of a block."""
 Decide = Callable[[Site], Option]
 """Who answers the choices: `Planner.choose` of a compile, or any function."""
+
+ROOT_LOOP = LoopRV("root")
+"""What sample_compute_location returns for a block that stays where it is."""
+INLINE_LOOP = LoopRV("inline")
+"""What sample_compute_location returns for a block to be inlined."""
 
 
 class Schedule:
     """A PrimFunc, edited by primitives that keep its meaning.
 
-    program: a PrimFunc, or a module with the name of its function. decide: answers the choices;
-    by default greedily by predicted cost for this machine. subject: what the choices are about in
-    site keys; the structural hash of the program by default. target: the target's name in keys.
+    program: a PrimFunc, or a module with the name of its function; by default "main", or the only
+    PrimFunc of the module. decide: answers the choices; by default greedily by predicted cost for
+    this machine. subject: what the choices are about in site keys; the structural hash of the
+    program by default. target: the target's name in keys.
 
-    `func` is the program as it is now, `trace` how it came to be so.
+    `func` is the program as it is now, `trace` how it came to be so. Where a method takes a block,
+    it also takes the name of one; where it takes a buffer of a block, its position among what the
+    block reads or writes, its name, or the Buffer.
     """
 
     def __init__(
         self,
         program: PrimFunc | IRModule,
-        function: str = "main",
+        function: str | None = None,
         *,
         decide: Decide | None = None,
         subject: str | None = None,
         target: str | None = None,
     ) -> None:
         self.module: IRModule | None = program if isinstance(program, IRModule) else None
-        self.function = function
-        start = program[function] if isinstance(program, IRModule) else program
-        if not isinstance(start, PrimFunc):
-            raise InputTypeError(f"{function!r} is no tensor program", remedy="name a PrimFunc")
-        self.func: PrimFunc = start
-        self.source: PrimFunc = start
+        self._now: dict[str, PrimFunc] = {}
+        self._start: dict[str, PrimFunc] = {}
+        if isinstance(program, IRModule):
+            self.function = function or _only_function(program)
+            self._take(self.function)
+        else:
+            self.function = function or "main"
+            if not isinstance(program, PrimFunc):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise InputTypeError(
+                    f"{type(program).__name__} is no tensor program", remedy="schedule a PrimFunc"
+                )
+            self._now[self.function] = self._start[self.function] = program
         planner = Planner()
         self.decide: Decide = decide or planner.choose
         self._subject = subject
         self._target = target if target is not None else str(planner.target)
         self.trace = Trace()
         self._nodes: dict[Handle, Stmt | None] = {}
+        self._homes: dict[Handle, str] = {}
+        self._removed: set[Handle] = set()
+
+    @property
+    def func(self) -> PrimFunc:
+        """The function that is worked on, as it is now."""
+        return self._now[self.function]
+
+    @property
+    def source(self) -> PrimFunc:
+        """The function that is worked on, as it was given."""
+        return self._start[self.function]
+
+    @property
+    def func_working_on(self) -> str:
+        """The name of the function that is worked on."""
+        return self.function
 
     @property
     def mod(self) -> IRModule:
-        """The module with the function as it is now."""
-        base = self.module if self.module is not None else IRModule.of(**{self.function: self.func})
-        return base.with_function(self.function, self.func)
+        """The module with its functions as they are now."""
+        made = self.module if self.module is not None else IRModule.of(**self._now)
+        for name, func in self._now.items():
+            made = made.with_function(name, func)
+        return made
 
     @property
     def subject(self) -> str:
@@ -94,15 +157,76 @@ class Schedule:
 
     def copy(self) -> Schedule:
         """An independent schedule in the same state; handles of one are valid in the other."""
-        twin = Schedule(self.func, decide=self.decide, subject=self.subject, target=self._target)
-        twin.module, twin.function, twin.source = self.module, self.function, self.source
+        twin = Schedule(self.func, self.function, decide=self.decide, target=self._target)
+        twin.module, twin._subject = self.module, self._subject
+        twin._now, twin._start = dict(self._now), dict(self._start)
         twin.trace, twin._nodes = self.trace, dict(self._nodes)
+        twin._homes, twin._removed = dict(self._homes), set(self._removed)
         return twin
+
+    def work_on(self, func_name: str) -> None:
+        """Go on with another function of the module. See `marks.WorkOn`.
+
+        Raises InputError if the module has no tensor program of that name.
+        """
+        self._apply("work_on", func_name=func_name)
+
+    def enter_postproc(self) -> None:
+        """Mark in the trace that what follows is postprocessing. See `marks.EnterPostproc`."""
+        self._apply("enter_postproc")
+
+    def show(self) -> None:
+        """Write the module and the trace to standard output, as Python."""
+        sys.stdout.write(f"{self.mod!r}\n\n# the schedule\n{self.trace}\n")
+
+    def size(self, name: str) -> Var:
+        """The symbolic size of a name that the functions have, for factors such as n // 8.
+
+        Raises InputError if there is none.
+        """
+        known = {var.name: var for var in self._sizes()}
+        if name not in known:
+            raise InputError(
+                f"the function has no size {name!r}", remedy=f"it has: {', '.join(known) or 'none'}"
+            )
+        return known[name]
+
+    def _sizes(self) -> tuple[Var, ...]:
+        return tuple(
+            var for func in self._start.values() for var in (*symbolic_vars(func), *func.params)
+        )
+
+    def _take(self, name: str) -> None:
+        """Make a function of the module one that can be scheduled."""
+        if name in self._now:
+            return
+        found = self.module[name] if self.module is not None and name in self.module else None
+        if not isinstance(found, PrimFunc):
+            raise InputTypeError(f"{name!r} is no tensor program", remedy="name a PrimFunc")
+        self._now[name] = self._start[name] = found
 
     # --- handles ----------------------------------------------------------------------------
 
-    def get(self, handle: Handle) -> Any:
-        """The block or loop of a handle as it is now. Raises ScheduleError if it is gone."""
+    def get(self, handle: Handle | StmtSRef | int) -> Any:
+        """The block or loop of a handle as it is now; of a reference as it was; a number itself.
+
+        Raises ScheduleError for a handle of what is gone, or that is not of this schedule.
+        """
+        if isinstance(handle, int):
+            return handle
+        if isinstance(handle, StmtSRef):
+            return handle.stmt
+        if handle in (ROOT_LOOP, INLINE_LOOP):
+            raise ScheduleError(
+                f"handle {handle.name!r} is no loop but the answer of sample_compute_location that "
+                "the block does not move under one",
+                remedy="hand it to compute_at or reverse_compute_at",
+            )
+        if handle in self._removed:
+            raise ScheduleError(
+                f"handle {handle.name!r} was given up by remove_rv",
+                remedy="ask for the block or loop again",
+            )
         if handle not in self._nodes:
             raise ScheduleError(
                 f"handle {handle.name!r} is of another schedule",
@@ -116,34 +240,110 @@ class Schedule:
             )
         return found
 
-    def _handle(self, stmt: Stmt) -> Handle:
+    def get_sref(self, target: Place | Block | For) -> StmtSRef:
+        """Where a block or loop stands now: its statement, and those around it.
+
+        target: a handle, the name of a block, or a statement of one of the functions.
+        """
+        if isinstance(target, Block | For):
+            homes = [name for name, func in self._now.items() if target in Tree(func)]
+            if not homes:
+                raise ScheduleError(
+                    "the statement is not in the program as it is now",
+                    remedy="use sch.get(handle), which follows edits",
+                )
+            node, home = target, homes[0]
+        else:
+            handle = self._place(target)
+            node, home = self.get(handle), self._homes[handle]
+        around = [
+            item for item in Tree(self._now[home]).ancestors(node) if isinstance(item, Block | For)
+        ]
+        made: StmtSRef | None = None
+        for item in reversed(around):
+            made = StmtSRef(item, made, home)
+        return StmtSRef(node, made, home)
+
+    def remove_rv(self, rand_var: Handle) -> None:
+        """Give up a handle; using it afterwards is an error."""
+        self.get(rand_var)
+        del self._nodes[rand_var], self._homes[rand_var]
+        self._removed.add(rand_var)
+
+    def _place(self, target: Place) -> Handle:
+        return self.get_block(target) if isinstance(target, str) else target
+
+    def _buffer(
+        self, block: BlockRV, buffer: int | str | Buffer, kind: Literal["read", "write"]
+    ) -> int:
+        """The position of a buffer among what a block reads or writes."""
+        if isinstance(buffer, int):
+            return buffer
+        node = self.get(block)
+        if not isinstance(node, Block):
+            raise ScheduleError(f"handle {block.name!r} is no block", span=node.span)
+        regions = node.reads if kind == "read" else node.writes
+        for number, region in enumerate(regions):
+            if region.buffer is buffer or region.buffer.name == buffer:
+                return number
+        known = ", ".join(region.buffer.name for region in regions) or "nothing"
+        name = buffer if isinstance(buffer, str) else buffer.name
+        raise ScheduleError(
+            f"block {node.name!r} does not {kind} a buffer {name!r}",
+            span=node.span,
+            remedy=f"it does {kind} {known}",
+        )
+
+    def _handle(self, stmt: Stmt, home: str) -> Handle:
         for handle, node in self._nodes.items():
             if node is stmt:
                 return handle
         kind = BlockRV if isinstance(stmt, Block) else LoopRV
         letter = "b" if kind is BlockRV else "l"
-        count = sum(item.name[0] == letter for item in self._nodes)
+        count = sum(item.name[0] == letter for item in (*self._nodes, *self._removed))
         handle = kind(f"{letter}{count}")
         self._nodes[handle] = stmt
+        self._homes[handle] = home
         return handle
 
-    def apply(self, primitive: Primitive, *targets: Handle) -> list[Any]:
+    def apply(
+        self, primitive: Primitive, *targets: Handle, site: str = "", answer: str = ""
+    ) -> Any:
         """Apply any primitive, a user's own included; handles of its results.
 
-        Raises ScheduleError if it does not apply; the schedule is unchanged then.
+        site, answer: of a choice, as in the trace. Raises ScheduleError if it does not apply; the
+        schedule is unchanged then.
         """
         nodes = [self.get(handle) for handle in targets]
-        made: Edit = primitive.apply(self.func, *nodes)
+        home = self._home(primitive, targets)
+        made: Edit = primitive.apply(self._now[home], *nodes)
         if flags.check():
-            check_edit(primitive.name, self.func, made)
-        self.func = made.func
+            check_edit(primitive.name, self._now[home], made)
+        if isinstance(primitive, WorkOn):
+            self.function = home
+        self._now[home] = made.func
         for handle, node in self._nodes.items():
             if node is not None and node in made.forward:
                 self._nodes[handle] = made.forward[node]
-        results = [self._handle(stmt) for stmt in made.results]
+        results = [self._handle(stmt, home) for stmt in made.results]
         inputs = tuple(handle.name for handle in targets)
-        self.trace += Instruction(primitive, inputs, tuple(item.name for item in results))
+        outputs = tuple(item.name for item in results)
+        self.trace += Instruction(primitive, inputs, outputs, site, answer)
         return results
+
+    def _home(self, primitive: Primitive, targets: Sequence[Handle]) -> str:
+        """The function that a primitive is about."""
+        named = isinstance(primitive, GetBlock | WorkOn) and primitive.func_name
+        if named:
+            self._take(named)
+            return named
+        homes = list(dict.fromkeys(self._homes[handle] for handle in targets))
+        if len(homes) > 1:
+            raise ScheduleError(
+                f"{primitive.name}: the handles are of different functions: {', '.join(homes)}",
+                remedy="use handles of one function",
+            )
+        return homes[0] if homes else self.function
 
     def _apply(self, name: str, *targets: Handle, **options: Any) -> list[Any]:
         return self.apply(find_primitive(name)(**options), *targets)
@@ -155,14 +355,18 @@ class Schedule:
             if step.primitive is None:
                 self.trace += step
                 continue
-            results = self.apply(step.primitive, *(named[name] for name in step.inputs))
+            results = self.apply(
+                step.primitive,
+                *(named[name] for name in step.inputs),
+                site=step.site,
+                answer=step.answer,
+            )
             named.update(zip(step.outputs, results, strict=True))
 
     def load_trace(self, text: str) -> Trace:
         """The trace of JSON text, its symbolic options in terms of this function's sizes."""
         classes = {name: find_primitive(name) for name in PRIMITIVES}
-        sizes = (*symbolic_vars(self.source), *self.source.params)
-        return Trace.from_json(text, classes, sizes)
+        return Trace.from_json(text, classes, self._sizes())
 
     # --- choices ----------------------------------------------------------------------------
 
@@ -176,87 +380,169 @@ class Schedule:
         """The key of a choice about this program. role: which of its choices."""
         return SiteKey(kind, self.subject, self._target, role)
 
+    def _role(self, role: str) -> str:
+        """The role of a choice that was given none: its number."""
+        return role or str(sum(bool(step.site) for step in self.trace.instructions))
+
+    def _choose(
+        self, kind: str, role: str, options: Sequence[Option], fixed: int | None
+    ) -> tuple[int, str, str]:
+        """Which option the plan takes, or `fixed`; with the site's key and the option's name."""
+        site = Site(self.site_key(kind, role), tuple(options), label=role, span=self.func.span)
+        if fixed is None:
+            # The plan may answer with an equal option; its name tells which.
+            names = [option.name for option in options]
+            fixed = names.index(self.decide(site).name)
+        return fixed, str(site.key), options[fixed].name
+
     def sample_categorical(
-        self, candidates: Sequence[int], *, role: str, costs: Sequence[Cost] = ()
-    ) -> int:
-        """One of several numbers. costs: predictions for each, for policies that go by cost."""
+        self,
+        candidates: Sequence[Any],
+        probs: Sequence[float] | None = None,
+        decision: int | None = None,
+        *,
+        role: str = "",
+        costs: Sequence[Cost] = (),
+    ) -> Any:
+        """One of several values. See `sample.SampleCategorical`.
+
+        costs: predictions for each, for policies that go by cost; without them the likeliest is
+        preferred.
+        """
+        given = None if probs is None else tuple(probs)
+        choice = SampleCategorical(tuple(candidates), given, decision, self._role(role))
+        choice.apply(self.func)
         predicted = tuple(costs) or tuple(Cost() for _ in candidates)
-        options = tuple(
-            Option(str(value), {"value": value}, cost)
-            for value, cost in zip(candidates, predicted, strict=True)
-        )
-        site = Site(self.site_key("sample", role), options, label=role, span=self.func.span)
-        return candidates[options.index(self.sample(site))]
+        likely = weights(given, len(candidates))
+        names = [str(value) for value in candidates]
+        order = sorted(range(len(names)), key=lambda n: 0.0 if costs else -likely[n])
+        options = [
+            Option(
+                names[n] if names.count(names[n]) == 1 else f"{names[n]}#{n}",
+                {"value": candidates[n], **({} if given is None else {"probability": likely[n]})},
+                predicted[n],
+            )
+            for n in order
+        ]
+        fixed = None if decision is None else order.index(decision)
+        number, site, answer = self._choose("sample", choice.role, options, fixed)
+        taken = order[number]
+        self.apply(with_options(choice, decision=taken), site=site, answer=answer)
+        return candidates[taken]
 
     def sample_perfect_tile(
-        self, loop: LoopRV, parts: int, *, role: str, max_innermost: int = 64
+        self,
+        loop: LoopRV,
+        n: int,
+        max_innermost_factor: int = 16,
+        decision: Sequence[int] | None = None,
+        *,
+        role: str = "",
     ) -> tuple[int, ...]:
-        """Extents of `parts` nested loops whose product is the extent of `loop`, a constant."""
-        node: For = self.get(loop)
-        extent = as_int(node.extent)
-        if extent is None:
-            raise ScheduleError(
-                f"sample_perfect_tile: loop {node.var.name!r} has the symbolic extent "
-                f"{node.extent!r}",
-                span=node.span,
-                remedy="split it by a factor of sample_categorical",
-            )
-        tiles = [t for t in _factorizations(extent, parts) if t[-1] <= max_innermost]
-        options = tuple(Option("x".join(map(str, t)), {"value": t}) for t in tiles)
-        site = Site(self.site_key("tile", role), options, label=role, span=node.span)
-        return tiles[options.index(self.sample(site))]
+        """Extents of `n` nested loops whose product is the extent of `loop`, a constant. See
+        `sample.SamplePerfectTile`."""
+        fixed = None if decision is None else tuple(decision)
+        choice = SamplePerfectTile(n, max_innermost_factor, fixed, self._role(role))
+        node = self.get(loop)
+        choice.apply(self.func, node)
+        tiles = choice.tiles(node)
+        options = [Option("x".join(map(str, tile)), {"value": tile}) for tile in tiles]
+        place = None if fixed is None else tiles.index(fixed)
+        number, site, answer = self._choose("tile", choice.role, options, place)
+        self.apply(with_options(choice, decision=tiles[number]), loop, site=site, answer=answer)
+        return tiles[number]
+
+    def sample_compute_location(
+        self, block: Place, decision: int | None = None, *, role: str = ""
+    ) -> LoopRV:
+        """A loop where a block could be computed. See `sample.SampleComputeLocation`."""
+        handle = self._place(block)
+        choice = SampleComputeLocation(decision, self._role(role))
+        node = self.get(handle)
+        func = self._now[self._homes[handle]]
+        if decision is not None:
+            choice.apply(func, node)
+        found = list(choice.locations(func, node))
+        names = {INLINE: "inline", ROOT: "root"}
+        options = [Option(names.get(item, str(item)), {"value": item}) for item in found]
+        fixed = None if decision is None else found.index(decision)
+        number, site, answer = self._choose("location", choice.role, options, fixed)
+        taken = found[number]
+        results = self.apply(with_options(choice, decision=taken), handle, site=site, answer=answer)
+        return results[0] if results else INLINE_LOOP if taken == INLINE else ROOT_LOOP
 
     # --- primitives that look ---------------------------------------------------------------
 
-    def get_block(self, name: str) -> BlockRV:
+    def get_block(self, name: str, func_name: str | None = None) -> BlockRV:
         """The block of a name. See `look.GetBlock`."""
-        return self._apply("get_block", block=name)[0]
+        return self._apply("get_block", block=name, func_name=func_name)[0]
 
-    def get_loops(self, target: Handle) -> list[LoopRV]:
+    def get_loops(self, block: Place) -> list[LoopRV]:
         """The loops around a block. See `look.GetLoops`."""
-        return self._apply("get_loops", target)
+        return self._apply("get_loops", self._place(block))
 
-    def get_child_blocks(self, target: Handle) -> list[BlockRV]:
+    def get_child_blocks(self, block_or_loop: Place) -> list[BlockRV]:
         """The blocks inside. See `look.GetChildBlocks`."""
-        return self._apply("get_child_blocks", target)
+        return self._apply("get_child_blocks", self._place(block_or_loop))
 
-    def get_producers(self, block: BlockRV) -> list[BlockRV]:
+    def get_producers(self, block: Place) -> list[BlockRV]:
         """The blocks whose results a block reads. See `look.GetProducers`."""
-        return self._apply("get_producers", block)
+        return self._apply("get_producers", self._place(block))
 
-    def get_consumers(self, block: BlockRV) -> list[BlockRV]:
+    def get_consumers(self, block: Place) -> list[BlockRV]:
         """The blocks that read a block's result. See `look.GetConsumers`."""
-        return self._apply("get_consumers", block)
+        return self._apply("get_consumers", self._place(block))
 
-    def get_output_blocks(self) -> list[BlockRV]:
-        """The blocks that write parameters. See `look.GetOutputBlocks`."""
-        return self._apply("get_output_blocks")
+    def get_output_blocks(self, scope_block: Place | None = None) -> list[BlockRV]:
+        """The blocks that write what leaves a scope, by default the function. See
+        `look.GetOutputBlocks`."""
+        around = () if scope_block is None else (self._place(scope_block),)
+        return self._apply("get_output_blocks", *around)
 
     # --- loops ------------------------------------------------------------------------------
 
-    def split(self, loop: LoopRV, factors: Sequence[Expr | int | None]) -> list[LoopRV]:
+    def split(
+        self,
+        loop: LoopRV,
+        factors: Sequence[Expr | int | None],
+        preserve_unit_iters: bool = True,
+        disable_predication: bool = False,
+    ) -> list[LoopRV]:
         """One loop as a nest of loops. See `loops.Split`."""
-        return self._apply("split", loop, factors=tuple(factors))
+        return self._apply(
+            "split",
+            loop,
+            factors=tuple(factors),
+            preserve_unit_iters=preserve_unit_iters,
+            disable_predication=disable_predication,
+        )
 
-    def fuse(self, *loops: LoopRV) -> LoopRV:
+    def fuse(self, *loops: LoopRV, preserve_unit_iters: bool = True) -> LoopRV:
         """A nest of loops as one. See `loops.Fuse`."""
-        return self._apply("fuse", *loops)[0]
+        return self._apply("fuse", *loops, preserve_unit_iters=preserve_unit_iters)[0]
 
-    def reorder(self, *loops: LoopRV) -> None:
+    def reorder(self, *ordered_loops: LoopRV) -> None:
         """The loops of a nest in another order. See `loops.Reorder`."""
-        self._apply("reorder", *loops)
+        self._apply("reorder", *ordered_loops)
 
-    def loop_partition(self, loop: LoopRV, extents: Sequence[Expr | int | None]) -> list[LoopRV]:
+    def loop_partition(
+        self,
+        loop: LoopRV,
+        factors: Sequence[Expr | int | None],
+        preserve_unit_iters: bool = True,
+    ) -> list[LoopRV]:
         """One loop as several over consecutive parts. See `loops.LoopPartition`."""
-        return self._apply("loop_partition", loop, extents=tuple(extents))
+        return self._apply(
+            "loop_partition", loop, factors=tuple(factors), preserve_unit_iters=preserve_unit_iters
+        )
 
-    def merge(self, first: LoopRV, second: LoopRV) -> LoopRV:
-        """Two neighbouring loops as one. See `loops.Merge`."""
-        return self._apply("merge", first, second)[0]
+    def merge(self, *loops: LoopRV) -> LoopRV:
+        """Neighbouring loops as one. See `loops.Merge`."""
+        return self._apply("merge", *loops)[0]
 
-    def add_unit_loop(self, target: Handle) -> LoopRV:
+    def add_unit_loop(self, block_or_loop: Place) -> LoopRV:
         """A loop of one iteration around a block or loop. See `loops.AddUnitLoop`."""
-        return self._apply("add_unit_loop", target)[0]
+        return self._apply("add_unit_loop", self._place(block_or_loop))[0]
 
     def parallel(self, loop: LoopRV) -> None:
         """Run iterations on different cores. See `kinds.Parallel`."""
@@ -270,23 +556,34 @@ class Schedule:
         """Repeat the body in the code. See `kinds.Unroll`."""
         self._apply("unroll", loop)
 
-    def bind(self, loop: LoopRV, thread: str) -> None:
+    def bind(self, loop: LoopRV, thread_axis: str) -> None:
         """Run iterations on different threads. See `kinds.Bind`."""
-        self._apply("bind", loop, thread=thread)
+        self._apply("bind", loop, thread_axis=thread_axis)
 
     # --- blocks -----------------------------------------------------------------------------
 
-    def compute_inline(self, block: BlockRV) -> None:
+    def compute_inline(self, block: Place) -> None:
         """Compute a block's result where it is read. See `inline.ComputeInline`."""
-        self._apply("compute_inline", block)
+        self._apply("compute_inline", self._place(block))
 
-    def reverse_compute_inline(self, block: BlockRV) -> None:
+    def reverse_compute_inline(self, block: Place) -> None:
         """Do a block's work where its input is made. See `inline.ReverseComputeInline`."""
-        self._apply("reverse_compute_inline", block)
+        self._apply("reverse_compute_inline", self._place(block))
 
-    def cache_read(self, block: BlockRV, index: int, scope: str) -> BlockRV:
+    def cache_read(
+        self,
+        block: Place,
+        read_buffer_index: int | str | Buffer,
+        storage_scope: str,
+        consumer_blocks: Sequence[Place] | None = None,
+    ) -> BlockRV:
         """Read a copy of an input. See `cache.CacheRead`."""
-        return self._apply("cache_read", block, index=index, scope=scope)[0]
+        handle = self._place(block)
+        readers = [self._place(item) for item in consumer_blocks or ()]
+        index = self._buffer(handle, read_buffer_index, "read")
+        return self._apply(
+            "cache_read", handle, *readers, read_buffer_index=index, storage_scope=storage_scope
+        )[0]
 
     def reindex_cache_read(
         self, block: BlockRV, index: int, scope: str, axes: Sequence[int]
@@ -296,49 +593,169 @@ class Schedule:
             0
         ]
 
-    def cache_write(self, block: BlockRV, index: int, scope: str) -> BlockRV:
+    def cache_write(
+        self,
+        block: Place,
+        write_buffer_index: int | str | Buffer,
+        storage_scope: str,
+        consumer_blocks: Sequence[Place] | None = None,
+    ) -> BlockRV:
         """Write to a buffer that is copied out afterwards. See `cache.CacheWrite`."""
-        return self._apply("cache_write", block, index=index, scope=scope)[0]
+        handle = self._place(block)
+        readers = [self._place(item) for item in consumer_blocks or ()]
+        index = self._buffer(handle, write_buffer_index, "write")
+        return self._apply(
+            "cache_write", handle, *readers, write_buffer_index=index, storage_scope=storage_scope
+        )[0]
 
-    def compute_at(self, block: BlockRV, loop: LoopRV) -> None:
+    def cache_inplace(
+        self, block: Place, read_buffer_index: int | str | Buffer, storage_scope: str
+    ) -> list[BlockRV]:
+        """Update a copy of what a block updates. See `cache_more.CacheInplace`."""
+        handle = self._place(block)
+        index = self._buffer(handle, read_buffer_index, "read")
+        return self._apply(
+            "cache_inplace", handle, read_buffer_index=index, storage_scope=storage_scope
+        )
+
+    def cache_index(self, block: Place, storage_scope: str, cse_thresh: int = 0) -> list[BlockRV]:
+        """Compute indices in advance. See `cache_more.CacheIndex`."""
+        return self._apply(
+            "cache_index", self._place(block), storage_scope=storage_scope, cse_thresh=cse_thresh
+        )
+
+    def read_at(
+        self,
+        loop: LoopRV,
+        block: Place,
+        read_buffer_index: int | str | Buffer,
+        storage_scope: str,
+    ) -> BlockRV:
+        """Copy an input where an iteration starts. See `stage_at.ReadAt`."""
+        handle = self._place(block)
+        index = self._buffer(handle, read_buffer_index, "read")
+        return self._apply(
+            "read_at", loop, handle, read_buffer_index=index, storage_scope=storage_scope
+        )[0]
+
+    def write_at(
+        self,
+        loop: LoopRV,
+        block: Place,
+        write_buffer_index: int | str | Buffer,
+        storage_scope: str,
+    ) -> BlockRV:
+        """Copy an output where an iteration ends. See `stage_at.WriteAt`."""
+        handle = self._place(block)
+        index = self._buffer(handle, write_buffer_index, "write")
+        return self._apply(
+            "write_at", loop, handle, write_buffer_index=index, storage_scope=storage_scope
+        )[0]
+
+    def rolling_buffer(self, block: Place, write_buffer_index: int | str | Buffer) -> None:
+        """Keep what earlier iterations made in a ring. See `rolling.RollingBuffer`."""
+        handle = self._place(block)
+        index = self._buffer(handle, write_buffer_index, "write")
+        self._apply("rolling_buffer", handle, write_buffer_index=index)
+
+    def compute_at(
+        self, block: Place, loop: LoopRV, preserve_unit_loops: bool = False, index: int = -1
+    ) -> None:
         """Move a producer under a loop of its consumers. See `compute_at.ComputeAt`."""
-        self._apply("compute_at", block, loop)
+        self._move("compute_at", block, loop, preserve_unit_loops, index)
 
-    def reverse_compute_at(self, block: BlockRV, loop: LoopRV) -> None:
+    def reverse_compute_at(
+        self, block: Place, loop: LoopRV, preserve_unit_loops: bool = False, index: int = -1
+    ) -> None:
         """Move a consumer under a loop of its producers. See `compute_at.ReverseComputeAt`."""
-        self._apply("reverse_compute_at", block, loop)
+        self._move("reverse_compute_at", block, loop, preserve_unit_loops, index)
 
-    def decompose_reduction(self, block: BlockRV, loop: LoopRV) -> BlockRV:
+    def _move(self, name: str, block: Place, loop: LoopRV, units: bool, index: int) -> None:
+        handle = self._place(block)
+        if loop is INLINE_LOOP:
+            self._apply(name.replace("_at", "_inline"), handle)
+        elif loop is not ROOT_LOOP:
+            self._apply(name, handle, loop, preserve_unit_loops=units, index=index)
+
+    def decompose_reduction(self, block: Place, loop: LoopRV) -> BlockRV:
         """Initialise a reduction in a block of its own. See `reduction.DecomposeReduction`."""
-        return self._apply("decompose_reduction", block, loop)[0]
+        return self._apply("decompose_reduction", self._place(block), loop)[0]
 
-    def rfactor(self, loop: LoopRV, axis: int = 0) -> BlockRV:
+    def rfactor(self, loop: LoopRV, factor_axis: int = 0) -> BlockRV:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
-        return self._apply("rfactor", loop, axis=axis)[0]
+        return self._apply("rfactor", loop, factor_axis=factor_axis)[0]
 
-    def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
+    def pad_domain(self, block: Place, multiples: Sequence[int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
-        self._apply("pad_domain", block, multiples=tuple(multiples))
+        self._apply("pad_domain", self._place(block), multiples=tuple(multiples))
 
     # --- facts ------------------------------------------------------------------------------
 
-    def annotate(self, target: Handle, key: str, value: Any) -> None:
+    def annotate(self, block_or_loop: Place, ann_key: str, ann_val: Any) -> None:
         """Attach a hint. See `annotate.Annotate`."""
-        self._apply("annotate", target, key=key, value=value)
+        self._apply("annotate", self._place(block_or_loop), ann_key=ann_key, ann_val=ann_val)
 
-    def unannotate(self, target: Handle, key: str) -> None:
+    def unannotate(self, block_or_loop: Place, ann_key: str) -> None:
         """Remove a hint. See `annotate.Unannotate`."""
-        self._apply("unannotate", target, key=key)
+        self._apply("unannotate", self._place(block_or_loop), ann_key=ann_key)
 
-    def set_scope(self, block: BlockRV, index: int, scope: str) -> None:
+    def set_scope(self, block: Place, buffer_index: int | str | Buffer, storage_scope: str) -> None:
         """Choose the memory of a block's result. See `annotate.SetScope`."""
-        self._apply("set_scope", block, index=index, scope=scope)
+        handle = self._place(block)
+        index = self._buffer(handle, buffer_index, "write")
+        self._apply("set_scope", handle, buffer_index=index, storage_scope=storage_scope)
 
     def storage_align(
-        self, block: BlockRV, index: int, axis: int, factor: int, offset: int
+        self, block: Place, buffer_index: int, axis: int, factor: int, offset: int
     ) -> None:
         """Pad the rows of a block's result. See `annotate.StorageAlign`."""
-        self._apply("storage_align", block, index=index, axis=axis, factor=factor, offset=offset)
+        self._apply(
+            "storage_align",
+            self._place(block),
+            buffer_index=buffer_index,
+            axis=axis,
+            factor=factor,
+            offset=offset,
+        )
+
+    def unsafe_set_dtype(self, block: Place, buffer_index: int | str | Buffer, dtype: str) -> None:
+        """Keep a block's result in another dtype. See `annotate.UnsafeSetDtype`."""
+        handle = self._place(block)
+        index = self._buffer(handle, buffer_index, "write")
+        self._apply("unsafe_set_dtype", handle, buffer_index=index, dtype=str(dtype))
+
+    def annotate_buffer_access(
+        self,
+        block: Place,
+        buffer_index: int | str | Buffer,
+        buf_type: Literal["read", "write"],
+        gen_new_ranges: Callable[..., Any] | IndexMap,
+    ) -> None:
+        """State a larger region that a block touches. See `access.AnnotateBufferAccess`."""
+        handle = self._place(block)
+        index = self._buffer(handle, buffer_index, buf_type)
+        ranges = gen_new_ranges
+        if not isinstance(ranges, IndexMap):
+            names = [item.var.name for item in getattr(self.get(handle), "iter_vars", ())]
+            ranges = index_map(lambda *args: _flat(gen_new_ranges, args), names)
+        self._apply(
+            "annotate_buffer_access",
+            handle,
+            buffer_index=index,
+            buf_type=buf_type,
+            gen_new_ranges=ranges,
+        )
+
+    def unsafe_hide_buffer_access(
+        self, block: Place, buf_type: Literal["read", "write"], buf_index_array: Sequence[int]
+    ) -> None:
+        """Leave out what a block declares. See `access.UnsafeHideBufferAccess`."""
+        self._apply(
+            "unsafe_hide_buffer_access",
+            self._place(block),
+            buf_type=buf_type,
+            buf_index_array=tuple(buf_index_array),
+        )
 
 
 def subject_of(func: PrimFunc) -> str:
@@ -346,13 +763,19 @@ def subject_of(func: PrimFunc) -> str:
     return structural_hash(replace(func, attrs={}))
 
 
-@cache
-def _factorizations(extent: int, parts: int) -> tuple[tuple[int, ...], ...]:
-    if parts == 1:
-        return ((extent,),)
-    return tuple(
-        (divisor, *rest)
-        for divisor in range(1, extent + 1)
-        if extent % divisor == 0
-        for rest in _factorizations(extent // divisor, parts - 1)
-    )
+def _only_function(module: IRModule) -> str:
+    """The function to start with: "main", or the only tensor program."""
+    found = [name for name, item in module.functions.items() if isinstance(item, PrimFunc)]
+    return found[0] if len(found) == 1 else "main"
+
+
+def _flat(function: Any, args: tuple[Any, ...]) -> list[Any]:
+    """Begins and ends in turn, of (begin, end) pairs, of single indices, or given so."""
+    items: list[Any] = []
+    result = function(*args)
+    for item in result if isinstance(result, tuple | list) else [result]:  # pyright: ignore[reportUnknownVariableType]
+        if isinstance(item, tuple | list):
+            items.extend(item)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            items.append(item)
+    return items
