@@ -197,9 +197,9 @@ class Rfactor(Primitive):
                                                      C[i] += C_rf[k1, i]
 
     factor_axis: where the new dimension stands in C_rf. The loop must run over the reduction
-    alone, with a constant extent; the combination must be a sum, product, minimum or maximum. The order of
-    floating-point additions changes: that is what it is for. The result is the block of C_rf; the
-    handle of the block stays with the combination.
+    alone, with a constant extent; the combination must be a sum, product, minimum or maximum. The
+    order of floating-point additions changes: that is what it is for. The result is the block of
+    C_rf; the handle of the block stays with the combination.
     """
 
     factor_axis: int = 0
