@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from transect.ir.expr import Expr, Var
+from transect.ir.node import replace
+from transect.ir.structural import structural_mismatch
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import interpret
@@ -72,6 +74,13 @@ def run(func: PrimFunc, sizes: dict[str, int], seed: int = 0) -> list[np.ndarray
             arrays.append(rng.integers(-8, 8, shape).astype(buffer.dtype.numpy))
     interpret(func, *arrays)
     return arrays
+
+
+def expect(func: PrimFunc, expected: PrimFunc) -> None:
+    """`func` is `expected`, names aside."""
+    plain = [replace(item, attrs={}) for item in (func, expected)]
+    mismatch = structural_mismatch(*plain)
+    assert mismatch is None, f"{mismatch}\n{func}"
 
 
 def check(

@@ -47,7 +47,10 @@ class Annotate(Primitive):
 
 @dataclass(frozen=True)
 class Unannotate(Primitive):
-    """The inverse of annotate."""
+    """Remove a hint, the inverse of annotate.
+
+    for i in T.serial(n, annotations={"pragma": 1}): …   ->   for i in range(n): …
+    """
 
     ann_key: str
     name: ClassVar[str] = "unannotate"
@@ -109,6 +112,10 @@ class SetScope(Primitive):
 @dataclass(frozen=True)
 class StorageAlign(Primitive):
     """Pad the rows of the buffer of a block's write, to keep columns out of the same bank.
+
+        with T.block("B"):          with T.block("B"):
+            B[vi, vj] = …     ->        T.block_attr({"buffer_dim_align": [(0, 0, 32, 8)]})
+                                        B[vi, vj] = …
 
     The stride of dimension `axis` becomes the next number that is `offset` modulo `factor`; a
     pass that lays out memory reads it from the block's annotation "buffer_dim_align".

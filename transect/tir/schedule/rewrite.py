@@ -13,7 +13,7 @@ from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
 from transect.tir.schedule.edit import refuse
-from transect.tir.schedule.region import analyzer_for, is_transparent
+from transect.tir.schedule.region import is_transparent, predicate_is_bounds
 from transect.tir.schedule.tree import Forward, Tree
 from transect.tir.stmt import (
     Block,
@@ -88,19 +88,6 @@ def restated(block: Block) -> Block:
     )
     kept = {key: value for key, value in block.annotations.items() if key not in EXPLICIT}
     return replace(block, reads=reads, writes=writes, annotations=kept)
-
-
-def predicate_is_bounds(tree: Tree, block: Block) -> bool:
-    """Whether the block's predicate leaves out nothing but instances outside its domain."""
-    realize = tree.realize(block)
-    if realize.predicate is true():
-        return True
-    analyzer = analyzer_for(tree, realize)
-    inside = true()
-    for iter_var, value in zip(block.iter_vars, realize.iter_values, strict=True):
-        inside = inside & (value < iter_var.dom.min + iter_var.dom.extent)
-    with analyzer.constraint(inside):
-        return analyzer.can_prove(realize.predicate)
 
 
 def require_bounds_predicate(primitive: str, tree: Tree, block: Block) -> None:

@@ -202,7 +202,11 @@ class Schedule:
             return
         found = self.module[name] if self.module is not None and name in self.module else None
         if not isinstance(found, PrimFunc):
-            raise InputTypeError(f"{name!r} is no tensor program", remedy="name a PrimFunc")
+            known = () if self.module is None else self.module.functions.items()
+            names = ", ".join(key for key, item in known if isinstance(item, PrimFunc))
+            raise InputTypeError(
+                f"{name!r} is no tensor program of the module", remedy=f"one of: {names or 'none'}"
+            )
         self._now[name] = self._start[name] = found
 
     # --- handles ----------------------------------------------------------------------------
@@ -274,7 +278,7 @@ class Schedule:
         return self.get_block(target) if isinstance(target, str) else target
 
     def _buffer(
-        self, block: BlockRV, buffer: int | str | Buffer, kind: Literal["read", "write"]
+        self, block: Handle, buffer: int | str | Buffer, kind: Literal["read", "write"]
     ) -> int:
         """The position of a buffer among what a block reads or writes."""
         if isinstance(buffer, int):

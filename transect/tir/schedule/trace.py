@@ -167,7 +167,7 @@ def _python(value: Any, bound: Mapping[Var, str] | None = None) -> str:
     if isinstance(value, list):
         return f"[{', '.join(_python(item, bound) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        pairs: dict[Any, Any] = value
+        pairs: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
         return f"{{{', '.join(f'{k!r}: {_python(v, bound)}' for k, v in pairs.items())}}}"
     if isinstance(value, IndexMap):
         named = {var: f"i{number}" for number, var in enumerate(value.inputs)}
@@ -252,7 +252,7 @@ def encode(value: Any) -> Any:
     if isinstance(value, list):
         return {"list": [encode(item) for item in value]}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, dict):
-        pairs: dict[str, Any] = value
+        pairs: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
         return {"mapping": [[key, encode(item)] for key, item in pairs.items()]}
     if isinstance(value, IndexMap):
         inputs = [encode(item) for item in value.inputs]
