@@ -37,7 +37,7 @@ def rolled(a: T.Buffer((7,), "float32"), c: T.Buffer((6,), "float32")):
         for ax0 in range(2):
             with T.block("b"):
                 vi = T.axis.spatial(7, i0 + ax0)
-                T.where(i0 == 0 or ax0 > 0)
+                T.where(i0 == 0 or T.LT(0, ax0))
                 b[vi % 2] = a[vi] * 2.0
         with T.block("c"):
             vi = T.axis.remap("S", [i0])
@@ -112,12 +112,12 @@ def _parallel_outside(s: Schedule) -> None:
         (
             blur(6),
             lambda s: (ring(s), s.compute_inline("b")),
-            "do not tell its iteration variables",
+            "do not tell its iteration",
         ),
         (
             blur(6),
             lambda s: (ring(s), s.rolling_buffer("b", 0)),
-            "stores 'b' at places",
+            "leaves out part of its domain",
         ),
     ],
 )

@@ -307,8 +307,8 @@ def test_merge_of_inner_loops_and_of_three() -> None:
     check(lambda: chain(N, M), inner, {"n": 3, "m": 4})
 
     def three(s: Schedule) -> None:
-        s.loop_partition(loop(s, "c"), [4, 4, None])
-        s.merge(*(loop(s, name) for name in ("c", "c_1", "c_2")))
+        s.cache_write("c", 0, "local")
+        s.merge(*(loop(s, name) for name in ("b", "c", "c_local")))
         assert len(s.get_child_blocks(loop(s, "c"))) == 3
 
     check(lambda: chain(12, 3), three)

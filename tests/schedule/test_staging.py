@@ -34,8 +34,8 @@ def refusal(func: PrimFunc, edit: object) -> str:
 
 @T.prim_func
 def all_readers(a: T.Buffer((4,), "float32"), d: T.Buffer((4,), "float32")):
-    a_shared = T.alloc_buffer((4,), "float32", scope="shared")
     c = T.alloc_buffer((4,), "float32")
+    a_shared = T.alloc_buffer((4,), "float32", scope="shared")
     for ax0 in range(4):
         with T.block("a_shared"):
             v0 = T.axis.remap("S", [ax0])

@@ -355,9 +355,9 @@ class CacheWrite(_WithConsumers):
         copy, copy_block = copy_nest(cache.name, cache, found, box)
         changes: dict[Stmt, Stmt | None] = {}
         forward: Forward = {}
+        for item in consumers:
+            self._check_consumer(tree, block, item, box)
         for item in [block, *consumers]:
-            if item is not block:
-                self._check_consumer(tree, block, item, box)
             changes[item], told = redirect(item, found, cache)
             forward |= told
         done = insert_copy(func, block, changes, forward, copy, cache, after=True)
@@ -369,7 +369,7 @@ class CacheWrite(_WithConsumers):
         siblings = tree.blocks(tree.scope(block))
         start, end = tree.order[block], tree.order.get(consumer, -1)
         reads, writes = uses(consumer, found)
-        if consumer not in siblings or not reads or writes or end < start:
+        if consumer not in siblings or not reads or writes or end <= start:
             refuse(
                 self.name,
                 f"it does not just read {found.name!r} after block {block.name!r}, in its scope",

@@ -519,6 +519,8 @@ class AddUnitLoop(Primitive):
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         tree = Tree(func)
         target: Stmt = targets[0]
+        if target is tree.root:
+            refuse(self.name, "it is all of the function", target, "choose a block inside")
         inner = tree.realize(target) if isinstance(target, Block) else target
         zero = const(0, "int64")
         made = For(Var("unit"), zero, const(1, "int64"), "serial", inner, span=target.span)

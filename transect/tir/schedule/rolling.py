@@ -28,7 +28,12 @@ from transect.tir.schedule.compute_at import box_inside
 from transect.tir.schedule.dependence import contains, mentions, readers, writers
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
 from transect.tir.schedule.region import analyzer_for, is_transparent, regions_of
-from transect.tir.schedule.rewrite import AccessRewriter, allocating_block, plain_axes
+from transect.tir.schedule.rewrite import (
+    AccessRewriter,
+    allocating_block,
+    plain_axes,
+    require_bounds_predicate,
+)
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BlockRealize, BufferStore, For, SeqStmt, Stmt
 
@@ -69,6 +74,7 @@ class RollingBuffer(Primitive):
         block = expect_block(self.name, targets[0])
         found = written_buffer(self.name, func, block, self.write_buffer_index)
         tree = Tree(func)
+        require_bounds_predicate(self.name, tree, block)
         if allocating_block(tree, found) is not tree.scope(block):
             refuse(self.name, f"{found.name!r} is of a block further out", block, "roll it there")
         path = self._path(tree, block, found)
