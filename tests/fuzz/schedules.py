@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -166,6 +168,10 @@ class Scene:
         """A loop around the other block."""
         return self.among(self.others)
 
+    def beside(self, neighbours: Callable[[BlockRV], list[BlockRV]]) -> LoopRV:
+        """A loop around one of the blocks that the block reads from, or that read from it."""
+        return self.among(self.s.get_loops(self.among(neighbours(self.block))))
+
     @property
     def scope(self) -> str:
         return self.among(["local", "global"])
@@ -212,8 +218,14 @@ def _consumers(c: Scene) -> list[BlockRV] | None:
 
 def _ring(c: Scene) -> None:
     with suppress(ScheduleError):
-        c.s.compute_at(c.block, c.other)
+        c.s.compute_at(c.block, c.beside(c.s.get_consumers))
     c.s.rolling_buffer(c.block, 0)
+
+
+def _inplace(c: Scene) -> None:
+    with suppress(ScheduleError):
+        c.s.decompose_reduction(c.block, c.among(c.loops[:1]))
+    c.s.cache_inplace(c.block, c.pick(2), c.scope)
 
 
 def _wider(c: Scene) -> None:
@@ -247,7 +259,7 @@ STEPS: dict[str, Callable[[Scene], object]] = {
     "fuse": _fuse,
     "reorder": _reorder,
     "loop_partition": _partition,
-    "merge": lambda c: c.s.merge(c.loop, c.other),
+    "merge": lambda c: c.s.merge(c.loop, c.beside(c.s.get_consumers)),
     "add_unit_loop": lambda c: c.s.add_unit_loop(c.among([c.block, *c.loops])),
     "parallel": lambda c: c.s.parallel(c.loop),
     "vectorize": lambda c: c.s.vectorize(c.loop),
@@ -255,15 +267,21 @@ STEPS: dict[str, Callable[[Scene], object]] = {
     "bind": lambda c: c.s.bind(c.loop, c.among(["blockIdx.x", "threadIdx.x"])),
     "compute_inline": lambda c: c.s.compute_inline(c.block),
     "reverse_compute_inline": lambda c: c.s.reverse_compute_inline(c.block),
-    "compute_at": lambda c: c.s.compute_at(c.block, c.other, bool(c.pick(2)), c.pick(3) - 2),
-    "compute_at_last": lambda c: c.s.compute_at(c.block, c.other),
-    "reverse_compute_at": lambda c: c.s.reverse_compute_at(
-        c.block, c.other, bool(c.pick(2)), c.pick(4) - 2
+    "compute_at": lambda c: c.s.compute_at(
+        c.block, c.beside(c.s.get_consumers), bool(c.pick(2)), c.pick(3) - 2
     ),
-    "reverse_compute_at_last": lambda c: c.s.reverse_compute_at(c.block, c.other),
+    "compute_at_last": lambda c: c.s.compute_at(c.block, c.beside(c.s.get_consumers)),
+    "compute_at_any": lambda c: c.s.compute_at(c.block, c.other),
+    "reverse_compute_at": lambda c: c.s.reverse_compute_at(
+        c.block, c.beside(c.s.get_producers), bool(c.pick(2)), c.pick(4) - 2
+    ),
+    "reverse_compute_at_last": lambda c: c.s.reverse_compute_at(
+        c.block, c.beside(c.s.get_producers)
+    ),
+    "reverse_compute_at_any": lambda c: c.s.reverse_compute_at(c.block, c.other),
     "cache_read": lambda c: c.s.cache_read(c.block, c.pick(2), c.scope, _consumers(c)),
     "cache_write": lambda c: c.s.cache_write(c.block, 0, c.scope, _consumers(c)),
-    "cache_inplace": lambda c: c.s.cache_inplace(c.block, c.pick(2), c.scope),
+    "cache_inplace": _inplace,
     "cache_index": lambda c: c.s.cache_index(c.block, c.scope, c.pick(2)),
     "reindex_cache_read": lambda c: c.s.reindex_cache_read(
         c.block, c.pick(2), "global", c.among([(0, 1), (1, 0), (2, 0), (0,)])
@@ -320,7 +338,7 @@ def cases(draw: st.DrawFn) -> Case:
     made = _Blocks(draw, [], _EXACT).build() if generated else draw(st.sampled_from(PROGRAMS))()
     schedule = Schedule(made.with_attrs(global_symbol="main"), decide=_decider(draw))
     case = Case(schedule, [])
-    for name in draw(st.lists(st.sampled_from(list(STEPS)), min_size=1, max_size=9)):
+    for name in draw(st.lists(st.sampled_from(list(STEPS)), min_size=4, max_size=12)):
         with suppress(ScheduleError):
             STEPS[name](Scene.of(schedule, lambda count: draw(st.integers(0, count - 1))))
             case.applied.append(name)
@@ -361,8 +379,10 @@ def check_case(case: Case, *, run_compiled: bool) -> None:
 
 
 def run(count: int, start: int, *, compiled_part: int = 5, shrink: bool = True) -> Counter[str]:
-    """Check `count` random cases, one in `compiled_part` compiled too; how often each step was
-    applied. The same `start` gives the same cases."""
+    """Check `count` random cases, about one in `compiled_part` compiled too.
+
+    Returns how often each step was applied. The same `start` gives the same cases.
+    """
     applied: Counter[str] = Counter()
     phases = [Phase.generate, Phase.shrink] if shrink else [Phase.generate]
 
@@ -391,12 +411,18 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["TRANSECT_CHECK"] = "1"
     total: Counter[str] = Counter()
+    failures = 0
     for number, done in enumerate(range(0, options.count, options.chunk)):
         count = min(options.chunk, options.count - done)
-        total += run(count, options.seed + number)
-        print(f"{done + count} cases", flush=True)
+        try:
+            total += run(count, options.seed + number)
+        except Exception:  # noqa: BLE001 - whatever it is, the other chunks run as well.
+            failures += 1
+            traceback.print_exc()
+        print(f"{done + count} cases, {failures} chunks failed", flush=True)
     for name, times in total.most_common():
         print(f"{times:8} {name}")
+    sys.exit(min(failures, 1))
 
 
 if __name__ == "__main__":

@@ -321,7 +321,7 @@ class Schedule:
         nodes = [self.get(handle) for handle in targets]
         home = self._home(primitive, targets)
         made: Edit = primitive.apply(self._now[home], *nodes)
-        if flags.check():
+        if flags.check() and made.func is not self._now[home]:
             check_edit(primitive.name, self._now[home], made)
         if isinstance(primitive, WorkOn):
             self.function = home
