@@ -208,7 +208,7 @@ class ReindexCacheRead(Primitive):
 
         C[vi, vj] += A[vi, vk] * B[vj, vk]
 
-    reindex_cache_read(block, 1, "global", (2, 1)) gives
+    reindex_cache_read(block, 1, "global", (2, 1)) ->
 
         for ax0, ax1 in T.grid(d, m):
             B_global[ax0, ax1] = B[ax1, ax0]

@@ -131,8 +131,8 @@ class SampleComputeLocation(Primitive):
     decision: which of `locations`: the loops it could be moved under, outermost first; -1: it
     stays where it is; -2: compute_inline. The result is the loop, if it is one.
 
-        l2 = sch.sample_compute_location(b)
-        sch.compute_at(b, l2)               # does nothing for -1, and compute_inline for -2
+        l2 = sch.sample_compute_location(b)   ->   a loop around a reader of what b makes
+        sch.compute_at(b, l2)                      # does nothing for -1, compute_inline for -2
     """
 
     decision: int | None = None
