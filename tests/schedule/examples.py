@@ -59,7 +59,8 @@ def _split(s: Schedule) -> None:
     s.split(loop(s, "b", 2), [(m - n % 2) * 0 + 1, None])
 
 
-def _ring(s: Schedule) -> None:
+def ring(s: Schedule) -> None:
+    """`blur` in one loop, with what two iterations share in a ring."""
     s.compute_at("b", loop(s, "c"))
     s.rolling_buffer("b", 0)
 
@@ -150,7 +151,7 @@ EXAMPLES: dict[str, Example] = {
     "cache_index": (gather, lambda s: s.cache_index("c", "global", 1)),
     "read_at": (symbolic, lambda s: s.read_at(loop(s, "c"), "c", 0, "shared")),
     "write_at": (symbolic, lambda s: s.write_at(loop(s, "c"), "c", 0, "local")),
-    "rolling_buffer": (lambda: blur(6), _ring),
+    "rolling_buffer": (lambda: blur(6), ring),
     "compute_at": (symbolic, lambda s: s.compute_at("b", loop(s, "c"), True, -2)),
     "reverse_compute_at": (symbolic, lambda s: s.reverse_compute_at("c", loop(s, "b"), True, 1)),
     "decompose_reduction": (

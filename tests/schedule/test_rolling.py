@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.schedule.examples import loop
+from tests.schedule.examples import loop, ring
 from tests.schedule.programs import blur, chain, check, expect, run
 from transect.ir.expr import Var
 from transect.script import tir as T
@@ -13,11 +13,6 @@ from transect.tir.schedule import Schedule
 
 N, M = Var("n"), Var("m")
 SIZES = [{"n": n, "m": m} for n, m in ((3, 3), (4, 9), (16, 8), (9, 5))]
-
-
-def ring(s: Schedule) -> None:
-    s.compute_at("b", loop(s, "c"))
-    s.rolling_buffer("b", 0)
 
 
 def stencil(n: Var | int, m: Var | int) -> PrimFunc:

@@ -2,9 +2,11 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
-from tests.schedule.examples import loop, two_functions
+from tests.fuzz.outcome import assert_agree, compiled, interpreted, outcome
+from tests.schedule.examples import loop, ring, two_functions
 from tests.schedule.programs import blur, chain, check, expect, matmul
 from transect.ir.expr import Var
 from transect.ir.function import IRModule
@@ -378,3 +380,23 @@ def test_where_in_the_body_a_block_goes() -> None:
 )
 def test_refusals(edit: object, message: str) -> None:
     assert message in refusal(edit)
+
+
+def test_hidden_and_stated_regions_do_not_move_allocations() -> None:
+    """What a block hides is not shrunk away, and what it overstates is not taken as written."""
+
+    def hidden(s: Schedule) -> None:
+        s.compute_at("b", loop(s, "c"))
+        s.unsafe_hide_buffer_access("c", "read", [0])
+        s.annotate("c", "more", 1)
+
+    def overstated(s: Schedule) -> None:
+        ring(s)
+        s.annotate_buffer_access("b", 0, "write", lambda vi: [(vi % 2 - 2, vi % 2 + 2)])
+
+    for edit in (hidden, overstated):
+        s = check(lambda: blur(6), edit)
+        before = [np.arange(7, dtype=np.float32), np.zeros(6, np.float32)]
+        want = outcome(interpreted(IRModule.of(main=s.source)), before)
+        main = s.func.with_attrs(global_symbol="main")
+        assert_agree(outcome(compiled(IRModule.of(main=main)), before), want)

@@ -24,6 +24,13 @@ def two_readers() -> PrimFunc:
     return builder.finish([builder.compute((4,), lambda i: a[i] + c[i], name="d")])
 
 
+def divided() -> PrimFunc:
+    """c[i, j] = a[i // j], with i // 0 in a domain that a schedule may narrow."""
+    builder = FunctionBuilder("divided")
+    a = builder.input("a", (4,), "float32")
+    return builder.finish([builder.compute((4, 4), lambda i, j: a[i // j], name="c")])
+
+
 def refusal(func: PrimFunc, edit: object) -> str:
     s = Schedule(func)
     with pytest.raises(ScheduleError) as caught:
@@ -265,6 +272,11 @@ def test_write_at_of_a_tiled_reduction() -> None:
                 s.cache_inplace("s", 0, "local"),
             ),
             "block 's_init' of the same nest uses 's' too",
+        ),
+        (
+            divided(),
+            lambda s: s.cache_index("c", "local"),
+            "may divide by zero where the block does not run",
         ),
         (chain(4, 4), lambda s: s.cache_index("c", "local"), "no index that it computes"),
         (gather(), lambda s: s.cache_index("c", "local", 2), "occurs more than 2 times"),

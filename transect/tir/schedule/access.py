@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from transect.ir.expr import Range
 from transect.ir.node import replace
-from transect.tir.access import HIDDEN, block_regions
+from transect.tir.access import EXPLICIT_READ, EXPLICIT_WRITE, HIDDEN, block_regions
 from transect.tir.buffer import BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.index_map import IndexMap
@@ -91,7 +91,7 @@ class AnnotateBufferAccess(Primitive):
         regions = tuple(
             new if item is old else item for item in _regions(self.name, block, self.buf_type)
         )
-        key = f"explicit_{self.buf_type}_region"
+        key = EXPLICIT_READ if self.buf_type == "read" else EXPLICIT_WRITE
         known = tuple(item for item in block.annotations.get(key, ()) if item != self.buffer_index)
         annotations = {**block.annotations, key: (*known, self.buffer_index)}
         made = replace(_with(block, self.buf_type, regions), annotations=annotations)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -48,22 +48,36 @@ def redirect(block: Block, old: Buffer, new: Buffer) -> tuple[Block, Forward]:
     return made, rewriter.forward
 
 
+def redirect_all(
+    block: Block, more: Iterable[Block], old: Buffer, new: Buffer
+) -> tuple[Block, dict[Stmt, Stmt | None], Forward]:
+    """`redirect` for a block and for others: the block, the others, what became of what."""
+    made, forward = redirect(block, old, new)
+    others: dict[Stmt, Stmt | None] = {}
+    for item in more:
+        if item is not block:
+            others[item], told = redirect(item, old, new)
+            forward |= told
+    return made, others, forward
+
+
 def insert_copy(
     func: PrimFunc,
     block: Block,
-    changes: dict[Stmt, Stmt | None],
+    new: Block,
     forward: Forward,
     copy: Stmt,
     *caches: Buffer,
     after: bool,
+    others: Mapping[Stmt, Stmt | None] | None = None,
 ) -> Edit:
-    """Put changed blocks in their places, the copy beside the nest of one of them, `block`, and
-    the caches in its scope."""
+    """Put the changed block in its place, the copy beside its nest and the caches in its scope.
+
+    others: what becomes of other blocks.
+    """
     tree = Tree(func)
     scope = tree.scope(block)
-    new = changes[block]
-    assert new is not None
-    first = edit(func, changes, forward)
+    first = edit(func, {block: new, **(others or {})}, forward)
     home = first.forward[scope]
     assert isinstance(home, Block)
     moved = Tree(first.func).outermost(new, home)
@@ -143,12 +157,8 @@ class CacheRead(_WithConsumers):
         ]
         cache = scoped_buffer(found, self.storage_scope)
         copy, copy_block = copy_nest(cache.name, found, cache, BufferRegion(found, tuple(ranges)))
-        changes: dict[Stmt, Stmt | None] = {}
-        forward: Forward = {}
-        for consumer in consumers:
-            changes[consumer], told = redirect(consumer, found, cache)
-            forward |= told
-        done = insert_copy(func, first, changes, forward, copy, cache, after=False)
+        new, others, forward = redirect_all(first, consumers, found, cache)
+        done = insert_copy(func, first, new, forward, copy, cache, after=False, others=others)
         return Edit(done.func, done.forward, (copy_block,))
 
     def _consumers(
@@ -266,7 +276,7 @@ class ReindexCacheRead(Primitive):
         rewriter = AccessRewriter(elsewhere)
         new = rewriter.visit(block)
         assert isinstance(new, Block)
-        done = insert_copy(func, block, {block: new}, rewriter.forward, copy, cache, after=False)
+        done = insert_copy(func, block, new, rewriter.forward, copy, cache, after=False)
         return Edit(done.func, done.forward, (filled,))
 
     def _load(self, tree: Tree, block: Block) -> BufferLoad:
@@ -353,14 +363,10 @@ class CacheWrite(_WithConsumers):
         self._check_others(tree, block, found)
         cache = scoped_buffer(found, self.storage_scope)
         copy, copy_block = copy_nest(cache.name, cache, found, box)
-        changes: dict[Stmt, Stmt | None] = {}
-        forward: Forward = {}
         for item in consumers:
             self._check_consumer(tree, block, item, box)
-        for item in [block, *consumers]:
-            changes[item], told = redirect(item, found, cache)
-            forward |= told
-        done = insert_copy(func, block, changes, forward, copy, cache, after=True)
+        new, others, forward = redirect_all(block, consumers, found, cache)
+        done = insert_copy(func, block, new, forward, copy, cache, after=True, others=others)
         return Edit(done.func, done.forward, (copy_block,))
 
     def _check_consumer(self, tree: Tree, block: Block, consumer: Block, box: BufferRegion) -> None:

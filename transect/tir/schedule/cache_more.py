@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transect.ir.expr import Expr, Range, Var, as_int
+from transect.ir.expr import Div, Expr, FloorDiv, FloorMod, Mod, Range, Var, as_int, not_equal
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, substitute, walk
@@ -74,7 +74,7 @@ class CacheInplace(Primitive):
         before, copy_in = copy_nest(cache.name, found, cache, box)
         after, copy_out = copy_nest(f"{cache.name}_out", cache, found, box)
         new, forward = redirect(block, found, cache)
-        first = insert_copy(func, block, {block: new}, forward, before, cache, after=False)
+        first = insert_copy(func, block, new, forward, before, cache, after=False)
         now = Tree(first.func)
         moved = now.outermost(new, now.scope(new))
         second = edit(first.func, {moved: seq(moved, after)})
@@ -120,6 +120,17 @@ class CacheIndex(Primitive):
             inner = {v for loop in tree.loops(block) for v in (loop.var,)}
             if as_int(item.dom.min) != 0 or set(free_vars([item.dom.extent])) & inner:
                 refuse(self.name, "its domain does not start at 0", block, "before loop_partition")
+        analyzer = analyzer_for(tree, block, inclusive=True)
+        for index in chosen:
+            for item in walk(index):
+                divides = isinstance(item, Div | Mod | FloorDiv | FloorMod)
+                if divides and not analyzer.can_prove(not_equal(item.b, 0)):
+                    refuse(
+                        self.name,
+                        f"its index {index!r} may divide by zero where the block does not run",
+                        block,
+                        "leave it as it is",
+                    )
         table: dict[Expr, BufferLoad] = {}
         copies: list[Stmt] = []
         made: list[Block] = []
@@ -140,9 +151,7 @@ class CacheIndex(Primitive):
         assert isinstance(new, Block)
         caches = [load.buffer for load in table.values()]
         assert scope in tree
-        done = insert_copy(
-            func, block, {block: new}, rewriter.forward, seq(*copies), *caches, after=False
-        )
+        done = insert_copy(func, block, new, rewriter.forward, seq(*copies), *caches, after=False)
         return Edit(done.func, done.forward, tuple(made))
 
     def _indices(self, block: Block) -> dict[Expr, int]:

@@ -8,7 +8,7 @@ from transect.ir.expr import Expr, Range, Var, as_int, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite
-from transect.tir.access import HIDDEN, block_regions
+from transect.tir.access import EXPLICIT_READ, EXPLICIT_WRITE, HIDDEN, block_regions
 from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
@@ -25,9 +25,6 @@ from transect.tir.stmt import (
     Stmt,
 )
 from transect.tir.visit import StmtRewriter, TermT, child_stmts
-
-EXPLICIT = frozenset({"explicit_read_region", "explicit_write_region"})
-"""The annotations that name regions which a person stated."""
 
 
 class AccessRewriter(StmtRewriter):
@@ -81,12 +78,12 @@ def restated(block: Block) -> Block:
     """
     if not is_transparent(block):
         return block
-    hidden = block.annotations.get(HIDDEN, ())
+    hidden, stated = block.annotations.get(HIDDEN, ()), (EXPLICIT_READ, EXPLICIT_WRITE)
     reads, writes = (
         tuple(region for region in regions if region.buffer.name not in hidden)
         for regions in block_regions(*child_stmts(block))
     )
-    kept = {key: value for key, value in block.annotations.items() if key not in EXPLICIT}
+    kept = {key: value for key, value in block.annotations.items() if key not in stated}
     return replace(block, reads=reads, writes=writes, annotations=kept)
 
 

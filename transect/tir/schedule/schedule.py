@@ -277,7 +277,7 @@ class Schedule:
     def _place(self, target: Place) -> Handle:
         return self.get_block(target) if isinstance(target, str) else target
 
-    def _buffer(
+    def _position(
         self, block: Handle, buffer: int | str | Buffer, kind: Literal["read", "write"]
     ) -> int:
         """The position of a buffer among what a block reads or writes."""
@@ -584,7 +584,7 @@ class Schedule:
         """Read a copy of an input. See `cache.CacheRead`."""
         handle = self._place(block)
         readers = [self._place(item) for item in consumer_blocks or ()]
-        index = self._buffer(handle, read_buffer_index, "read")
+        index = self._position(handle, read_buffer_index, "read")
         return self._apply(
             "cache_read", handle, *readers, read_buffer_index=index, storage_scope=storage_scope
         )[0]
@@ -607,7 +607,7 @@ class Schedule:
         """Write to a buffer that is copied out afterwards. See `cache.CacheWrite`."""
         handle = self._place(block)
         readers = [self._place(item) for item in consumer_blocks or ()]
-        index = self._buffer(handle, write_buffer_index, "write")
+        index = self._position(handle, write_buffer_index, "write")
         return self._apply(
             "cache_write", handle, *readers, write_buffer_index=index, storage_scope=storage_scope
         )[0]
@@ -617,7 +617,7 @@ class Schedule:
     ) -> list[BlockRV]:
         """Update a copy of what a block updates. See `cache_more.CacheInplace`."""
         handle = self._place(block)
-        index = self._buffer(handle, read_buffer_index, "read")
+        index = self._position(handle, read_buffer_index, "read")
         return self._apply(
             "cache_inplace", handle, read_buffer_index=index, storage_scope=storage_scope
         )
@@ -637,7 +637,7 @@ class Schedule:
     ) -> BlockRV:
         """Copy an input where an iteration starts. See `stage_at.ReadAt`."""
         handle = self._place(block)
-        index = self._buffer(handle, read_buffer_index, "read")
+        index = self._position(handle, read_buffer_index, "read")
         return self._apply(
             "read_at", loop, handle, read_buffer_index=index, storage_scope=storage_scope
         )[0]
@@ -651,7 +651,7 @@ class Schedule:
     ) -> BlockRV:
         """Copy an output where an iteration ends. See `stage_at.WriteAt`."""
         handle = self._place(block)
-        index = self._buffer(handle, write_buffer_index, "write")
+        index = self._position(handle, write_buffer_index, "write")
         return self._apply(
             "write_at", loop, handle, write_buffer_index=index, storage_scope=storage_scope
         )[0]
@@ -659,7 +659,7 @@ class Schedule:
     def rolling_buffer(self, block: Place, write_buffer_index: int | str | Buffer) -> None:
         """Keep what earlier iterations made in a ring. See `rolling.RollingBuffer`."""
         handle = self._place(block)
-        index = self._buffer(handle, write_buffer_index, "write")
+        index = self._position(handle, write_buffer_index, "write")
         self._apply("rolling_buffer", handle, write_buffer_index=index)
 
     def compute_at(
@@ -706,7 +706,7 @@ class Schedule:
     def set_scope(self, block: Place, buffer_index: int | str | Buffer, storage_scope: str) -> None:
         """Choose the memory of a block's result. See `annotate.SetScope`."""
         handle = self._place(block)
-        index = self._buffer(handle, buffer_index, "write")
+        index = self._position(handle, buffer_index, "write")
         self._apply("set_scope", handle, buffer_index=index, storage_scope=storage_scope)
 
     def storage_align(
@@ -725,7 +725,7 @@ class Schedule:
     def unsafe_set_dtype(self, block: Place, buffer_index: int | str | Buffer, dtype: str) -> None:
         """Keep a block's result in another dtype. See `annotate.UnsafeSetDtype`."""
         handle = self._place(block)
-        index = self._buffer(handle, buffer_index, "write")
+        index = self._position(handle, buffer_index, "write")
         self._apply("unsafe_set_dtype", handle, buffer_index=index, dtype=str(dtype))
 
     def annotate_buffer_access(
@@ -737,7 +737,7 @@ class Schedule:
     ) -> None:
         """State a larger region that a block touches. See `access.AnnotateBufferAccess`."""
         handle = self._place(block)
-        index = self._buffer(handle, buffer_index, buf_type)
+        index = self._position(handle, buffer_index, buf_type)
         ranges = gen_new_ranges
         if not isinstance(ranges, IndexMap):
             names = [item.var.name for item in getattr(self.get(handle), "iter_vars", ())]

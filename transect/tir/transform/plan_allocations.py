@@ -12,7 +12,7 @@ from transect.ir.expr import LT, Call, Expr, IntImm, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
-from transect.tir.access import Access, Interval, accesses
+from transect.tir.access import EXPLICIT_WRITE, HIDDEN, Access, Interval, accesses
 from transect.tir.affine import affine, difference
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
@@ -85,10 +85,12 @@ class _Plan(StmtRewriter):
 
 
 def _is_opaque(body: Stmt, buffer: Buffer) -> bool:
-    """Whether the buffer is reached in another way than by element."""
+    """Whether the buffer is reached in another way than by element, or by blocks that hide it."""
     if buffer.strides or buffer.layout is not None:
         return True
     for stmt in walk_stmts(body):
+        if isinstance(stmt, Block) and buffer.name in stmt.annotations.get(HIDDEN, ()):
+            return True
         for item in walk(*own_terms(stmt)):
             if item is buffer.data:
                 return True
@@ -177,6 +179,9 @@ def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
     ]
     conditions = [condition for item in walk_stmts(stmt) for condition in _conditions(item)]
     if any(isinstance(item, While) for item in walk_stmts(stmt)):
+        return []
+    # A region that was stated by hand may be larger than what is written.
+    if any(isinstance(s, Block) and EXPLICIT_WRITE in s.annotations for s in walk_stmts(stmt)):
         return []
     for condition in conditions:
         if not any(_keeps_inside(condition, store) for store in stores):
