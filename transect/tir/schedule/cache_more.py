@@ -123,8 +123,9 @@ class CacheIndex(Primitive):
         analyzer = analyzer_for(tree, block, inclusive=True)
         for index in chosen:
             for item in walk(index):
-                divides = isinstance(item, Div | Mod | FloorDiv | FloorMod)
-                if divides and not analyzer.can_prove(not_equal(item.b, 0)):
+                if not isinstance(item, Div | Mod | FloorDiv | FloorMod):
+                    continue
+                if not analyzer.can_prove(not_equal(item.b, 0)):
                     refuse(
                         self.name,
                         f"its index {index!r} may divide by zero where the block does not run",
