@@ -1,5 +1,6 @@
 """What is not an edit: functions of a module, references, names for handles, choices, copies."""
 
+import inspect
 from collections import Counter
 
 import numpy as np
@@ -400,3 +401,46 @@ def test_hidden_and_stated_regions_do_not_move_allocations() -> None:
         want = outcome(interpreted(IRModule.of(main=s.source)), before)
         main = s.func.with_attrs(global_symbol="main")
         assert_agree(outcome(compiled(IRModule.of(main=main)), before), want)
+
+
+SIGNATURES = {
+    "get_block": "name func_name",
+    "get_loops": "block",
+    "get_child_blocks": "block_or_loop",
+    "get_output_blocks": "scope_block",
+    "split": "loop factors preserve_unit_iters disable_predication",
+    "loop_partition": "loop factors preserve_unit_iters",
+    "add_unit_loop": "block_or_loop",
+    "bind": "loop thread_axis",
+    "cache_read": "block read_buffer_index storage_scope consumer_blocks",
+    "cache_write": "block write_buffer_index storage_scope consumer_blocks",
+    "cache_inplace": "block read_buffer_index storage_scope",
+    "cache_index": "block storage_scope cse_thresh",
+    "read_at": "loop block read_buffer_index storage_scope",
+    "write_at": "loop block write_buffer_index storage_scope",
+    "rolling_buffer": "block write_buffer_index",
+    "compute_at": "block loop preserve_unit_loops index",
+    "reverse_compute_at": "block loop preserve_unit_loops index",
+    "decompose_reduction": "block loop",
+    "rfactor": "loop factor_axis",
+    "storage_align": "block buffer_index axis factor offset",
+    "set_scope": "block buffer_index storage_scope",
+    "unsafe_set_dtype": "block buffer_index dtype",
+    "annotate": "block_or_loop ann_key ann_val",
+    "unannotate": "block_or_loop ann_key",
+    "annotate_buffer_access": "block buffer_index buf_type gen_new_ranges",
+    "unsafe_hide_buffer_access": "block buf_type buf_index_array",
+    "sample_categorical": "candidates probs decision",
+    "sample_perfect_tile": "loop n max_innermost_factor decision",
+    "sample_compute_location": "block decision",
+    "work_on": "func_name",
+    "remove_rv": "rand_var",
+}
+"""The arguments of TVM's Schedule, in order."""
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
+def test_arguments_stand_in_the_order_of_tvm(name: str) -> None:
+    taken = inspect.signature(getattr(Schedule, name)).parameters.values()
+    in_order = [p.name for p in taken if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
+    assert in_order == SIGNATURES[name].split()
