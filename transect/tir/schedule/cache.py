@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transect.ir.expr import Expr, Range, Var, as_int
-from transect.ir.node import replace
+from transect.ir.expr import Range
 from transect.ir.term import Term
-from transect.ir.traverse import free_vars, substitute, walk
-from transect.tir.buffer import Buffer, BufferLoad, BufferRegion, buffer
+from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
@@ -20,13 +18,11 @@ from transect.tir.schedule.rewrite import (
     copy_nest,
     plain_axes,
     require_bounds_predicate,
-    restated,
     scoped_buffer,
     with_allocation,
 )
-from transect.tir.schedule.tree import Forward, Tree, replace_statements
-from transect.tir.stmt import Block, BufferStore, Stmt, seq
-from transect.tir.visit import own_terms, walk_stmts
+from transect.tir.schedule.tree import Forward, Tree
+from transect.tir.stmt import Block, Stmt, seq
 
 
 def _redirect(block: Block, old: Buffer, new: Buffer) -> tuple[Block, Forward]:
@@ -45,7 +41,7 @@ def _redirect(block: Block, old: Buffer, new: Buffer) -> tuple[Block, Forward]:
     return made, rewriter.forward
 
 
-def _insert(
+def insert_copy(
     func: PrimFunc,
     block: Block,
     new: Block,
@@ -68,6 +64,33 @@ def _insert(
     third = edit(second.func, {now: with_allocation(now, cache)})
     joined = compose(dict(first.forward), dict(second.forward))
     return Edit(third.func, compose(joined, dict(third.forward)))
+
+
+def check_written_before(primitive: str, tree: Tree, block: Block, found: Buffer) -> None:
+    """Refuse a buffer that is written in the nest of `block` or after it."""
+    scope = tree.scope(block)
+    anchor = tree.outermost(block, scope)
+    for other in tree.blocks(scope):
+        if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
+            refuse(
+                primitive,
+                f"block {other.name!r} writes {found.name!r} in the same nest or later",
+                block,
+                "cache before moving the producer there",
+            )
+
+
+def check_used_alone(primitive: str, tree: Tree, block: Block, found: Buffer) -> None:
+    """Refuse a buffer that others use before a copy behind the nest of `block`."""
+    anchor = tree.outermost(block, tree.scope(block))
+    for other in tree.blocks(anchor):
+        if other is not block and any(uses(other, found)):
+            refuse(
+                primitive,
+                f"block {other.name!r} of the same nest uses {found.name!r} before the copy",
+                block,
+                "cache before moving blocks together",
+            )
 
 
 @dataclass(frozen=True)
@@ -97,16 +120,8 @@ class CacheRead(Primitive):
             refuse(self.name, "it uses pointers or opaque calls", block, "cache before tensorize")
         if uses(block, found)[1]:
             refuse(self.name, f"it also writes {found.name!r}", block, "cache what is only read")
+        check_written_before(self.name, tree, block, found)
         scope = tree.scope(block)
-        anchor = tree.outermost(block, scope)
-        for other in tree.blocks(scope):
-            if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
-                refuse(
-                    self.name,
-                    f"block {other.name!r} writes {found.name!r} in the same nest or later",
-                    block,
-                    "cache before moving the producer there",
-                )
         analyzer = analyzer_for(tree, scope, inclusive=True)
         domain = {
             item.var: (item.dom.min, item.dom.min + item.dom.extent - 1) for item in block.iter_vars
@@ -122,108 +137,8 @@ class CacheRead(Primitive):
         cache = scoped_buffer(found, self.scope)
         copy, copy_block = copy_nest(cache.name, found, cache, BufferRegion(found, ranges))
         new, forward = _redirect(block, found, cache)
-        done = _insert(func, block, new, forward, copy, cache, after=False)
+        done = insert_copy(func, block, new, forward, copy, cache, after=False)
         return Edit(done.func, done.forward, (copy_block,))
-
-
-@dataclass(frozen=True)
-class ReindexCacheRead(Primitive):
-    """Like cache_read, with one dimension of the cache for each of some iteration variables.
-
-    axes: which iteration variables index the cache, in order: with the block's (vi, vj, vk),
-
-        C[vi, vj] += A[vi, vk] * B[vj, vk]
-
-    reindex_cache_read(block, 1, "global", (2, 1)) gives
-
-        for ax0, ax1 in T.grid(d, m):
-            B_global[ax0, ax1] = B[ax1, ax0]
-        …
-        C[vi, vj] += A[vi, vk] * B_global[vk, vj]
-
-    The indices of the read may use no other iteration variables.
-    """
-
-    index: int
-    scope: str
-    axes: tuple[int, ...]
-    name: ClassVar[str] = "reindex_cache_read"
-
-    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
-        block = expect_block(self.name, targets[0])
-        tree = Tree(func)
-        load = self._load(tree, block)
-        if not all(0 <= axis < len(block.iter_vars) for axis in self.axes):
-            refuse(self.name, f"axes {self.axes} are not its variables", block, "positions from 0")
-        chosen = [block.iter_vars[axis] for axis in self.axes]
-        own = {item.var for item in block.iter_vars}
-        used = [var for var in free_vars(load.indices) if var in own]
-        if len(set(self.axes)) != len(self.axes) or not set(used) <= {c.var for c in chosen}:
-            refuse(
-                self.name,
-                f"{load.buffer.name!r} is indexed by other iteration variables than {self.axes}",
-                block,
-                "name every iteration variable of the read once",
-            )
-        if any(as_int(item.dom.min) != 0 for item in chosen):
-            refuse(self.name, "its domain does not start at 0", block, "before loop_partition")
-        shape = tuple(item.dom.extent for item in chosen)
-        cache = buffer(
-            f"{load.buffer.name}_{self.scope.replace('.', '_')}",
-            shape,
-            load.buffer.dtype,
-            scope=self.scope,
-        )
-        copy, made = copy_nest(cache.name, cache, cache, cache.region)
-        inner: dict[Var, Expr] = {
-            item.var: fresh.var for item, fresh in zip(chosen, made.iter_vars, strict=True)
-        }
-        indices = tuple(item.var for item in made.iter_vars)
-        source = BufferLoad(load.buffer, tuple(substitute(i, inner) for i in load.indices))
-        filled = restated(replace(made, body=BufferStore(cache, source, indices)))
-        copy = replace_statements(copy, {made: filled}, {})
-        assert copy is not None
-
-        def elsewhere(item: Term) -> Term:
-            if item is load:
-                return BufferLoad(cache, tuple(each.var for each in chosen))
-            return item
-
-        rewriter = AccessRewriter(elsewhere)
-        new = rewriter.visit(block)
-        assert isinstance(new, Block)
-        done = _insert(func, block, new, rewriter.forward, copy, cache, after=False)
-        return Edit(done.func, done.forward, (filled,))
-
-    def _load(self, tree: Tree, block: Block) -> BufferLoad:
-        if not 0 <= self.index < len(block.reads):
-            refuse(self.name, f"it has no read {self.index}", block, f"it has {len(block.reads)}")
-        found = block.reads[self.index].buffer
-        loads = {
-            item
-            for stmt in walk_stmts(block)
-            if not isinstance(stmt, Block)
-            for item in walk(*own_terms(stmt))
-            if isinstance(item, BufferLoad) and item.buffer is found
-        }
-        if len(loads) != 1 or not is_transparent(block) or uses(block, found)[1]:
-            refuse(
-                self.name,
-                f"it does not read {found.name!r} at one place",
-                block,
-                "use cache_read",
-            )
-        scope = tree.scope(block)
-        anchor = tree.outermost(block, scope)
-        for other in tree.blocks(scope):
-            if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
-                refuse(
-                    self.name,
-                    f"block {other.name!r} writes {found.name!r} in the same nest or later",
-                    block,
-                    "cache before moving the producer there",
-                )
-        return loads.pop()
 
 
 @dataclass(frozen=True)
@@ -273,20 +188,9 @@ class CacheWrite(Primitive):
         box = BufferRegion(
             found, tuple(by_axis.get(axis, item) for axis, item in enumerate(region.ranges))
         )
-        self._check_others(tree, block, found)
+        check_used_alone(self.name, tree, block, found)
         cache = scoped_buffer(found, self.scope)
         copy, copy_block = copy_nest(cache.name, cache, found, box)
         new, forward = _redirect(block, found, cache)
-        done = _insert(func, block, new, forward, copy, cache, after=True)
+        done = insert_copy(func, block, new, forward, copy, cache, after=True)
         return Edit(done.func, done.forward, (copy_block,))
-
-    def _check_others(self, tree: Tree, block: Block, found: Buffer) -> None:
-        anchor = tree.outermost(block, tree.scope(block))
-        for other in tree.blocks(anchor):
-            if other is not block and any(uses(other, found)):
-                refuse(
-                    self.name,
-                    f"block {other.name!r} of the same nest uses {found.name!r} before the copy",
-                    block,
-                    "cache before moving blocks together",
-                )
