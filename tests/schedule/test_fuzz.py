@@ -7,7 +7,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.schedule.programs import blur, chain, matmul, normalized, row_sum, run
+from tests.schedule.layout_maps import MAPS, THREE
+from tests.schedule.programs import blur, chain, matmul, normalized, padded, row_sum, run
 from transect.ir.expr import Var
 from transect.support.errors import ScheduleError
 from transect.tir.function import PrimFunc
@@ -21,11 +22,13 @@ PROGRAMS: list[Callable[[], PrimFunc]] = [
     lambda: matmul(5, 6, 4, bias=True),
     lambda: row_sum(Var("n"), 8),
     lambda: normalized(4, Var("m")),
+    lambda: padded(Var("n"), Var("m")),
 ]
 STEPS = (
     "split", "split", "fuse", "reorder", "parallel", "vectorize", "unroll", "compute_inline",
     "reverse_compute_inline", "cache_read", "cache_write", "compute_at", "reverse_compute_at",
-    "decompose", "rfactor", "pad", "partition", "merge", "reindex", "bind",
+    "decompose", "rfactor", "pad", "partition", "merge", "reindex", "bind", "layout", "layout",
+    "block_layout", "reindex_read", "reindex_write", "reorder_vars", "einsum", "fill", "separate",
 )  # fmt: skip
 
 
@@ -45,6 +48,32 @@ def step(s: Schedule, name: str, pick: Callable[[int], int]) -> None:
             getattr(s, name)(block, pick(2), "local")
         case "reindex":
             s.reindex_cache_read(block, pick(2), "global", [(0, 1), (1, 0), (2, 0), (0,)][pick(4)])
+        case "layout":
+            buffers = [item.buffer for item in (*s.get(block).reads, *s.get(block).writes)]
+            buffer = buffers[pick(len(buffers))]
+            # Parameters change the signature: they have a test of their own.
+            if buffer not in s.func.buffers:
+                maps = MAPS.get(buffer.ndim, THREE)
+                s.transform_layout(block, buffer, maps[pick(len(maps))], pick(2) or None)
+        case "block_layout":
+            maps = MAPS.get(len(s.get(block).iter_vars), THREE)
+            s.transform_block_layout(block, maps[pick(len(maps))])
+        case "reindex_read" | "reindex_write":
+            maps = MAPS.get(len(s.get(block).iter_vars), THREE)
+            if pick(3):
+                getattr(s, f"reindex_cache_{name[8:]}")(block, 0, "local", maps[pick(len(maps))])
+            else:
+                s.reindex(block, (name[8:], pick(2)))
+        case "reorder_vars":
+            count = len(s.get(block).iter_vars)
+            turn = pick(max(count, 1))
+            s.reorder_block_iter_var(block, [(n + turn) % count for n in range(count)])
+        case "einsum":
+            s.pad_einsum(block, [1 + pick(4) for _ in s.get(block).iter_vars])
+        case "fill" if loop is not None:
+            s.decompose_padding(block, loop)
+        case "separate":
+            s.set_axis_separator(block, ("write", 0), [1])
         case "pad":
             s.pad_domain(block, [1 + pick(4) for _ in s.get(block).iter_vars])
         case "compute_at" | "reverse_compute_at" if target is not None:

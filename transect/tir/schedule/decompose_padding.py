@@ -212,7 +212,8 @@ class DecomposePadding(Primitive):
         bounds: dict[Var, tuple[Expr, Expr]] = {}
         others: Expr = true()
         for part in _conjuncts(condition):
-            found = _bound(part, free, analyzer)
+            alone = sum(item.var in free_vars([part]) for item in block.iter_vars) == 1
+            found = _bound(part, free, analyzer) if alone else None
             if found is None:
                 others = logical_and(others, part)
                 continue

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transect.ir.dtype import INDEX
-from transect.ir.expr import Expr, Var, as_int, true
+from transect.ir.expr import And, Call, Expr, Or, Select, Var, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, substitute, walk
@@ -15,14 +15,29 @@ from transect.tir.buffer import Buffer, BufferLoad, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.index_image import image_of
 from transect.tir.index_map import IndexMap
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule.cache import check_used_alone, check_written_before, insert_copy
 from transect.tir.schedule.dependence import uses
 from transect.tir.schedule.edit import Edit, Primitive, Target, expect_block, refuse
 from transect.tir.schedule.region import analyzer_for, is_transparent
 from transect.tir.schedule.relayout import BufferName, named_buffer
-from transect.tir.schedule.rewrite import AccessRewriter, nest, require_bounds_predicate, restated
+from transect.tir.schedule.rewrite import (
+    AccessRewriter,
+    nest,
+    predicate_is_bounds,
+    require_bounds_predicate,
+    restated,
+)
 from transect.tir.schedule.tree import Tree
-from transect.tir.stmt import Block, BlockRealize, BufferStore, IterVar, Stmt
+from transect.tir.stmt import (
+    Block,
+    BlockRealize,
+    BufferStore,
+    IfThenElse,
+    IterVar,
+    Stmt,
+    While,
+)
 from transect.tir.visit import own_terms, walk_stmts
 
 
@@ -63,6 +78,33 @@ def _only_place(primitive: str, block: Block, found: Buffer, verb: str) -> tuple
             f"use cache_{verb}",
         )
     return indices
+
+
+def _check_inside(
+    primitive: str, tree: Tree, block: Block, found: Buffer, indices: tuple[Expr, ...]
+) -> None:
+    """Refuse a read that only a condition keeps inside of the buffer: the copy has none."""
+    conditional = not predicate_is_bounds(tree, block) or any(
+        isinstance(stmt, IfThenElse | While)
+        or any(
+            isinstance(item, Select | And | Or)
+            or (isinstance(item, Call) and item.op is INTRINSICS["if_then_else"])
+            for item in walk(*own_terms(stmt))
+        )
+        for stmt in walk_stmts(block)
+    )
+    if not conditional:
+        return
+    analyzer = analyzer_for(tree, block, inclusive=True)
+    for index, size in zip(indices, found.shape, strict=True):
+        if not (analyzer.can_prove(index >= 0) and analyzer.can_prove(index < size)):
+            refuse(
+                primitive,
+                f"it reads {found.name!r} at {index!r} under a condition, and without it that may "
+                "be outside",
+                block,
+                f"use cache_read, or {primitive} before inlining what has the condition",
+            )
 
 
 def _bound(stmt: Stmt) -> list[Var]:
@@ -218,6 +260,7 @@ def _read(
     if uses(block, found)[1]:
         refuse(primitive, f"it also writes {found.name!r}", block, "stage what is only read")
     check_written_before(primitive, tree, block, found)
+    _check_inside(primitive, tree, block, found, indices)
     chosen = index_map or _plain_map(block, indices)
     staging = _staged(primitive, tree, block, found, indices, chosen, name, scope, write=False)
     return _stage(func, tree, block, found, staging, write=False)

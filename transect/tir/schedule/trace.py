@@ -20,7 +20,9 @@ from transect.ir.expr import (
     Sub,
     Var,
 )
+from transect.ir.traverse import substitute
 from transect.support.errors import InputError
+from transect.tir.index_map import IndexMap
 from transect.tir.schedule.edit import Primitive
 
 FORMAT = "transect.trace.1"
@@ -102,7 +104,7 @@ def _statement(step: Instruction, schedule: str) -> str:
     left = ", ".join(step.outputs)
     if step.primitive is None:
         return f"# {step.site}: {step.answer}"
-    options = [f"{name}={value!r}" for name, value in _options(step.primitive).items()]
+    options = [f"{name}={_python(value)}" for name, value in _options(step.primitive).items()]
     if step.primitive.name == "get_block":
         options = [repr(value) for value in _options(step.primitive).values()]
     call = f"{schedule}.{step.primitive.name}({', '.join([*step.inputs, *options])})"
@@ -117,6 +119,14 @@ LISTS = frozenset(
     | {"get_output_blocks", "loop_partition"}
 )
 """The primitives whose method on Schedule returns a list however many results there are."""
+
+
+def _python(value: Any) -> str:
+    """An option as Python text that needs no imports: an index map as its function."""
+    text = repr(value)
+    if isinstance(value, IndexMap):
+        return text.removeprefix("T.index_map(").removesuffix(")")
+    return text
 
 
 def _record(step: Instruction) -> dict[str, Any]:
@@ -141,6 +151,11 @@ def encode(value: Any) -> Any:
     """An option's value in JSON: numbers, strings, None, tuples, and integer expressions."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, IndexMap):
+        # By position: the names need not differ.
+        numbers: dict[Var, Expr] = {var: Var(f"#{n}") for n, var in enumerate(value.inputs)}
+        outputs = [encode(substitute(item, numbers)) for item in value.outputs]
+        return {"map": outputs, "names": [var.name for var in value.inputs]}
     if isinstance(value, tuple | list):
         return {"items": [encode(item) for item in value]}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, IntImm):
@@ -162,6 +177,10 @@ def decode(value: Any, variables: Mapping[str, Var]) -> Any:
     record: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
     if "items" in record:
         return tuple(decode(item, variables) for item in record["items"])
+    if "map" in record:
+        inputs = tuple(Var(name) for name in record["names"])
+        inner = {**variables, **{f"#{n}": var for n, var in enumerate(inputs)}}
+        return IndexMap(inputs, tuple(decode(item, inner) for item in record["map"]))
     if "constant" in record:
         return IntImm(record["constant"], as_dtype(record["dtype"]))
     if "variable" in record:
