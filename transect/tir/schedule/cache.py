@@ -17,7 +17,7 @@ from transect.tir.schedule.rewrite import (
     AccessRewriter,
     copy_nest,
     plain_axes,
-    require_bounds_predicate,
+    require_whole_domain,
     scoped_buffer,
     with_allocation,
 )
@@ -173,7 +173,7 @@ class CacheWrite(Primitive):
                 block,
                 "cache before decompose_reduction",
             )
-        require_bounds_predicate(self.name, tree, block)
+        require_whole_domain(self.name, tree, block)
         points = [item.min for item in region.ranges]
         axes = plain_axes(block, points)
         spatial = {item.var: item.dom for item in block.iter_vars if item.kind == "spatial"}

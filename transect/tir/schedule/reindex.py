@@ -25,7 +25,7 @@ from transect.tir.schedule.rewrite import (
     AccessRewriter,
     nest,
     predicate_is_bounds,
-    require_bounds_predicate,
+    require_whole_domain,
     restated,
 )
 from transect.tir.schedule.tree import Tree
@@ -279,7 +279,7 @@ def _write(
             "stage before decompose_reduction",
         )
     indices = _only_place(primitive, block, found, "write")
-    require_bounds_predicate(primitive, tree, block)
+    require_whole_domain(primitive, tree, block)
     check_used_alone(primitive, tree, block, found)
     chosen = index_map or _plain_map(block, indices)
     staging = _staged(primitive, tree, block, found, indices, chosen, name, scope, write=True)
