@@ -73,7 +73,7 @@ def test_a_fusion_is_cut_where_it_is_longer_than_the_last_axis() -> None:
         (lambda i: (N - 1 - i,), (N,), "is not known to be positive"),
         (lambda i: (i // N, i % N), (M,), "is not known to be positive"),
         (lambda i, j: ((i + j) % 4, j), (4, 4), "shares index 'j' with others"),
-        (lambda i, j: (i * j,), (4, 4), "'i' does not occur"),
+        (lambda i, j: (i * j,), (4, 4), "multiplies"),
         (lambda i: (i // 4, (i + 1) % 4), (16,), "divided with the offsets"),
     ],
 )
@@ -82,8 +82,7 @@ def test_maps_that_are_not_known_to_be_one_to_one(
 ) -> None:
     found = image(function, *shape)
     assert isinstance(found, str)
-    if reason != "'i' does not occur":
-        assert reason in found
+    assert reason in found
 
 
 def test_arrange_moves_elements_and_fills_up() -> None:
