@@ -11,6 +11,7 @@ from tests.schedule.programs import chain, check, matmul, normalized, run
 from transect.arith.evaluate import evaluate
 from transect.ir.expr import Var
 from transect.script import tir as T
+from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.index_image import arrange
 from transect.tir.index_map import IndexMap, index_map_of
@@ -287,6 +288,66 @@ def vectors() -> PrimFunc:
     return func
 
 
+def pointer() -> PrimFunc:
+    @T.prim_func
+    def func(A: T.Buffer((8,), "float32"), C: T.Buffer((8,), "float32")):
+        B = T.alloc_buffer((8,), "float32")
+        for i in range(8):
+            with T.block("B"):
+                vi = T.axis.spatial(8, i)
+                B[vi] = A[vi]
+        with T.block("C"):
+            T.reads(B[0:8])
+            T.writes(C[0:8])
+            T.evaluate(T.call_extern("int32", "copy", C.data, T.address_of(B[0])))
+
+    return func
+
+
+def strided() -> PrimFunc:
+    @T.prim_func
+    def func(A: T.Buffer((8,), "float32", strides=(2,)), C: T.Buffer((8,), "float32")):
+        for i in range(8):
+            with T.block("C"):
+                vi = T.axis.spatial(8, i)
+                C[vi] = A[vi]
+
+    return func
+
+
+def whole_numbers() -> PrimFunc:
+    b = FunctionBuilder("whole")
+    a = b.input("a", (6,), "int8")
+    c = b.compute((6,), lambda i: a[i] + a[i], name="b")
+    return b.finish([b.compute((6,), lambda i: c[i], name="c")])
+
+
+def test_declared_regions_of_an_opaque_block_follow() -> None:
+    """A block with an opaque call says itself what it reads: the box of the new places."""
+
+    @T.prim_func
+    def func(A: T.Buffer((16,), "float32"), C: T.Buffer((16,), "float32")):
+        B = T.alloc_buffer((16,), "float32")
+        for i in range(16):
+            with T.block("B"):
+                vi = T.axis.spatial(16, i)
+                B[vi] = A[vi]
+        for i in range(4):
+            with T.block("C"):
+                vi = T.axis.spatial(4, i)
+                T.reads(B[vi * 4 : vi * 4 + 4])
+                T.writes(C[vi * 4 : vi * 4 + 4])
+                T.evaluate(T.call_extern("int32", "tick", 0))
+                for j in range(4):
+                    C[vi * 4 + j] = B[vi * 4 + j]
+
+    s = Schedule(func)
+    block = s.get_block("C")
+    s.transform_layout(block, ("read", 0), tiles)
+    assert "T.reads(B[vi_1, 0:4])" in repr(s.func)
+    assert "B[vi_1, j]" in repr(s.func)
+
+
 @pytest.mark.parametrize(
     ("func", "edit", "message"),
     [
@@ -339,6 +400,29 @@ def vectors() -> PrimFunc:
             opaque(),
             lambda s: s.transform_layout(s.get_block("B"), "B", tiles),
             "block 'C' matches a region of 'B'",
+        ),
+        (
+            pointer(),
+            lambda s: s.transform_layout(s.get_block("B"), "B", tiles),
+            "'B' is used through a pointer",
+        ),
+        (
+            strided(),
+            lambda s: s.transform_layout(s.get_block("C"), "A", tiles),
+            "'A' has strides or an offset of its own",
+        ),
+        (
+            whole_numbers(),
+            lambda s: s.transform_layout(s.get_block("b"), "b", tiles, 2.5),
+            "the pad value 2.5 is not of the dtype int8 of 'b'",
+        ),
+        (
+            normalized(6, 4),
+            lambda s: (
+                s.bind(s.get_loops(s.get_block("t"))[0], "blockIdx.x"),
+                s.transform_layout(s.get_block("t"), "t", tiles, 0),
+            ),
+            "the padding of 't' would be filled outside its threads",
         ),
         (
             vectors(),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, ExprLike, Var, as_expr
@@ -70,9 +70,8 @@ def index_map_of(function: Callable[..., object], rank: int) -> tuple[IndexMap, 
         result = function(*inputs)
         if not isinstance(result, list | tuple):
             return result
-        items: Sequence[object] = result  # pyright: ignore[reportUnknownVariableType]
         kept: list[object] = []
-        for item in items:
+        for item in cast(Sequence[object], result):
             if item is IndexMap.AXIS_SEPARATOR:
                 separators.append(len(kept))
             else:

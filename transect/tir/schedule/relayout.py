@@ -96,6 +96,12 @@ def named_for(index_map: IndexMap, names: Sequence[str]) -> IndexMap:
     return IndexMap(inputs, index_map.apply(inputs))
 
 
+def with_parameter(func: PrimFunc, old: Buffer, new: Buffer) -> PrimFunc:
+    """`func` with another buffer for a parameter, in the signature alone."""
+    params = {var: new if item is old else item for var, item in func.buffer_map.items()}
+    return replace(func, buffer_map=params) if old in func.buffers else func
+
+
 class IndexSubstitution(ForwardingSubstitution):
     """Replaces variables; simplifies indices, regions and conditions, and no computed value."""
 

@@ -368,7 +368,7 @@ class Schedule:
     def set_axis_separator(
         self, block: BlockRV, buffer: BufferName | Buffer, axis_separators: Sequence[int]
     ) -> None:
-        """Flatten axes in groups. See `transform_layout.SetAxisSeparator`."""
+        """Flatten axes in groups. See `axis_separator.SetAxisSeparator`."""
         where = self._buffer(block, buffer)
         separators = tuple(axis_separators)
         self._apply("set_axis_separator", block, buffer=where, axis_separators=separators)

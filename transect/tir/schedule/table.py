@@ -41,7 +41,7 @@ PRIMITIVES: dict[str, str] = {
     "reindex_cache_read": "transect.tir.schedule.reindex:ReindexCacheRead",
     "reindex_cache_write": "transect.tir.schedule.reindex:ReindexCacheWrite",
     "transform_layout": "transect.tir.schedule.transform_layout:TransformLayout",
-    "set_axis_separator": "transect.tir.schedule.transform_layout:SetAxisSeparator",
+    "set_axis_separator": "transect.tir.schedule.axis_separator:SetAxisSeparator",
     "transform_block_layout": "transect.tir.schedule.block_layout:TransformBlockLayout",
     "reorder_block_iter_var": "transect.tir.schedule.block_layout:ReorderBlockIterVar",
     "pad_einsum": "transect.tir.schedule.pad_einsum:PadEinsum",

@@ -1,10 +1,9 @@
-"""Primitives that lay buffers out anew: transform_layout, set_axis_separator."""
+"""Primitives that lay buffers out anew: transform_layout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 from transect.arith import Analyzer
@@ -12,13 +11,11 @@ from transect.ir.dtype import INDEX
 from transect.ir.expr import (
     Call,
     Expr,
+    IntImm,
     Range,
-    Var,
     as_int,
     cast,
     const,
-    equal,
-    logical_not,
     true,
 )
 from transect.ir.node import replace
@@ -29,29 +26,23 @@ from transect.tir.function import PrimFunc, buffer_fields, symbolic_vars
 from transect.tir.index_image import IndexImage, image_of
 from transect.tir.index_map import IndexMap
 from transect.tir.intrinsics import INTRINSICS
-from transect.tir.op import if_then_else
-from transect.tir.schedule.annotate import exchange_buffer
-from transect.tir.schedule.dependence import uses, writers
-from transect.tir.schedule.edit import Edit, Primitive, Target, edit, expect_block, refuse
+from transect.tir.schedule.edit import Edit, Primitive, Target, expect_block, refuse
+from transect.tir.schedule.layout_padding import Padding, fill_padding
 from transect.tir.schedule.loops import compose
-from transect.tir.schedule.region import assume_sizes, is_leaf
+from transect.tir.schedule.region import assume_sizes
 from transect.tir.schedule.relayout import (
     BufferName,
     box_of,
     named_buffer,
-    over_new_axes,
-    own_nest,
+    with_parameter,
 )
-from transect.tir.schedule.rewrite import AccessRewriter, allocating_block, nest, restated
+from transect.tir.schedule.rewrite import AccessRewriter, allocating_block
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import (
     Block,
-    BlockRealize,
     BufferStore,
     For,
-    IterVar,
     Stmt,
-    seq,
 )
 from transect.tir.visit import bound_buffers, own_terms, walk_stmts
 
@@ -104,7 +95,7 @@ class TransformLayout(Primitive):
         pad = self._pad(block, found, image)
         done = Edit(func)
         if pad is not None:
-            done = self._fill(tree, found, new, image, pad)
+            done = fill_padding(self.name, tree, found, new, self.index_map, image, pad)
         moved = self._redirect(done.func, found, new)
         return Edit(moved.func, compose(dict(done.forward), dict(moved.forward)))
 
@@ -203,7 +194,7 @@ class TransformLayout(Primitive):
         """Refuse a parameter whose sizes the function could not tell from its arguments."""
         if found not in func.buffers:
             return
-        after = _with_parameter(func, found, new)
+        after = with_parameter(func, found, new)
         plain = {field for item in after.buffers for field in buffer_fields(item)}
         for var in symbolic_vars(func):
             if var not in plain and var not in after.params:
@@ -216,7 +207,7 @@ class TransformLayout(Primitive):
                     "sch.cache_write and transform the cache",
                 )
 
-    def _pad(self, block: Block, found: Buffer, image: IndexImage) -> Callable[..., Expr] | None:
+    def _pad(self, block: Block, found: Buffer, image: IndexImage) -> Padding | None:
         """The value of the padding at new indices; None if there is nothing to fill."""
         given = self.pad_value
         if given is None:
@@ -239,6 +230,13 @@ class TransformLayout(Primitive):
                     block,
                     "a constant, or a map from the new indices to one value without loads",
                 )
+        elif isinstance(exact := const(given, found.dtype), IntImm) and exact.value != given:
+            refuse(
+                self.name,
+                f"the pad value {given} is not of the dtype {found.dtype} of {found.name!r}",
+                block,
+                "a value of the buffer's dtype",
+            )
         if not image.inverse.inputs:
             refuse(
                 self.name,
@@ -257,132 +255,6 @@ class TransformLayout(Primitive):
 
         return value
 
-    # --- filling the padding ----------------------------------------------------------------
-
-    def _fill(
-        self,
-        tree: Tree,
-        found: Buffer,
-        new: Buffer,
-        image: IndexImage,
-        pad: Callable[..., Expr],
-    ) -> Edit:
-        """The program whose writers, or a new block, fill the padding of the new buffer."""
-        stored = [item for item in writers(tree.all_blocks(), found) if is_leaf(item)]
-        if not stored:
-            return Edit(tree.func)
-        if len(stored) == 1 and self._is_map(tree, stored[0], found):
-            return self._over_padding(tree, stored[0], found, new, pad)
-        return self._prologue(tree, found, new, image, pad)
-
-    def _is_map(self, tree: Tree, block: Block, found: Buffer) -> bool:
-        """Whether a block stores each element of the buffer once, by its iteration variables."""
-        body = block.body
-        realize = tree.realize(block)
-        if (
-            not isinstance(body, BufferStore)
-            or block.init is not None
-            or block.alloc_buffers
-            or realize.predicate is not true()
-            or uses(block, found)[0]
-            or len(set(body.indices)) != len(body.indices)
-            or len(block.iter_vars) != len(body.indices)
-        ):
-            return False
-        analyzer = Analyzer()
-        domain = {item.var: item for item in block.iter_vars}
-        loops = {loop.var: loop for loop in tree.loops(block)}
-        for item, value in zip(block.iter_vars, realize.iter_values, strict=True):
-            loop = loops.get(value) if isinstance(value, Var) else None
-            if loop is None or loop.kind != "serial" or tree.blocks(loop) != [block]:
-                return False
-            del loops[loop.var]
-            if item.kind != "spatial" or not analyzer.can_prove(
-                equal(loop.extent, item.dom.extent)
-            ):
-                return False
-        if any(tree.blocks(loop) == [block] for loop in loops.values()):
-            return False
-        return all(
-            isinstance(index, Var)
-            and index in domain
-            and as_int(domain[index].dom.min) == 0
-            and analyzer.can_prove(equal(domain[index].dom.extent, size))
-            for index, size in zip(body.indices, found.shape, strict=True)
-        )
-
-    def _over_padding(
-        self, tree: Tree, block: Block, found: Buffer, new: Buffer, pad: Callable[..., Expr]
-    ) -> Edit:
-        """The only writer, over the new indices, padding included."""
-        body = block.body
-        assert isinstance(body, BufferStore)
-        order = [item.var for item in block.iter_vars]
-        around = own_nest(self.name, tree, block)
-        names = [loop.var.name if loop else "unit" for loop in around.loops]
-        # From the iteration variables, in the order in which the block has them.
-        variables = tuple(Var(name) for name in names)
-        places = [variables[order.index(v)] for v in body.indices if isinstance(v, Var)]
-        inputs = IndexMap(variables, self.index_map.apply(places))
-        analyzer = Analyzer()
-        assume_sizes(analyzer, tree.func)
-        image = image_of(inputs, [item.dom.extent for item in block.iter_vars], analyzer)
-        assert not isinstance(image, str)
-
-        def rebuild(made: Block, inside: Expr) -> Block:
-            store = made.body
-            assert isinstance(store, BufferStore)
-            indices = tuple(item.var for item in made.iter_vars)
-            condition = analyzer.simplify(inside)
-            value = if_then_else(condition, store.value, pad(indices))
-            return replace(made, body=replace(store, buffer=new, indices=indices, value=value))
-
-        kinds = ["spatial"] * len(image.shape)
-        made = over_new_axes(block, around, image, kinds, analyzer, rebuild, predicate=False)
-        return edit(tree.func, {around.top: made.stmt}, made.forward)
-
-    def _prologue(
-        self,
-        tree: Tree,
-        found: Buffer,
-        new: Buffer,
-        image: IndexImage,
-        pad: Callable[..., Expr],
-    ) -> Edit:
-        """A block that fills the padding, before everything that touches the buffer."""
-        home = allocating_block(tree, found) or tree.root
-        touching = [
-            item
-            for item in tree.all_blocks()
-            if item is not home and tree.is_inside(item, home) and any(uses(item, found))
-        ]
-        first = tree.outermost(tree.realize(touching[0]), home)
-        threads = [
-            loop
-            for loop in (*tree.loops(touching[0]), *tree.ancestors(touching[0]))
-            if isinstance(loop, For) and loop.kind == "thread_binding"
-        ]
-        if any(tree.is_inside(loop, first) for loop in threads):
-            refuse(
-                self.name,
-                f"the padding of {found.name!r} would be filled outside its threads",
-                touching[0],
-                "transform before binding loops",
-            )
-        loops = [Var(var.name, INDEX) for var in image.inverse.inputs]
-        iter_vars = tuple(
-            IterVar(Var(f"v_{var.name}", INDEX), Range.of(extent), "spatial")
-            for var, extent in zip(image.inverse.inputs, image.shape, strict=True)
-        )
-        indices = tuple(item.var for item in iter_vars)
-        named = IndexMap(image.inverse.inputs, (image.inside,))
-        outside = logical_not(named.apply(loops)[0])
-        body = BufferStore(new, pad(indices), indices)
-        block = restated(Block(f"{found.name}_padding", iter_vars, (), (), body))
-        extents = zip(loops, image.shape, strict=True)
-        stmt = nest(extents, BlockRealize(tuple(loops), outside, block))
-        return edit(tree.func, {first: seq(stmt, first)})
-
     # --- moving the accesses ----------------------------------------------------------------
 
     def _redirect(self, func: PrimFunc, found: Buffer, new: Buffer) -> Edit:
@@ -397,12 +269,7 @@ class TransformLayout(Primitive):
                     analyzer.bind(item.var, item.dom)
         rewriter = _Redirect(found, new, self.index_map, analyzer)
         body = rewriter.visit(func.body)
-        return Edit(replace(_with_parameter(func, found, new), body=body), rewriter.forward)
-
-
-def _with_parameter(func: PrimFunc, old: Buffer, new: Buffer) -> PrimFunc:
-    params = {var: new if item is old else item for var, item in func.buffer_map.items()}
-    return replace(func, buffer_map=params) if old in func.buffers else func
+        return Edit(replace(with_parameter(func, found, new), body=body), rewriter.forward)
 
 
 class _Redirect(AccessRewriter):
@@ -434,45 +301,3 @@ class _Redirect(AccessRewriter):
         if stmt.buffer is not self.old:
             return made
         return replace(made, indices=self._places(made.indices))
-
-
-@dataclass(frozen=True)
-class SetAxisSeparator(Primitive):
-    """Cut the axes of a buffer into groups that are flattened apart, for memory of several
-    dimensions.
-
-    buffer: as in transform_layout. axis_separators: the axes before which a group begins; none to
-    flatten the buffer into one dimension again.
-
-        B = T.alloc_buffer((n, m))   ->   B = T.alloc_buffer((n, m), axis_separators=[1])
-
-    FlattenBuffer leaves one index for each group. Targets whose memory has one dimension refuse
-    such a buffer when code is generated.
-    """
-
-    buffer: BufferName
-    axis_separators: tuple[int, ...]
-    name: ClassVar[str] = "set_axis_separator"
-
-    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
-        block = expect_block(self.name, targets[0])
-        found, _, _ = named_buffer(self.name, block, self.buffer)
-        ends = (0, *self.axis_separators, found.ndim)
-        if self.axis_separators and any(a >= b for a, b in pairwise(ends)):
-            refuse(
-                self.name,
-                f"{self.axis_separators} do not cut the {found.ndim} axes of {found.name!r} into "
-                "groups",
-                block,
-                f"ascending axes from 1 to {found.ndim - 1}",
-            )
-        if self.axis_separators and found.strides:
-            refuse(
-                self.name,
-                f"{found.name!r} has strides, which say where each element lies",
-                block,
-                "separate the axes of compact buffers",
-            )
-        new = replace(found, axis_separators=self.axis_separators)
-        done = exchange_buffer(func, found, new)
-        return Edit(_with_parameter(done.func, found, new), done.forward)
