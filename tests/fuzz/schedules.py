@@ -25,7 +25,8 @@ from tests.fuzz.outcome import assert_agree, compiled, interpreted, outcome
 from tests.fuzz.programs import data
 from tests.fuzz.values import Values
 from tests.schedule.examples import gather
-from tests.schedule.programs import blur, chain, matmul, normalized, row_sum
+from tests.schedule.layout_maps import MAPS, THREE
+from tests.schedule.programs import blur, chain, matmul, normalized, padded, row_sum
 from transect.arith.evaluate import evaluate
 from transect.ir.dtype import DType, as_dtype
 from transect.ir.expr import Expr, IntImm, Var
@@ -91,6 +92,7 @@ PROGRAMS: list[Callable[[], PrimFunc]] = [
     lambda: normalized(4, Var("m")),
     lambda: window(Var("n"), 4),
     lambda: window(5, 4),
+    lambda: padded(Var("n"), Var("m")),
     lambda: updated(Var("n")),
     lambda: branches(Var("n"), Var("m")),
     gather,
@@ -246,6 +248,33 @@ def _wider(c: Scene) -> None:
     c.s.annotate_buffer_access(c.block, number, kind, ranges)
 
 
+def _maps(c: Scene, rank: int) -> Any:
+    return c.among(list(MAPS.get(rank, THREE)))
+
+
+def _layout(c: Scene) -> None:
+    block: Block = c.s.get(c.block)
+    buffer = c.among([item.buffer for item in (*block.reads, *block.writes)])
+    if buffer in c.s.func.buffers:
+        raise ScheduleError("parameters change the signature: they have a test of their own")
+    c.s.transform_layout(c.block, buffer, _maps(c, buffer.ndim), c.pick(2) or None)
+
+
+def _block_layout(c: Scene) -> None:
+    c.s.transform_block_layout(c.block, _maps(c, len(c.s.get(c.block).iter_vars)))
+
+
+def _reindexed(c: Scene) -> None:
+    copy = c.among([c.s.reindex_cache_read, c.s.reindex_cache_write])
+    copy(c.block, 0, "local", _maps(c, len(c.s.get(c.block).iter_vars)))
+
+
+def _turned(c: Scene) -> None:
+    count = len(c.s.get(c.block).iter_vars)
+    turn = c.pick(max(count, 1))
+    c.s.reorder_block_iter_var(c.block, [(n + turn) % count for n in range(count)])
+
+
 def _precise(c: Scene) -> None:
     kind = c.s.get(c.block).writes[0].buffer.dtype
     if str(kind) != "float32":
@@ -294,6 +323,16 @@ STEPS: dict[str, Callable[[Scene], object]] = {
     "pad_domain": lambda c: c.s.pad_domain(
         c.block, [1 + c.pick(4) for _ in c.s.get(c.block).iter_vars]
     ),
+    "transform_layout": _layout,
+    "transform_block_layout": _block_layout,
+    "reindex": lambda c: c.s.reindex(c.block, (c.among(["read", "write"]), c.pick(2))),
+    "reindex_cache": _reindexed,
+    "reorder_block_iter_var": _turned,
+    "pad_einsum": lambda c: c.s.pad_einsum(
+        c.block, [1 + c.pick(4) for _ in c.s.get(c.block).iter_vars]
+    ),
+    "decompose_padding": lambda c: c.s.decompose_padding(c.block, c.loop),
+    "set_axis_separator": lambda c: c.s.set_axis_separator(c.block, ("write", 0), [1]),
     "set_scope": lambda c: c.s.set_scope(c.block, 0, c.scope),
     "storage_align": lambda c: c.s.storage_align(c.block, 0, c.pick(2), 4, c.pick(4)),
     "annotate": lambda c: c.s.annotate(c.among([c.block, *c.loops]), "hint", c.pick(4)),

@@ -5,7 +5,7 @@ Whoever adds a primitive adds an entry here; without one `test_table.py` fails.
 
 from collections.abc import Callable
 
-from tests.schedule.programs import blur, chain, matmul, normalized, row_sum
+from tests.schedule.programs import blur, chain, matmul, normalized, padded, row_sum
 from transect.ir.expr import Var
 from transect.ir.function import IRModule
 from transect.tir.builder import FunctionBuilder
@@ -145,6 +145,29 @@ EXAMPLES: dict[str, Example] = {
     "reindex_cache_read": (
         contraction,
         lambda s: s.reindex_cache_read(s.get_block("y"), 1, "global", (2, 1)),
+    ),
+    "reindex": (contraction, lambda s: s.reindex("y", ("read", 1))),
+    "reindex_cache_write": (
+        contraction,
+        lambda s: s.reindex_cache_write("y", "y", "local", lambda i, j, k: (j, i)),
+    ),
+    "transform_layout": (
+        symbolic,
+        lambda s: s.transform_layout("b", "b", lambda i, j: (i // 4, j, i % 4), 0),
+    ),
+    "set_axis_separator": (small, lambda s: s.set_axis_separator("b", ("write", 0), [1])),
+    "transform_block_layout": (
+        small,
+        lambda s: s.transform_block_layout("c", lambda i, j: (i // 4, j // 2, i % 4, j % 2)),
+    ),
+    "reorder_block_iter_var": (
+        contraction,
+        lambda s: s.reorder_block_iter_var("y", [2, 0, 1]),
+    ),
+    "pad_einsum": (contraction, lambda s: s.pad_einsum("y", [4, 8, 2])),
+    "decompose_padding": (
+        lambda: padded(Var("n"), Var("m")),
+        lambda s: s.decompose_padding("p", loop(s, "p")),
     ),
     "cache_write": (symbolic, lambda s: s.cache_write("b", 0, "local", ["c"])),
     "cache_inplace": (lambda: row_sum(4, 6), _inplace),

@@ -4,12 +4,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from transect.arith.evaluate import evaluate
 from transect.ir.expr import Expr, Var
 from transect.ir.node import replace
 from transect.ir.structural import structural_mismatch
+from transect.ir.traverse import free_vars
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import interpret
+from transect.tir.op import if_then_else
 from transect.tir.schedule import Schedule
 
 Size = Expr | int
@@ -59,6 +62,18 @@ def normalized(n: Size, m: Size) -> PrimFunc:
     return builder.finish([builder.compute((n, m), lambda i, j: x[i, j] - t[i], name="o")])
 
 
+def padded(n: Size, m: Size) -> PrimFunc:
+    """p = a with a row of zeros above and below and three columns at the right; c = p + 1."""
+    builder = FunctionBuilder("padded")
+    a = builder.input("a", (n, m), "float32")
+
+    def element(i: Var, j: Var) -> Expr:
+        return if_then_else((i >= 1) & (i < n + 1) & (j < m), a[i - 1, j], 0.0)
+
+    p = builder.compute((n + 2, m + 3), element, name="p")
+    return builder.finish([builder.compute((n + 2, m + 3), lambda i, j: p[i, j] + 1.0, name="c")])
+
+
 def run(func: PrimFunc, sizes: dict[str, int], seed: int = 0) -> list[np.ndarray]:
     """The buffers after one run on random small integers; outputs start as NaN.
 
@@ -67,7 +82,7 @@ def run(func: PrimFunc, sizes: dict[str, int], seed: int = 0) -> list[np.ndarray
     rng = np.random.default_rng(seed)
     arrays: list[np.ndarray] = []
     for number, buffer in enumerate(func.buffers):
-        shape = [sizes[e.name] if isinstance(e, Var) else e.value for e in buffer.shape]
+        shape = [_size(extent, sizes) for extent in buffer.shape]
         if number == len(func.buffers) - 1:
             arrays.append(np.full(shape, np.nan, buffer.dtype.numpy))
         else:
@@ -81,6 +96,10 @@ def expect(func: PrimFunc, expected: PrimFunc) -> None:
     plain = [replace(item, attrs={}) for item in (func, expected)]
     mismatch = structural_mismatch(*plain)
     assert mismatch is None, f"{mismatch}\n{func}"
+
+
+def _size(extent: Expr, sizes: dict[str, int]) -> int:
+    return evaluate(extent, {var: sizes[var.name] for var in free_vars([extent])})
 
 
 def check(

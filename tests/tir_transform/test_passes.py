@@ -297,6 +297,21 @@ def test_flat_offsets_use_strides_where_there_are_any() -> None:
     expect(before, expected, FlattenBuffer())
 
 
+def test_groups_of_axes_are_flattened_apart() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n", 4, 8, 2), "float32", axis_separators=[1, 3])):
+        for i in range(4):
+            x[i, 1, i, 0] = T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer(("n", 4, 8, 2), "float32", axis_separators=[1, 3])):
+        flat = T.decl_buffer((n, 32, 2), "float32", data=x.data, axis_separators=[1, 2])
+        for i in range(4):
+            flat[i, 8 + i, 0] = T.float32(1)
+
+    expect(before, expected, FlattenBuffer())
+
+
 def test_simplify_decides_conditions_and_drops_empty_loops() -> None:
     @T.prim_func(private=True)
     def before(x: T.Buffer(("n",), "float32")):

@@ -1,9 +1,13 @@
-"""IndexMap: how a layout maps the indices of one view of a buffer or block to those of another."""
+"""IndexMap: how a layout maps the indices of one view of a buffer or block to those of another.
+
+Shapes and inverses of maps are found in `index_image`.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 from transect.ir.dtype import INDEX
 from transect.ir.expr import Expr, ExprLike, Var, as_expr
@@ -15,9 +19,14 @@ from transect.support.span import Spans
 
 @node
 class IndexMap(Node):
-    """(inputs) -> (outputs); the outputs are expressions over the inputs."""
+    """(inputs) -> (outputs); the outputs are expressions over the inputs.
+
+    AXIS_SEPARATOR: among the outputs of a function given to `Schedule.transform_layout`, where the
+    axes of the new buffer are cut into groups.
+    """
 
     binds: ClassVar[tuple[str, ...]] = ("inputs",)
+    AXIS_SEPARATOR: ClassVar[str] = "axis_separator"
 
     inputs: tuple[Var, ...]
     outputs: tuple[Expr, ...]
@@ -42,3 +51,31 @@ def index_map(function: Callable[..., object], names: Sequence[str]) -> IndexMap
     result = function(*inputs)
     items: Sequence[ExprLike] = result if isinstance(result, list | tuple) else (result,)  # pyright: ignore[reportAssignmentType, reportUnknownVariableType]
     return IndexMap(inputs, tuple(as_expr(item, INDEX) for item in items))
+
+
+def index_map_of(function: Callable[..., object], rank: int) -> tuple[IndexMap, tuple[int, ...]]:
+    """The map that a function of `rank` indices computes, and the axes before which it put
+    IndexMap.AXIS_SEPARATOR. Raises InputTypeError if it takes another number of indices."""
+    names: list[str] = []
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"i{number}" for number in range(len(names), rank)]
+        else:
+            names.append(name)
+    if len(names) != rank:
+        raise InputTypeError(f"an index map of {len(names)} indices where there are {rank}")
+    separators: list[int] = []
+
+    def without(*inputs: Var) -> object:
+        result = function(*inputs)
+        if not isinstance(result, list | tuple):
+            return result
+        kept: list[object] = []
+        for item in cast(Sequence[object], result):
+            if item is IndexMap.AXIS_SEPARATOR:
+                separators.append(len(kept))
+            else:
+                kept.append(item)
+        return kept
+
+    return index_map(without, names), tuple(separators)

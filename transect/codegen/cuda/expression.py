@@ -129,7 +129,10 @@ class ExpressionText:
     def element(self, pointer: Var, indices: tuple[Expr, ...]) -> str:
         """The element of a flat buffer at one index."""
         if len(indices) != 1:
-            raise UnsupportedError("an access that is not flat", remedy="run FlattenBuffer")
+            raise UnsupportedError(
+                "an access that is not flat",
+                remedy="run FlattenBuffer; axis separators are for memory of several dimensions",
+            )
         return f"{self.names[pointer]}[{self(indices[0])}]"
 
     def _binary(self, expr: Binary) -> str:

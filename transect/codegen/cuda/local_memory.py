@@ -27,10 +27,10 @@ def shrink_local_buffers(body: Stmt, threads: Mapping[Var, Expr]) -> Stmt:
     for item in walk_stmts(body):
         if isinstance(item, For):
             domain[item.var] = (item.min, item.min + item.extent - 1)
-        if isinstance(item, BufferStore) and item.buffer.scope == "local":
+        if isinstance(item, BufferStore) and _is_flat_local(item.buffer):
             indices.setdefault(item.buffer.data, []).append(item.indices[0])
         for term in walk(*own_terms(item)):
-            if isinstance(term, BufferLoad) and term.buffer.scope == "local":
+            if isinstance(term, BufferLoad) and _is_flat_local(term.buffer):
                 indices.setdefault(term.buffer.data, []).append(term.indices[0])
     analyzer = Analyzer()
     for var, extent in threads.items():
@@ -50,6 +50,10 @@ def shrink_local_buffers(body: Stmt, threads: Mapping[Var, Expr]) -> Stmt:
         if len(known) == len(last):
             parts[pointer] = (base, const(max(known) + 1, base.dtype))
     return _Shrink(parts, analyzer).visit(body) if parts else body
+
+
+def _is_flat_local(buffer: Buffer) -> bool:
+    return buffer.scope == "local" and not buffer.axis_separators
 
 
 def _thread_part(index: Expr, threads: Mapping[Var, Expr]) -> tuple[tuple[Var, int], ...] | None:

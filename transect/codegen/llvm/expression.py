@@ -382,7 +382,8 @@ class ExpressionEmitter:
     def emit_load(self, load: BufferLoad) -> str:
         if len(load.indices) != 1:
             raise UnsupportedError(
-                f"a load from {load.buffer.name} that is not flat", remedy="run FlattenBuffer"
+                f"a load from {load.buffer.name} that is not flat",
+                remedy="run FlattenBuffer; axis separators are for memory of several dimensions",
             )
         index, kind = load.indices[0], load.buffer.dtype
         if index.dtype.is_scalar:

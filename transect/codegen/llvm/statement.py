@@ -113,7 +113,8 @@ class StatementEmitter(ExpressionEmitter):
     def emit_store(self, stmt: BufferStore) -> None:
         if len(stmt.indices) != 1:
             raise UnsupportedError(
-                f"a store to {stmt.buffer.name} that is not flat", remedy="run FlattenBuffer"
+                f"a store to {stmt.buffer.name} that is not flat",
+                remedy="run FlattenBuffer; axis separators are for memory of several dimensions",
             )
         index, kind = stmt.indices[0], stmt.buffer.dtype
         value = self.to_memory(self.emit(stmt.value), stmt.value.dtype)

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transect.arith import Analyzer
-from transect.ir.expr import Expr, Range, Var, as_int
-from transect.ir.node import replace
+from transect.ir.expr import Range
 from transect.ir.term import Term
-from transect.ir.traverse import free_vars, substitute, walk
-from transect.tir.buffer import Buffer, BufferLoad, BufferRegion, buffer
+from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.chain import compose
 from transect.tir.schedule.compute_at import join_boxes
@@ -22,14 +20,13 @@ from transect.tir.schedule.rewrite import (
     AccessRewriter,
     copy_nest,
     plain_axes,
-    require_bounds_predicate,
-    restated,
+    require_whole_domain,
     scoped_buffer,
     with_allocation,
 )
-from transect.tir.schedule.tree import Forward, Tree, replace_statements
-from transect.tir.stmt import Block, BufferStore, Stmt, seq
-from transect.tir.visit import own_terms, walk_stmts
+from transect.tir.schedule.tree import Forward, Tree
+from transect.tir.stmt import Block, Stmt, seq
+from transect.tir.visit import walk_stmts
 
 
 def redirect(block: Block, old: Buffer, new: Buffer) -> tuple[Block, Forward]:
@@ -89,6 +86,33 @@ def insert_copy(
     return Edit(third.func, compose(joined, dict(third.forward)))
 
 
+def check_written_before(primitive: str, tree: Tree, block: Block, found: Buffer) -> None:
+    """Refuse a buffer that is written in the nest of `block` or after it."""
+    scope = tree.scope(block)
+    anchor = tree.outermost(block, scope)
+    for other in tree.blocks(scope):
+        if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
+            refuse(
+                primitive,
+                f"block {other.name!r} writes {found.name!r} in the same nest or later",
+                block,
+                "cache before moving the producer there",
+            )
+
+
+def check_used_alone(primitive: str, tree: Tree, block: Block, found: Buffer) -> None:
+    """Refuse a buffer that others use before a copy behind the nest of `block`."""
+    anchor = tree.outermost(block, tree.scope(block))
+    for other in tree.blocks(anchor):
+        if other is not block and any(uses(other, found)):
+            refuse(
+                primitive,
+                f"block {other.name!r} of the same nest uses {found.name!r} before the copy",
+                block,
+                "cache before moving blocks together",
+            )
+
+
 class _WithConsumers(Primitive):
     """The block comes first, then those given as `consumer_blocks`."""
 
@@ -135,15 +159,7 @@ class CacheRead(_WithConsumers):
                     self.name, f"it also writes {found.name!r}", consumer, "use sch.cache_inplace"
                 )
         first = min(consumers, key=tree.order.__getitem__)
-        anchor = tree.outermost(first, scope)
-        for other in tree.blocks(scope):
-            if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
-                refuse(
-                    self.name,
-                    f"block {other.name!r} writes {found.name!r} in the same nest or later",
-                    first,
-                    "cache before moving the producer there",
-                )
+        check_written_before(self.name, tree, first, found)
         analyzer = analyzer_for(tree, scope, inclusive=True)
         boxes = [
             touched_box(consumer, item, analyzer)
@@ -211,106 +227,6 @@ def touched_box(block: Block, region: BufferRegion, analyzer: Analyzer) -> Buffe
 
 
 @dataclass(frozen=True)
-class ReindexCacheRead(Primitive):
-    """Like cache_read, with one dimension of the cache for each of some iteration variables.
-
-    axes: which iteration variables index the cache, in order: with the block's (vi, vj, vk),
-
-        C[vi, vj] += A[vi, vk] * B[vj, vk]
-
-    reindex_cache_read(block, 1, "global", (2, 1)) ->
-
-        for ax0, ax1 in T.grid(d, m):
-            B_global[ax0, ax1] = B[ax1, ax0]
-        …
-        C[vi, vj] += A[vi, vk] * B_global[vk, vj]
-
-    The indices of the read may use no other iteration variables.
-    """
-
-    index: int
-    scope: str
-    axes: tuple[int, ...]
-    name: ClassVar[str] = "reindex_cache_read"
-
-    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
-        block = expect_block(self.name, targets[0])
-        tree = Tree(func)
-        load = self._load(tree, block)
-        if not all(0 <= axis < len(block.iter_vars) for axis in self.axes):
-            refuse(self.name, f"axes {self.axes} are not its variables", block, "positions from 0")
-        chosen = [block.iter_vars[axis] for axis in self.axes]
-        own = {item.var for item in block.iter_vars}
-        used = [var for var in free_vars(load.indices) if var in own]
-        if len(set(self.axes)) != len(self.axes) or not set(used) <= {c.var for c in chosen}:
-            refuse(
-                self.name,
-                f"{load.buffer.name!r} is indexed by other iteration variables than {self.axes}",
-                block,
-                "name every iteration variable of the read once",
-            )
-        if any(as_int(item.dom.min) != 0 for item in chosen):
-            refuse(self.name, "its domain does not start at 0", block, "before loop_partition")
-        shape = tuple(item.dom.extent for item in chosen)
-        cache = buffer(
-            f"{load.buffer.name}_{self.scope.replace('.', '_')}",
-            shape,
-            load.buffer.dtype,
-            scope=self.scope,
-        )
-        copy, made = copy_nest(cache.name, cache, cache, cache.region)
-        inner: dict[Var, Expr] = {
-            item.var: fresh.var for item, fresh in zip(chosen, made.iter_vars, strict=True)
-        }
-        indices = tuple(item.var for item in made.iter_vars)
-        source = BufferLoad(load.buffer, tuple(substitute(i, inner) for i in load.indices))
-        filled = restated(replace(made, body=BufferStore(cache, source, indices)))
-        copy = replace_statements(copy, {made: filled}, {})
-        assert copy is not None
-
-        def elsewhere(item: Term) -> Term:
-            if item is load:
-                return BufferLoad(cache, tuple(each.var for each in chosen))
-            return item
-
-        rewriter = AccessRewriter(elsewhere)
-        new = rewriter.visit(block)
-        assert isinstance(new, Block)
-        done = insert_copy(func, block, new, rewriter.forward, copy, cache, after=False)
-        return Edit(done.func, done.forward, (filled,))
-
-    def _load(self, tree: Tree, block: Block) -> BufferLoad:
-        if not 0 <= self.index < len(block.reads):
-            refuse(self.name, f"it has no read {self.index}", block, f"it has {len(block.reads)}")
-        found = block.reads[self.index].buffer
-        loads = {
-            item
-            for stmt in walk_stmts(block)
-            if not isinstance(stmt, Block)
-            for item in walk(*own_terms(stmt))
-            if isinstance(item, BufferLoad) and item.buffer is found
-        }
-        if len(loads) != 1 or not is_transparent(block) or uses(block, found)[1]:
-            refuse(
-                self.name,
-                f"it does not read {found.name!r} at one place",
-                block,
-                "use cache_read",
-            )
-        scope = tree.scope(block)
-        anchor = tree.outermost(block, scope)
-        for other in tree.blocks(scope):
-            if uses(other, found)[1] and tree.order[other] >= tree.order[anchor]:
-                refuse(
-                    self.name,
-                    f"block {other.name!r} writes {found.name!r} in the same nest or later",
-                    block,
-                    "cache before moving the producer there",
-                )
-        return loads.pop()
-
-
-@dataclass(frozen=True)
 class CacheWrite(_WithConsumers):
     """Let a block store an output to a buffer in `storage_scope`, and copy that out afterwards.
 
@@ -345,7 +261,7 @@ class CacheWrite(_WithConsumers):
                 block,
                 "cache before decompose_reduction, or use sch.cache_inplace",
             )
-        require_bounds_predicate(self.name, tree, block)
+        require_whole_domain(self.name, tree, block)
         points = [item.min for item in region.ranges]
         axes = plain_axes(block, points)
         spatial = {item.var: item.dom for item in block.iter_vars if item.kind == "spatial"}
@@ -360,7 +276,7 @@ class CacheWrite(_WithConsumers):
         box = BufferRegion(
             found, tuple(by_axis.get(axis, item) for axis, item in enumerate(region.ranges))
         )
-        self._check_others(tree, block, found)
+        check_used_alone(self.name, tree, block, found)
         cache = scoped_buffer(found, self.storage_scope)
         copy, copy_block = copy_nest(cache.name, cache, found, box)
         for item in consumers:
@@ -406,15 +322,4 @@ class CacheWrite(_WithConsumers):
                     f"it may read more of {found.name!r} than block {block.name!r} writes",
                     consumer,
                     "let it read the buffer itself",
-                )
-
-    def _check_others(self, tree: Tree, block: Block, found: Buffer) -> None:
-        anchor = tree.outermost(block, tree.scope(block))
-        for other in tree.blocks(anchor):
-            if other is not block and any(uses(other, found)):
-                refuse(
-                    self.name,
-                    f"block {other.name!r} of the same nest uses {found.name!r} before the copy",
-                    block,
-                    "cache before moving blocks together",
                 )

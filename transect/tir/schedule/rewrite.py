@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from transect.arith.iter_map import detect_iter_map
 from transect.ir.expr import Expr, Range, Var, as_int, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
@@ -13,7 +14,7 @@ from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
 from transect.tir.schedule.edit import refuse
-from transect.tir.schedule.region import is_transparent, predicate_is_bounds
+from transect.tir.schedule.region import analyzer_for, is_transparent, predicate_is_bounds
 from transect.tir.schedule.tree import Forward, Tree
 from transect.tir.stmt import (
     Block,
@@ -95,6 +96,38 @@ def require_bounds_predicate(primitive: str, tree: Tree, block: Block) -> None:
             f"its predicate {tree.realize(block).predicate!r} leaves out part of its domain",
             block,
             "state the smaller domain in its iteration variables",
+        )
+
+
+def covers_domain(tree: Tree, block: Block) -> bool:
+    """Whether its loops surely run every instance of the block's domain, and its predicate leaves
+    out none, while the statements around its scope stand still."""
+    realize = tree.realize(block)
+    loops = {loop.var: Range(loop.min, loop.extent) for loop in tree.loops(block)}
+    analyzer = analyzer_for(tree, tree.scope(block), inclusive=True)
+    predicate = None if realize.predicate is true() else realize.predicate
+    found = detect_iter_map(
+        realize.iter_values, loops, predicate, level="surjective", analyzer=analyzer
+    )
+    return (not block.iter_vars) or (
+        found.found
+        and all(
+            analyzer.can_prove_equal(part.base, item.dom.min)
+            and analyzer.can_prove_equal(extent, item.dom.extent)
+            for part, extent, item in zip(found.sums, found.extents, block.iter_vars, strict=True)
+        )
+    )
+
+
+def require_whole_domain(primitive: str, tree: Tree, block: Block) -> None:
+    """Refuse a block that is not known to run over all of its domain."""
+    require_bounds_predicate(primitive, tree, block)
+    if not covers_domain(tree, block):
+        refuse(
+            primitive,
+            "its loops are not known to run over all of its domain",
+            block,
+            f"{primitive} before loop_partition and compute_at",
         )
 
 

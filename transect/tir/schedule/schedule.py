@@ -24,9 +24,10 @@ from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.index_map import IndexMap, index_map
 from transect.tir.schedule.check import check_edit
-from transect.tir.schedule.edit import Edit, Primitive
+from transect.tir.schedule.edit import Edit, Primitive, refuse
 from transect.tir.schedule.look import GetBlock
 from transect.tir.schedule.marks import WorkOn
+from transect.tir.schedule.relayout import BufferName, MapLike, named_buffer, read_map
 from transect.tir.schedule.sample import (
     INLINE,
     ROOT,
@@ -589,14 +590,6 @@ class Schedule:
             "cache_read", handle, *readers, read_buffer_index=index, storage_scope=storage_scope
         )[0]
 
-    def reindex_cache_read(
-        self, block: BlockRV, index: int, scope: str, axes: Sequence[int]
-    ) -> BlockRV:
-        """Read a copy indexed by iteration variables. See `cache.ReindexCacheRead`."""
-        return self._apply("reindex_cache_read", block, index=index, scope=scope, axes=tuple(axes))[
-            0
-        ]
-
     def cache_write(
         self,
         block: Place,
@@ -692,6 +685,143 @@ class Schedule:
     def pad_domain(self, block: Place, multiples: Sequence[int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", self._place(block), multiples=tuple(multiples))
+
+    # --- layouts ----------------------------------------------------------------------------
+
+    def _buffer(self, block: Handle, buffer: BufferName | Buffer) -> BufferName:
+        """A buffer of a block by name or position. An object is found among its regions."""
+        if not isinstance(buffer, Buffer):
+            return buffer
+        node: Block = self.get(block)
+        for side, regions in (("write", node.writes), ("read", node.reads)):
+            for number, region in enumerate(regions):
+                if region.buffer is buffer:
+                    return side, number
+        return buffer.name
+
+    def transform_layout(
+        self,
+        block: Place,
+        buffer: BufferName | Buffer,
+        index_map: MapLike,
+        pad_value: MapLike | float | None = None,
+        *,
+        assume_injective_transform: bool = False,
+    ) -> None:
+        """Lay a buffer out anew. See `transform_layout.TransformLayout`.
+
+        index_map: an IndexMap, a function of the old indices that returns the new ones (with
+        IndexMap.AXIS_SEPARATOR between groups of axes), or old axes in the new order.
+        """
+        block = self._place(block)
+        name, node, where = "transform_layout", self.get(block), self._buffer(block, buffer)
+        found, side, number = named_buffer(name, node, where)
+        names = [f"i{n}" for n in range(found.ndim)]
+        layout, separators = read_map(name, node, index_map, names)
+        if pad_value is not None and not isinstance(pad_value, int | float):
+            names = [f"i{n}" for n in range(len(layout.outputs))]
+            pad_value, _ = read_map(name, node, pad_value, names)
+        self._apply(
+            name,
+            block,
+            buffer=where,
+            index_map=layout,
+            pad_value=pad_value,
+            assume_injective_transform=assume_injective_transform,
+        )
+        if separators:
+            self.set_axis_separator(block, (side, number), separators)
+
+    def transform_block_layout(self, block: Place, index_map: MapLike) -> None:
+        """Run over other iteration variables. See `block_layout.TransformBlockLayout`."""
+        block = self._place(block)
+        layout = self._block_map("transform_block_layout", block, index_map)
+        self._apply("transform_block_layout", block, index_map=layout)
+
+    def set_axis_separator(
+        self, block: Place, buffer: BufferName | Buffer, axis_separators: Sequence[int]
+    ) -> None:
+        """Flatten axes in groups. See `axis_separator.SetAxisSeparator`."""
+        block = self._place(block)
+        where = self._buffer(block, buffer)
+        separators = tuple(axis_separators)
+        self._apply("set_axis_separator", block, buffer=where, axis_separators=separators)
+
+    def reindex(self, block: Place, buffer: BufferName | Buffer) -> BlockRV:
+        """Touch a buffer through a copy at plain iteration variables. See `reindex.Reindex`."""
+        block = self._place(block)
+        return self._apply("reindex", block, buffer=self._buffer(block, buffer))[0]
+
+    def reindex_cache_read(
+        self,
+        block: Place,
+        read_buffer_index: int | str | Buffer,
+        storage_scope: str,
+        index_map: MapLike,
+    ) -> BlockRV:
+        """Read a copy at a map of iteration variables. See `reindex.ReindexCacheRead`.
+
+        index_map: an IndexMap or a function of the iteration variables, or positions of some.
+        """
+        name, block = "reindex_cache_read", self._place(block)
+        return self._apply(
+            name,
+            block,
+            read_buffer_index=self._position(block, read_buffer_index, "read"),
+            storage_scope=storage_scope,
+            index_map=self._block_map(name, block, index_map),
+        )[0]
+
+    def reindex_cache_write(
+        self,
+        block: Place,
+        write_buffer_index: int | str | Buffer,
+        storage_scope: str,
+        index_map: MapLike,
+    ) -> BlockRV:
+        """Write through a cache at a map of iteration variables. See `reindex.ReindexCacheWrite`.
+
+        index_map: as in reindex_cache_read.
+        """
+        name, block = "reindex_cache_write", self._place(block)
+        return self._apply(
+            name,
+            block,
+            write_buffer_index=self._position(block, write_buffer_index, "write"),
+            storage_scope=storage_scope,
+            index_map=self._block_map(name, block, index_map),
+        )[0]
+
+    def _block_map(self, primitive: str, block: Handle, index_map: MapLike) -> IndexMap:
+        """A map of a block's iteration variables."""
+        node: Block = self.get(block)
+        names = [item.var.name for item in node.iter_vars]
+        layout, separators = read_map(primitive, node, index_map, names)
+        if separators:
+            refuse(primitive, "its map separates axes", node, "only transform_layout does")
+        return layout
+
+    def pad_einsum(self, block: Place, padding: Sequence[int]) -> None:
+        """Round a sum of products up to multiples. See `pad_einsum.PadEinsum`."""
+        self._apply("pad_einsum", self._place(block), padding=tuple(padding))
+
+    def decompose_padding(self, block: Place, loop: LoopRV) -> BlockRV:
+        """Fill with the padding first. See `decompose_padding.DecomposePadding`."""
+        return self._apply("decompose_padding", self._place(block), loop)[0]
+
+    def can_decompose_padding(self, block: Place, loop: LoopRV) -> bool:
+        """Whether decompose_padding applies. Not a step of the trace."""
+        handle = self._place(block)
+        func = self._now[self._homes[handle]]
+        try:
+            find_primitive("decompose_padding")().apply(func, self.get(handle), self.get(loop))
+        except ScheduleError:
+            return False
+        return True
+
+    def reorder_block_iter_var(self, block: Place, new_order: Sequence[int]) -> None:
+        """Reorder iteration variables. See `block_layout.ReorderBlockIterVar`."""
+        self._apply("reorder_block_iter_var", self._place(block), new_order=tuple(new_order))
 
     # --- facts ------------------------------------------------------------------------------
 

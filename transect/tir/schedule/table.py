@@ -40,7 +40,6 @@ PRIMITIVES: dict[str, str] = {
     "compute_inline": "transect.tir.schedule.inline:ComputeInline",
     "reverse_compute_inline": "transect.tir.schedule.inline:ReverseComputeInline",
     "cache_read": "transect.tir.schedule.cache:CacheRead",
-    "reindex_cache_read": "transect.tir.schedule.cache:ReindexCacheRead",
     "cache_write": "transect.tir.schedule.cache:CacheWrite",
     "cache_inplace": "transect.tir.schedule.cache_more:CacheInplace",
     "cache_index": "transect.tir.schedule.cache_more:CacheIndex",
@@ -51,6 +50,15 @@ PRIMITIVES: dict[str, str] = {
     "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
     "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
     "pad_domain": "transect.tir.schedule.pad:PadDomain",
+    "reindex": "transect.tir.schedule.reindex:Reindex",
+    "reindex_cache_read": "transect.tir.schedule.reindex:ReindexCacheRead",
+    "reindex_cache_write": "transect.tir.schedule.reindex:ReindexCacheWrite",
+    "transform_layout": "transect.tir.schedule.transform_layout:TransformLayout",
+    "set_axis_separator": "transect.tir.schedule.axis_separator:SetAxisSeparator",
+    "transform_block_layout": "transect.tir.schedule.block_layout:TransformBlockLayout",
+    "reorder_block_iter_var": "transect.tir.schedule.block_layout:ReorderBlockIterVar",
+    "pad_einsum": "transect.tir.schedule.pad_einsum:PadEinsum",
+    "decompose_padding": "transect.tir.schedule.decompose_padding:DecomposePadding",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
 }
 """Name -> "module:Class" of each primitive."""

@@ -170,9 +170,15 @@ def _python(value: Any, bound: Mapping[Var, str] | None = None) -> str:
         pairs: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
         return f"{{{', '.join(f'{k!r}: {_python(v, bound)}' for k, v in pairs.items())}}}"
     if isinstance(value, IndexMap):
-        named = {var: f"i{number}" for number, var in enumerate(value.inputs)}
-        outputs = [_python(item, named) for item in value.outputs]
-        return f"lambda {', '.join(named.values())}: [{', '.join(outputs)}]"
+        names = [var.name for var in value.inputs]
+        sizes = {_size_name(v.name) for v in free_vars(value.outputs) if v not in value.inputs}
+        plain = all(name.isidentifier() for name in names)
+        if len(set(names)) < len(names) or sizes & set(names) or not plain:
+            names = [f"i{number}_" for number in range(len(names))]
+        named = dict(zip(value.inputs, names, strict=True))
+        outputs = [_bare(item, _python(item, named)) for item in value.outputs]
+        end = "," if len(outputs) == 1 else ""
+        return f"lambda {', '.join(names)}: ({', '.join(outputs)}{end})"
     if isinstance(value, float) and value != value:
         return "float('nan')"
     if isinstance(value, float) and abs(value) == float("inf"):
@@ -188,6 +194,11 @@ def _python(value: Any, bound: Mapping[Var, str] | None = None) -> str:
             f"({a} {_OPERATORS[kind]} {b})" if kind in _OPERATORS else f"T.{kind.lower()}({a}, {b})"
         )
     return repr(value)
+
+
+def _bare(value: Expr, text: str) -> str:
+    """`text` without the parentheses around it."""
+    return text[1:-1] if type(value).__name__ in _OPERATORS else text
 
 
 def _operand(value: Any, bound: Mapping[Var, str] | None) -> str:
