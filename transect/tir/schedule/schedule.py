@@ -18,12 +18,15 @@ from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Planner, Site, SiteKey
 from transect.support import flags
 from transect.support.errors import InputTypeError, ScheduleError
+from transect.target import Target
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.schedule.check import check_edit
 from transect.tir.schedule.edit import Edit, Primitive
 from transect.tir.schedule.table import PRIMITIVES, find_primitive
+from transect.tir.schedule.tensorize import require_machine
 from transect.tir.schedule.trace import Instruction, Trace
 from transect.tir.stmt import Block, For, Stmt
+from transect.tir.tensor_intrin import TensorIntrin, remember
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +54,8 @@ class Schedule:
 
     program: a PrimFunc, or a module with the name of its function. decide: answers the choices;
     by default greedily by predicted cost for this machine. subject: what the choices are about in
-    site keys; the structural hash of the program by default. target: the target's name in keys.
+    site keys; the structural hash of the program by default. target: the machine that it
+    is for, this one by default, or the name alone that stands in keys.
 
     `func` is the program as it is now, `trace` how it came to be so.
     """
@@ -63,7 +67,7 @@ class Schedule:
         *,
         decide: Decide | None = None,
         subject: str | None = None,
-        target: str | None = None,
+        target: Target | str | None = None,
     ) -> None:
         self.module: IRModule | None = program if isinstance(program, IRModule) else None
         self.function = function
@@ -75,7 +79,10 @@ class Schedule:
         planner = Planner()
         self.decide: Decide = decide or planner.choose
         self._subject = subject
-        self._target = target if target is not None else str(planner.target)
+        self.machine: Target | None = target if isinstance(target, Target) else None
+        if target is None:
+            self.machine = planner.target
+        self._target = str(target if target is not None else planner.target)
         self.trace = Trace()
         self._nodes: dict[Handle, Stmt | None] = {}
 
@@ -96,6 +103,7 @@ class Schedule:
         """An independent schedule in the same state; handles of one are valid in the other."""
         twin = Schedule(self.func, decide=self.decide, subject=self.subject, target=self._target)
         twin.module, twin.function, twin.source = self.module, self.function, self.source
+        twin.machine = self.machine
         twin.trace, twin._nodes = self.trace, dict(self._nodes)
         return twin
 
@@ -319,6 +327,30 @@ class Schedule:
     def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", block, multiples=tuple(multiples))
+
+    # --- instructions -----------------------------------------------------------------------
+
+    def blockize(
+        self, target: LoopRV | BlockRV | Sequence[BlockRV], preserve_unit_iters: bool = True
+    ) -> BlockRV:
+        """A nest of loops as a block of its own. See `blockize.Blockize`."""
+        targets = [target] if isinstance(target, LoopRV | BlockRV) else list(target)
+        return self._apply("blockize", *targets, preserve_unit_iters=preserve_unit_iters)[0]
+
+    def tensorize(
+        self,
+        block_or_loop: Handle,
+        tensor_intrin: str | TensorIntrin,
+        preserve_unit_iters: bool = True,
+    ) -> BlockRV:
+        """A nest of loops as an instruction. See `tensorize.Tensorize`."""
+        name = tensor_intrin if isinstance(tensor_intrin, str) else tensor_intrin.name
+        if not isinstance(tensor_intrin, str):
+            remember(tensor_intrin)  # Programs and traces name it.
+        if self.machine is not None:
+            require_machine(TensorIntrin.get(name), self.machine, self.get(block_or_loop))
+        options = {"tensor_intrin": name, "preserve_unit_iters": preserve_unit_iters}
+        return self._apply("tensorize", block_or_loop, **options)[0]
 
     # --- facts ------------------------------------------------------------------------------
 

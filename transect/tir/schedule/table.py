@@ -38,6 +38,8 @@ PRIMITIVES: dict[str, str] = {
     "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
     "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
     "pad_domain": "transect.tir.schedule.pad:PadDomain",
+    "blockize": "transect.tir.schedule.blockize:Blockize",
+    "tensorize": "transect.tir.schedule.tensorize:Tensorize",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
 }
 """Name -> "module:Class" of each primitive."""
