@@ -26,6 +26,7 @@ __all__ = [
     "all_intrinsics",
     "find_target",
     "intrinsic_table",
+    "intrinsics_of",
     "schedule_rules",
     "this_machine",
 ]
@@ -90,10 +91,16 @@ def schedule_rules(target_name: str) -> tuple[ScheduleRule, ...]:
 def intrinsic_table() -> dict[str, Callable[[], TensorIntrin]]:
     """The tensor intrinsics of all folders, by name; each is made when it is asked for."""
     table: dict[str, Callable[[], TensorIntrin]] = {}
-    for hardware in all_hardware().values():
-        if hardware.intrinsics is not None:
-            table |= _load(hardware.intrinsics)
+    for kind in all_hardware():
+        table |= intrinsics_of(kind)
     return table
+
+
+@cache
+def intrinsics_of(kind: str) -> dict[str, Callable[[], TensorIntrin]]:
+    """The tensor intrinsics of one folder, by name."""
+    found = all_hardware().get(kind)
+    return {} if found is None or found.intrinsics is None else dict(_load(found.intrinsics))
 
 
 install(intrinsic_table)

@@ -157,6 +157,11 @@ def known_names() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*_REGISTERED, *_of_hardware(), *_of_packages())))
 
 
+def package_names() -> tuple[str, ...]:
+    """The names of the intrinsics that installed packages bring."""
+    return tuple(_of_packages())
+
+
 def _lookup(name: str) -> TensorIntrin | None:
     if name in _REGISTERED:
         return _REGISTERED[name]
