@@ -6,7 +6,7 @@ installed package (entry-point group `tir.tensor_intrin.ENTRY_POINTS`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
@@ -21,6 +21,10 @@ from transect.tir.tensor_intrin import TensorIntrin, package_names, remember
 EXTRA = "tensor_intrins"
 """The key in `Target.extra`: names with digests of intrinsics that were given with the target."""
 
+RATES = "intrin_rates"
+"""The key in `Target.extra`: how many of an intrinsic a core starts per cycle, by its name, where
+it differs from what the intrinsic says."""
+
 
 def with_intrinsics(target: Target, intrinsics: Iterable[TensorIntrin]) -> Target:
     """`target` with more instructions, which schedules for it may choose.
@@ -28,6 +32,8 @@ def with_intrinsics(target: Target, intrinsics: Iterable[TensorIntrin]) -> Targe
     Raises InputError for one that the target cannot run.
     """
     given = tuple(intrinsics)
+    if not given:
+        return target
     for intrin in given:
         missing = intrin.missing(target)
         if missing:
@@ -40,6 +46,13 @@ def with_intrinsics(target: Target, intrinsics: Iterable[TensorIntrin]) -> Targe
     assert isinstance(known, tuple)
     added = tuple((intrin.name, _digest(intrin)) for intrin in given)
     return replace(target, extra={**target.extra, EXTRA: (*known, *added)})
+
+
+def rate_of(intrin: TensorIntrin, target: Target) -> float:
+    """How many of it a core of `target` starts per cycle: what the target says, in
+    `extra["intrin_rates"]` by name, or the intrinsic itself."""
+    rates: Mapping[str, float] = target.extra.get(RATES, {})  # pyright: ignore[reportAssignmentType]
+    return rates.get(intrin.name, intrin.rate)
 
 
 def _digest(intrin: TensorIntrin) -> str:

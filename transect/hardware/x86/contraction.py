@@ -204,7 +204,7 @@ class ContractionRule(ScheduleRule):
                 continue
             short = partial(self._short, found.reduce)
             width = part.column.dom.extent
-            cycles = _cycles(height, width, (rows, vectors), part, short, target)
+            cycles = _cycles(height, width, (rows, vectors, lanes), part, short, target)
             padded = _padded(height, rows) * _padded(width, vectors * lanes)
             panel = padded * steps * dtype.bytes // max(1, rows)
             # As many operations as the machine could have done in the time.
@@ -640,7 +640,7 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
 def _cycles(
     height: Expr,
     width: Expr,
-    tile: tuple[int, int],
+    tile: tuple[int, int, int],
     part: Roles,
     short: Callable[[int], bool],
     target: Target,
@@ -648,8 +648,8 @@ def _cycles(
     """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
     a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
     whether all steps of a tile of so many vectors are written out."""
-    rows, vectors = tile
-    lanes = target.lanes(part.columns.buffer.dtype)
+    # The lanes are those of results: operands may be narrower.
+    rows, vectors, lanes = tile
 
     def one(rows: int, vectors: int) -> int:
         if not rows or not vectors:

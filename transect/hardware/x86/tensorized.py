@@ -7,10 +7,10 @@ there are says `hardware.instructions`; plain products are scheduled in `contrac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
-from transect.hardware.instructions import instructions_of
+from transect.hardware.instructions import instructions_of, rate_of
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import ContractionRule, inline_consumers
@@ -35,7 +35,8 @@ _PER_STEP = 0.5
 class TensorizedRule(ScheduleRule):
     """Products by tensor intrinsics that do more per cycle than multiply-adds of vectors.
 
-    heights: rows of register tiles to choose from. unroll_limit: how many operations on each
+    heights, widths: rows and instructions side by side of register tiles to choose from, in
+    all combinations that the registers hold. unroll_limit: how many operations on each
     result are worth repeating in the code for every result of a tile. plain: schedules the product
     if loops are chosen.
     """
@@ -43,7 +44,7 @@ class TensorizedRule(ScheduleRule):
     heights: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 14, 24)
     widths: tuple[int, ...] = (1, 2, 3, 4)
     unroll_limit: int = 8
-    plain: ContractionRule = ContractionRule()
+    plain: ContractionRule = field(default_factory=ContractionRule)
     name: ClassVar[str] = "x86.tensorized"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -66,7 +67,8 @@ class TensorizedRule(ScheduleRule):
         return tuple(
             item
             for item in candidates(found, instructions_of(target))
-            if item.intrin.rate * item.products > plain and item.is_tiled()
+            # Loops convert operands besides.
+            if rate_of(item.intrin, target) * item.products >= plain and item.is_tiled()
         )
 
     def _site(
@@ -111,7 +113,8 @@ class TensorizedRule(ScheduleRule):
                 if width > 1 and (known is None or known % width):
                     continue
                 count = rows // item.rows * width
-                busy = max(count / item.intrin.rate, _LATENCY, (rows + width) / _LOADS_PER_CYCLE)
+                needed = count / rate_of(item.intrin, target)
+                busy = max(needed, _LATENCY, (rows + width) / _LOADS_PER_CYCLE)
                 tiles = _tiles(height, rows) * (panels // width if width > 1 else panels)
                 # As many operations as the machine's vectors could have done in the time.
                 speed = 2 * target.fma_per_cycle * target.lanes(dtype)
@@ -127,7 +130,7 @@ class TensorizedRule(ScheduleRule):
     def _parallel_site(self, item: TensorCandidate, target: Target) -> Site:
         found = item.contraction
         dtype = found.output.buffer.dtype
-        per = max(1.0, item.intrin.rate * item.products / target.fma_per_cycle)
+        per = max(1.0, rate_of(item.intrin, target) * item.products / target.fma_per_cycle)
         work = found.operations * target.lanes(dtype) // round(per)
         # The tiles are counted as shared by all cores: one core alone has the rest to do as well.
         rest = work * (target.cores - 1) // target.cores
@@ -252,9 +255,8 @@ class TensorizedRule(ScheduleRule):
             return None
         own = sch.get(block).writes[0].buffer
         reads = sch.get(copy).reads
-        return sch.cache_read(
-            copy, next(n for n, r in enumerate(reads) if r.buffer is own), "local"
-        )
+        index = next(n for n, region in enumerate(reads) if region.buffer is own)
+        return sch.cache_read(copy, index, "local")
 
     def _in_registers(self, sch: Schedule, block: BlockRV, around: int, lanes: int) -> None:
         """Constant indices everywhere let the accumulators live in registers."""

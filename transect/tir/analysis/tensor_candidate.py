@@ -133,18 +133,17 @@ def _candidate(found: Contraction, intrin: TensorIntrin) -> TensorCandidate | No
     column = next((item for item in spatial if item.var is last), None)
     if column is None:
         return None
-    mine, theirs = (found.left, found.right) if column in found.rows else (found.right, found.left)
-    across = found.columns if column in found.rows else found.rows
-    if (
-        mine.buffer.dtype is not columns.buffer.dtype
-        or theirs.buffer.dtype is not rows.buffer.dtype
-    ):
+    mine, theirs, across = found.right, found.left, found.rows
+    if column in found.rows:
+        mine, theirs, across = found.left, found.right, found.columns
+    ours, wanted = ([x.buffer.dtype for x in pair] for pair in ((mine, theirs), (columns, rows)))
+    if ours != wanted:
         return None
     sizes = {item.var: as_int(item.dom.extent) or 0 for item in intrin.block.iter_vars}
     vector = _variables(columns)
     row_vars = [v for v in _variables(rows) if v in free_vars(store.indices)]
     sums = [v for v in _variables(rows) if v not in row_vars]
-    if vector is None or len(row_vars) > 1 or len(sums) > 1 or set(vector) - {lane, *sums}:
+    if len(row_vars) > 1 or len(sums) > 1 or set(vector) - {lane, *sums}:
         return None
     if set(sizes) - {lane, *row_vars, *sums} or set(sums) - set(vector):
         return None

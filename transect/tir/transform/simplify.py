@@ -100,9 +100,8 @@ class _Simplify(StmtRewriter):
 
     def _vector(self, value: Expr) -> Expr:
         if isinstance(value, Ramp):
-            return Ramp(
-                self._index(value.base), self._index(value.stride), value.lanes, value.scalable
-            )
+            base, stride = self._index(value.base), self._index(value.stride)
+            return Ramp(base, stride, value.lanes, value.scalable)
         return self.analyzer.simplify(value)
 
     def _divide(self, value: Expr) -> Expr:
