@@ -26,6 +26,10 @@ ENTRY_POINTS = "transect.tensor_intrins"
 """The entry-point group of users' packages: a TensorIntrin, several, or a function of no arguments
 that gives them."""
 
+HARDWARE = "transect.hardware_intrins"
+"""The entry-point group of the table of the hardware folders, named by the distribution: this room
+knows none."""
+
 
 @dataclass(frozen=True, eq=False)
 class TensorIntrin:
@@ -170,6 +174,10 @@ def _lookup(name: str) -> TensorIntrin | None:
 
 
 def _of_hardware() -> Table:
+    if _hook.table is None:
+        # In a source tree that is not installed, `import transect.hardware` does it.
+        for point in entry_points(group=HARDWARE):
+            install(point.load())
     return {} if _hook.table is None else _hook.table()
 
 

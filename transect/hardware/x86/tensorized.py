@@ -13,7 +13,7 @@ from typing import ClassVar
 from transect.hardware.instructions import instructions_of, rate_of
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import ContractionRule, inline_consumers
+from transect.hardware.x86.contraction import ContractionRule, inline_consumers, unroll_steps
 from transect.hardware.x86.elementwise import operations_of
 from transect.ir.expr import Expr, IntImm, Var, as_int, ceildiv
 from transect.ir.structural import structural_hash
@@ -37,28 +37,26 @@ class TensorizedRule(ScheduleRule):
 
     heights, widths: rows and instructions side by side of register tiles to choose from, in
     all combinations that the registers hold. unroll_limit: how many operations on each
-    result are worth repeating in the code for every result of a tile. plain: schedules the product
-    if loops are chosen.
+    result are worth repeating in the code for every result of a tile. steps: how many of the sum
+    are written out. plain: schedules the product if loops are chosen.
     """
 
-    heights: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 14, 24)
+    heights: tuple[int, ...] = (1, 2, 4, 6, 8, 12, 14)
     widths: tuple[int, ...] = (1, 2, 3, 4)
     unroll_limit: int = 8
+    steps: int = 4
     plain: ContractionRule = field(default_factory=ContractionRule)
     name: ClassVar[str] = "x86.tensorized"
 
     def matches(self, info: KernelInfo) -> bool:
         """See ScheduleRule."""
-        # Which instructions there are depends on the target: `space` leaves the plain rule's sites
-        # where there is none.
+        # Which instructions there are depends on the target; there may be loops alone.
         return self.plain.matches(info) and _may_have(info.contractions()[0])
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
         found = info.contractions()[0]
         choices = self._candidates(found, target)
-        if not choices:
-            return self.plain.space(info, target)
         return (self._site(found, choices, self.plain.space(info, target), target),)
 
     def _candidates(self, found: Contraction, target: Target) -> tuple[TensorCandidate, ...]:
@@ -83,7 +81,11 @@ class TensorizedRule(ScheduleRule):
             Option(item.intrin.name, {}, Cost(), (self._tile_site(item, target),))
             for item in choices
         ]
-        options.append(Option(_LOOPS, {}, Cost(), plain))
+        # Operands are converted wherever they are used; of integers there is no multiply-add, and
+        # a multiplication is two operations.
+        dtype = found.output.buffer.dtype
+        more = found.operations // 2 + (found.operations * 2 if dtype.is_integral else 0)
+        options.append(Option(_LOOPS, {}, Cost({dtype: more}), plain))
         return Site(key, tuple(options), f"{found.site.block.name} instruction")
 
     def _key(self, found: Contraction, target: Target, role: str) -> SiteKey:
@@ -144,8 +146,6 @@ class TensorizedRule(ScheduleRule):
         """See ScheduleRule."""
         found = info.contractions()[0]
         choices = self._candidates(found, target)
-        if not choices:
-            return self.plain.apply(sch, info, target)
         site = self._site(found, choices, self.plain.space(info, target), target)
         chosen = sch.sample(site)
         if chosen.name == _LOOPS:
@@ -211,9 +211,13 @@ class TensorizedRule(ScheduleRule):
         done.append(sch.get(init).name)
         if last is not None:
             done += self._sum(sch, item, block, last, inner, instruction)
-        done.append(sch.get(sch.tensorize(instruction[0], item.intrin.name)).name)
+        called = sch.tensorize(instruction[0], item.intrin.name)
+        done.append(sch.get(called).name)
         for loop in inner:
             sch.unroll(loop)
+        if last is not None and rows * width > 2:
+            steps = sch.get_loops(called)[len(nest) + len(sums)]
+            done += [sch.get(left).name for left in unroll_steps(sch, steps, self.steps)]
         self._in_registers(sch, init, len(nest), item.lanes)
         leaving = copy if stage is None else stage
         self._in_registers(sch, leaving, len(nest), item.lanes)
