@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import transect
+from tests.fuzz.guarded import Guard, exact_workspaces, guarded
 from transect.driver.services import operand_tilings
 from transect.hardware import find_target, this_machine
 from transect.hardware.instructions import instructions_of, with_intrinsics
@@ -264,6 +265,24 @@ def test_a_plan_fixes_the_instruction() -> None:
     again = transect.compile(module, plan=best.plan, cache=False)
     assert again.plan.answers == best.plan.answers
     assert any(name == DOT for name in best.plan.answers.values())
+
+
+@NEEDS_DOT
+@pytest.mark.parametrize("behind", [True, False])
+@pytest.mark.parametrize(("rows", "depth", "columns"), [(5, 31, 37), ("n", 18, 20), (1, 3, 5)])
+def test_kernels_stay_within_their_memory(
+    behind: bool, rows: int | str, depth: int, columns: int
+) -> None:
+    rng = np.random.default_rng(0)
+    w = rng.integers(-128, 128, (depth, columns), np.int8)
+    with exact_workspaces():
+        model = transect.compile(layers(BYTES, rows, w), cache=False)
+    guard = Guard(behind=behind)
+    x = rng.integers(0, 256, (rows if isinstance(rows, int) else 17, depth), np.uint8)
+    found = guarded(model, guard)(x)
+    expected = np.maximum(x.astype(np.int32) @ w.astype(np.int32) + np.arange(columns), 0)
+    np.testing.assert_array_equal(np.asarray(found), expected)
+    assert guard.damage() is None
 
 
 # --- handing over ---

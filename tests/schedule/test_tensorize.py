@@ -268,6 +268,37 @@ def test_the_description_runs_where_the_interpreter_does_not_know_the_instructio
     np.testing.assert_array_equal(result, expected)
 
 
+def test_an_intrinsic_as_tvm_spells_it() -> None:
+    known = TensorIntrin.get(DOT)
+    ported = prim_func("""
+@T.prim_func
+def implementation(
+    A: T.Buffer((4,), "uint8", offset_factor=1),
+    B: T.Buffer((16, 4), "int8", offset_factor=1),
+    C: T.Buffer((16,), "int32", offset_factor=1),
+) -> None:
+    with T.block("root"):
+        T.reads(C[0:16], A[0:4], B[0:16, 0:4])
+        T.writes(C[0:16])
+        A_u8x4 = A.vload([0], "uint8x4")
+        A_i32 = T.reinterpret(A_u8x4, dtype="int32")
+        B_i8x64 = B.vload([0, 0], dtype="int8x64")
+        C_i32x16 = C.vload([0], dtype="int32x16")
+        C[T.ramp(T.int32(0), 1, 16)] = T.call_llvm_pure_intrin(
+            T.llvm_lookup_intrinsic_id("llvm.x86.avx512.vpdpbusd.512"),
+            T.uint32(0),
+            C_i32x16,
+            T.reinterpret(T.broadcast(A_i32, 16), dtype="uint8x64"),
+            B_i8x64,
+            dtype="int32x16",
+        )
+""")
+    TensorIntrin.register("test.ported", known.description, ported)
+    sch, (_, _, _, j1, _) = tiled(product())
+    sch.tensorize(j1, "test.ported")
+    agrees(sch.func)
+
+
 @pytest.mark.parametrize(
     ("columns", "group", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from transect.hardware import schedule_rules
-from transect.hardware.instructions import instructions_of
+from transect.hardware.instructions import instructions_of, is_narrow
 from transect.hardware.kernel import KernelInfo
 from transect.library import Offer, libraries
 from transect.plan import Site
@@ -55,6 +55,8 @@ def schedule_space(func: PrimFunc, target: Target) -> tuple[Site, ...]:
 
 def operand_tilings(found: Contraction, target: Target) -> tuple[tuple[Buffer, Tiling], ...]:
     """The tiles in which instructions of the target would take an operand of a product."""
+    if not is_narrow(found):
+        return ()
     made: dict[Tiling, Buffer] = {}
     for item in candidates(found, instructions_of(target)):
         tiling = item.tiling()

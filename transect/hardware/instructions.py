@@ -16,6 +16,7 @@ from transect.hardware import intrinsics_of
 from transect.ir.structural import structural_hash
 from transect.support.errors import InputError
 from transect.target import Target
+from transect.tir.analysis.contraction import Contraction
 from transect.tir.tensor_intrin import TensorIntrin, package_names, remember
 
 EXTRA = "tensor_intrins"
@@ -46,6 +47,12 @@ def with_intrinsics(target: Target, intrinsics: Iterable[TensorIntrin]) -> Targe
     assert isinstance(known, tuple)
     added = tuple((intrin.name, _digest(intrin)) for intrin in given)
     return replace(target, extra={**target.extra, EXTRA: (*known, *added)})
+
+
+def is_narrow(found: Contraction) -> bool:
+    """Whether a product's operands are narrower than its sums. Of others vectors of multiply-adds
+    are taken to be the fastest, and no instruction is asked for."""
+    return found.left.buffer.dtype.bits < found.output.buffer.dtype.bits
 
 
 def rate_of(intrin: TensorIntrin, target: Target) -> float:

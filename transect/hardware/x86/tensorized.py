@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from transect.hardware.instructions import instructions_of, rate_of
+from transect.hardware.instructions import instructions_of, is_narrow, rate_of
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import ContractionRule, inline_consumers, unroll_steps
@@ -51,7 +51,7 @@ class TensorizedRule(ScheduleRule):
     def matches(self, info: KernelInfo) -> bool:
         """See ScheduleRule."""
         # Which instructions there are depends on the target; there may be loops alone.
-        return self.plain.matches(info) and _may_have(info.contractions()[0])
+        return self.plain.matches(info) and is_narrow(info.contractions()[0])
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
@@ -281,8 +281,3 @@ class TensorizedRule(ScheduleRule):
 
 def _tiles(extent: Expr, rows: int) -> Expr:
     return ceildiv(extent, rows)
-
-
-def _may_have(found: Contraction) -> bool:
-    """Whether any instruction could be worth asking for: operands smaller than results."""
-    return found.left.buffer.dtype.bits < found.output.buffer.dtype.bits
