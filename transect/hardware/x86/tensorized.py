@@ -224,7 +224,7 @@ class TensorizedRule(ScheduleRule):
         if stage is not None:
             self._vectorize_last(sch, copy, item.lanes)
         if parallel:
-            sch.parallel(sch.fuse(*nest[:-1]) if len(nest) > 2 else nest[0])
+            sch.parallel(sch.fuse(*nest) if len(nest) > 1 else nest[0])
         return tuple(done)
 
     def _sum(
