@@ -10,7 +10,7 @@ import pytest
 
 from tests.codegen.support import compiled, lower
 from transect.codegen.llvm.compile import assembly
-from transect.hardware import all_intrinsics, find_target, this_machine
+from transect.hardware import find_target, intrinsic_table, this_machine
 from transect.hardware.arm import TARGETS as ARM
 from transect.hardware.x86 import TARGETS as X86
 from transect.ir.expr import Call, StringImm, as_int
@@ -18,7 +18,7 @@ from transect.ir.function import IRModule
 from transect.support.errors import InputError, UnsupportedError
 from transect.target import Target
 from transect.tir.interpret import interpret
-from transect.tir.tensor_intrin import TensorIntrin
+from transect.tir.tensor_intrin import TensorIntrin, package_names
 from transect.tir.transform.convert_blocks import ConvertBlocksToOpaque
 from transect.tir.transform.flatten_buffer import FlattenBuffer
 from transect.tir.transform.lower_init import LowerInit
@@ -27,7 +27,7 @@ from transect.tir.transform.lower_opaque_block import LowerOpaqueBlock
 from transect.tir.visit import walk_terms
 from transect.transform import Context, Pipeline
 
-INTRINSICS = all_intrinsics()
+INTRINSICS = tuple(TensorIntrin.get(name) for name in (*intrinsic_table(), *package_names()))
 FLATTEN = Pipeline(
     LowerInit(), ConvertBlocksToOpaque(), LowerMatchBuffer(), LowerOpaqueBlock(), FlattenBuffer()
 )

@@ -314,6 +314,24 @@ def test_refuses_other_extents(columns: int, group: int, message: str) -> None:
     assert sch.get(j1).extent.value == columns
 
 
+def test_refuses_a_block_whose_loops_leave_out_part_of_its_domain() -> None:
+    known = TensorIntrin.get(DOT)
+    half = repr(known.description).replace("T.grid(16, 4)", "T.grid(8, 4)")
+    half = half.replace('T.axis.remap("SR", [i, k])', "T.axis.spatial(16, i), T.axis.reduce(4, k)")
+    half = half.replace("root", "whole")
+    sch = Schedule(prim_func(half), target=TARGET)
+    with pytest.raises(ScheduleError, match="loops inside run over 8 values of 'vi', whose domain"):
+        sch.tensorize(sch.get_block("whole"), DOT)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_unit_variables_may_stay_or_go(keep: bool) -> None:
+    sch, (i, _, _, j1, _) = tiled(product())
+    sch.split(i, [None, 1])
+    sch.tensorize(j1, DOT, preserve_unit_iters=keep)
+    agrees(sch.func)
+
+
 def test_refuses_another_dtype() -> None:
     func = parse(repr(product()).replace('"int8"', '"uint8"'))
     sch, (_, _, _, j1, _) = tiled(func)  # pyright: ignore[reportArgumentType]

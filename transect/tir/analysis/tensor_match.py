@@ -72,6 +72,11 @@ def match_block(intrin: TensorIntrin, realize: BlockRealize, analyzer: Analyzer)
             f"block {block.name!r} still has its init",
             "blockize around all its loops, or sch.decompose_reduction first",
         )
+    if block.alloc_buffers or block.match_buffers:
+        raise NoMatch(
+            f"block {block.name!r} has buffers of its own",
+            "tensorize blocks that work on buffers from outside",
+        )
     analyzer = analyzer.fork()
     for item in block.iter_vars:
         analyzer.bind(item.var, item.dom)
@@ -101,6 +106,11 @@ def _variables(block: Block) -> tuple[dict[Var, Expr], list[tuple[Var, str, int 
         size = as_int(item.dom.extent)
         if size == 1:
             fixed[item.var] = item.dom.min
+        elif as_int(item.dom.min) != 0:
+            raise NoMatch(
+                f"{item.var.name!r} of block {block.name!r} begins at {item.dom.min!r}",
+                "blockize, which lets what is inside begin at 0",
+            )
         else:
             others.append((item.var, item.kind, size))
     return fixed, others

@@ -192,6 +192,26 @@ def _divide(
     return _Part(iter_var, outer, count, inner, step)
 
 
+def require_whole_domain(
+    primitive: str, realize: BlockRealize, loops: Sequence[For], analyzer: Analyzer
+) -> None:
+    """Refuse a block that `loops`, all those around it in the block that holds it, do not run once
+    for each point of its domain."""
+    for loop in loops:
+        analyzer.bind(loop.var, Range(loop.min, loop.extent))
+    values = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    parts = [_divide(primitive, realize.block, var, e, loops, analyzer) for var, e in values]
+    for part in parts:
+        if as_int(part.outer) != 0 or as_int(part.count) != 1:
+            refuse(
+                primitive,
+                f"its loops run over a part of the domain of {part.old.var.name!r} alone",
+                realize.block,
+                "pass the outermost loop that the instruction stands for",
+            )
+    _require_all_used(primitive, parts, loops)
+
+
 def _require_all_used(primitive: str, parts: Sequence[_Part], loops: Sequence[For]) -> None:
     seen: list[Var] = [var for part in parts for var in free_vars([part.inner])]
     for loop in loops:

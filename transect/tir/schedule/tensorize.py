@@ -11,7 +11,7 @@ from transect.target import Target as Machine
 from transect.tir.analysis.tensor_match import NoMatch, TensorMatch, match_block
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.function import PrimFunc
-from transect.tir.schedule.blockize import blockize_loop
+from transect.tir.schedule.blockize import blockize_loop, require_whole_domain
 from transect.tir.schedule.edit import Edit, Primitive, Target, edit, refuse
 from transect.tir.schedule.region import analyzer_for
 from transect.tir.schedule.tree import Forward, Tree, single_child
@@ -66,6 +66,8 @@ class Tensorize(Primitive):
                 "pass the outermost loop that the intrinsic stands for",
             )
         analyzer = analyzer_for(tree, realize)
+        if isinstance(at, Block):
+            require_whole_domain(self.name, realize, tree.loops(realize.block), analyzer)
         try:
             match = match_block(intrin, realize, analyzer)
         except NoMatch as error:
