@@ -16,6 +16,7 @@ _EXPORTS = {
     "Plan": "transect.plan:Plan",
     "RandomPolicy": "transect.plan:RandomPolicy",
     "Target": "transect.target:Target",
+    "TensorIntrin": "transect.tir.tensor_intrin:TensorIntrin",
     "check": "transect.driver.check:check",
     "compile": "transect.driver:compile",
     "num_threads": "transect.support.flags:num_threads",

@@ -6,7 +6,7 @@ Whoever adds a primitive adds an entry here; without one `test_table.py` fails.
 from collections.abc import Callable
 
 from tests.schedule.programs import blur, chain, matmul, normalized, padded, row_sum
-from transect.ir.expr import Var
+from transect.ir.expr import Expr, Var
 from transect.ir.function import IRModule
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
@@ -101,6 +101,29 @@ def _postproc(s: Schedule) -> None:
     s.unroll(loop(s, "c", 1))
 
 
+def dot_product() -> PrimFunc:
+    """C = A @ B of bytes, with B in tiles of 16 by 4."""
+    builder = FunctionBuilder("dot_product")
+    a = builder.input("A", (Var("n"), 32), "uint8")
+    b = builder.input("B", (3, 8, 16, 4), "int8")
+
+    def product(i: Var, j: Var, k: Var) -> Expr:
+        left, right = a[i, k], b[j // 16, k // 4, j % 16, k % 4]
+        return left.astype("int32") * right.astype("int32")
+
+    return builder.finish([builder.reduce((a.shape[0], 48), (32,), product, name="C")])
+
+
+def tensorized(s: Schedule) -> None:
+    """`dot_product` by an instruction, and the tile around it as a block."""
+    i, j, k = s.get_loops("C")
+    j0, j1 = s.split(j, [None, 16])
+    k0, k1 = s.split(k, [None, 4])
+    s.reorder(i, j0, k0, j1, k1)
+    s.decompose_reduction("C", k0)
+    s.tensorize(j1, "x86.avx512_vnni.vpdpbusd_16")
+
+
 EXAMPLES: dict[str, Example] = {
     "get_block": (two_functions, lambda s: s.get_block("c", "second")),
     "get_loops": (small, lambda s: s.get_loops("c")),
@@ -151,6 +174,11 @@ EXAMPLES: dict[str, Example] = {
         contraction,
         lambda s: s.reindex_cache_write("y", "y", "local", lambda i, j, k: (j, i)),
     ),
+    "blockize": (
+        small,
+        lambda s: (s.split(loop(s, "c", 1), [None, 3]), s.blockize(loop(s, "c", 2), False)),
+    ),
+    "tensorize": (dot_product, tensorized),
     "transform_layout": (
         symbolic,
         lambda s: s.transform_layout("b", "b", lambda i, j: (i // 4, j, i % 4), 0),

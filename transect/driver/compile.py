@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from transect.driver.verify import verify_module
 from transect.driver.workers import Workers, default_count
 from transect.frontend import load_model_file
 from transect.hardware import find_target, this_machine
+from transect.hardware.instructions import with_intrinsics
 from transect.ir.expr import Var
 from transect.ir.function import DIMS, BaseFunc, IRModule
 from transect.library import library_paths
@@ -36,6 +37,7 @@ from transect.support.errors import InputError, UnsupportedError
 from transect.support.nesting import deep_nesting
 from transect.target import Target
 from transect.tir.function import PrimFunc
+from transect.tir.tensor_intrin import TensorIntrin
 from transect.transform import Bounds, Context
 
 
@@ -50,6 +52,7 @@ def compile(
     entry: str | None = None,
     cache: Path | bool = True,
     progress: Progress | None = None,
+    intrinsics: Sequence[TensorIntrin] = (),
 ) -> CompiledModel:
     """Compile a model once, for every size of its symbolic dimensions.
 
@@ -64,6 +67,8 @@ def compile(
     cache: False to compile anew, or the folder of another cache than the user's.
     progress: called with the name of each step before it begins, the number of steps done, and how
     many there are.
+    intrinsics: tensor intrinsics of your own, which the schedules may choose where they fit; those
+    of installed packages (entry points "transect.tensor_intrins") are known already.
 
     Large weights stay in the model's file, which is mapped into memory: leave it in place, or put
     a new file there instead of writing into it, while the compiled model is in use.
@@ -73,7 +78,7 @@ def compile(
     """
     request = _Request(
         model,
-        _target(target),
+        with_intrinsics(_target(target), intrinsics),
         _bounds(dims or {}),
         plan or Plan(),
         policy or GreedyPolicy(),
@@ -308,6 +313,12 @@ def _target(given: Target | str | None) -> Target:
         raise UnsupportedError(
             f"compile() makes code for processors; {target} is a GPU",
             remedy="transect.codegen.cuda.build compiles tensor programs that are bound to threads",
+        )
+    here = this_machine().name
+    if target.name != here and {target.name, here} == {"x86", "arm"}:
+        raise UnsupportedError(
+            f"compile() makes code that this process runs, on {here}; {target} is another kind",
+            remedy="transect.codegen.llvm.compile.assembly shows the code for other processors",
         )
     return target
 

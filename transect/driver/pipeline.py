@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from transect.driver.services import library_offers, schedule_space
+from transect.driver.services import library_offers, operand_tilings, schedule_space
 from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
@@ -57,7 +57,7 @@ def pipeline(
         PlanLayouts(schedule_space),
         RewriteDataflowReshape(),
         DeadCodeElimination(),
-        PackConstants(schedule_space),
+        PackConstants(schedule_space, operand_tilings),
         PlanGraph(partial(library_offers, names=libraries), schedule_space),
         RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),

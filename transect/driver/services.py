@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from transect.hardware import schedule_rules
+from transect.hardware.instructions import instructions_of, is_narrow
 from transect.hardware.kernel import KernelInfo
 from transect.library import Offer, libraries
 from transect.plan import Site
 from transect.support.errors import InputError
 from transect.target import Target
+from transect.tir.analysis.contraction import Contraction
+from transect.tir.analysis.tensor_candidate import Tiling, candidates
+from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
 
 
@@ -47,3 +51,15 @@ def schedule_space(func: PrimFunc, target: Target) -> tuple[Site, ...]:
         if rule.matches(info):
             return rule.space(info, target)
     return ()
+
+
+def operand_tilings(found: Contraction, target: Target) -> tuple[tuple[Buffer, Tiling], ...]:
+    """The tiles in which instructions of the target would take an operand of a product."""
+    if not is_narrow(found):
+        return ()
+    made: dict[Tiling, Buffer] = {}
+    for item in candidates(found, instructions_of(target)):
+        tiling = item.tiling()
+        if tiling is not None:
+            made.setdefault(tiling, item.columns.buffer)
+    return tuple((buffer, tiling) for tiling, buffer in made.items())

@@ -5,6 +5,7 @@ A vendor's package adds its own under the entry-point group "transect.hardware".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -15,8 +16,20 @@ from typing import Any
 from transect.hardware.rule import ScheduleRule
 from transect.support.errors import InputError
 from transect.target import Target, host_target
+from transect.tir.tensor_intrin import TensorIntrin, install
 
-__all__ = ["HARDWARE", "Hardware", "ScheduleRule", "find_target", "schedule_rules", "this_machine"]
+__all__ = [
+    "HARDWARE",
+    "Hardware",
+    "ScheduleRule",
+    "TensorIntrin",
+    "all_intrinsics",
+    "find_target",
+    "intrinsic_table",
+    "intrinsics_of",
+    "schedule_rules",
+    "this_machine",
+]
 
 
 @dataclass(frozen=True)
@@ -25,11 +38,13 @@ class Hardware:
 
     targets: a dict of named Targets. rules: the schedule rules in the order in which they are
     tried. host: a function that describes this machine, None if it cannot be one of the kind.
+    intrinsics: a dict of functions that give a TensorIntrin each, by its name.
     """
 
     targets: str
     rules: str
     host: str | None = None
+    intrinsics: str | None = None
 
 
 HARDWARE: dict[str, Hardware] = {
@@ -37,6 +52,13 @@ HARDWARE: dict[str, Hardware] = {
         "transect.hardware.x86:TARGETS",
         "transect.hardware.x86.schedule:RULES",
         "transect.hardware.x86:host",
+        "transect.hardware.x86.intrinsics:INTRINSICS",
+    ),
+    "arm": Hardware(
+        "transect.hardware.arm:TARGETS",
+        "transect.hardware.arm.schedule:RULES",
+        "transect.hardware.arm:host",
+        "transect.hardware.arm.intrinsics:INTRINSICS",
     ),
     "cuda": Hardware(
         "transect.hardware.cuda:TARGETS",
@@ -63,6 +85,30 @@ def schedule_rules(target_name: str) -> tuple[ScheduleRule, ...]:
     """The rules of a kind of target; none for one without any, whose programs stay as written."""
     found = all_hardware().get(target_name)
     return () if found is None else tuple(_load(found.rules))
+
+
+@cache
+def intrinsic_table() -> dict[str, Callable[[], TensorIntrin]]:
+    """The tensor intrinsics of all folders, by name; each is made when it is asked for."""
+    table: dict[str, Callable[[], TensorIntrin]] = {}
+    for kind in all_hardware():
+        table |= intrinsics_of(kind)
+    return table
+
+
+@cache
+def intrinsics_of(kind: str) -> dict[str, Callable[[], TensorIntrin]]:
+    """The tensor intrinsics of one folder, by name."""
+    found = all_hardware().get(kind)
+    return {} if found is None or found.intrinsics is None else dict(_load(found.intrinsics))
+
+
+install(intrinsic_table)
+
+
+def all_intrinsics() -> tuple[TensorIntrin, ...]:
+    """The tensor intrinsics of all folders."""
+    return tuple(make() for make in intrinsic_table().values())
 
 
 @cache

@@ -54,9 +54,7 @@ def schedule_function(
     info = KernelInfo.of(func)
     if info is None:
         return func
-    sch = Schedule(
-        func, decide=planner.choose, subject=subject_of(func), target=str(context.target)
-    )
+    sch = Schedule(func, decide=planner.choose, subject=subject_of(func), target=context.target)
     applied: list[str] = []
     refused: list[str] = []
     while info.pending:

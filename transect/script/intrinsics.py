@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from transect.ir.dtype import BOOL, VOID, DType, as_dtype
-from transect.ir.expr import Expr, ExprLike, Intrinsic, StringImm, as_expr
+from transect.ir.expr import Expr, ExprLike, IntImm, Intrinsic, StringImm, as_expr
 from transect.tir.intrinsics import INTRINSICS
 
 _FIRST = frozenset({
@@ -58,6 +58,12 @@ def implied_dtype(op: Intrinsic, args: Sequence[Expr]) -> DType | None:
     return None
 
 
+class LookedUp(str):
+    """The name of a function of LLVM, as TVM's scripts look its number up."""
+
+    __slots__ = ()
+
+
 def is_dtype(value: object) -> bool:
     """Whether an argument is a dtype or the spelling of one."""
     if isinstance(value, DType):
@@ -75,6 +81,10 @@ def call_intrinsic(op: Intrinsic, args: Sequence[Any], dtype: DType | str | None
     """The call that `T.<name>(*args, dtype=dtype)` means. Nothing is folded."""
     place = dtype_place(op)
     items = list(args)
+    for number, item in enumerate(items[:-1]):
+        if isinstance(item, LookedUp) and isinstance(items[number + 1], IntImm):
+            del items[number + 1]  # How many arguments decide the overload: the name says it.
+            break
     if dtype is None and items and place == "first" and is_dtype(items[0]):
         dtype = items.pop(0)
     elif dtype is None and items and place == "last" and is_dtype(items[-1]):

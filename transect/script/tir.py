@@ -33,7 +33,7 @@ from transect.ir.traverse import substitute as _substitute
 from transect.script import directives as d
 from transect.script.axes import AxisNames, BufferName, LoopName, as_items, make_range, scalar_dtype
 from transect.script.entry import decorate
-from transect.script.intrinsics import call_intrinsic, find_intrinsic
+from transect.script.intrinsics import LookedUp, call_intrinsic, find_intrinsic
 from transect.support.errors import InputError, InputTypeError
 from transect.target import Target, host_target
 from transect.tir import op
@@ -516,6 +516,11 @@ def target(description: Any, host: Any = None) -> Target:
     known["name"] = kind
     known.setdefault("arch", "generic")
     return Target(**known)
+
+
+def llvm_lookup_intrinsic_id(name: str) -> LookedUp:
+    """The function of LLVM of this name, for T.call_llvm_intrin and T.call_llvm_pure_intrin."""
+    return LookedUp(name)
 
 
 _SHORT_DTYPES = {

@@ -33,11 +33,26 @@ _VECTOR_FEATURES = frozenset(
     }
 )
 
+_ARM_FEATURES = {"asimd": "neon", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16"}
+"""What Linux and what LLVM call the extensions of Arm's processors."""
+
 
 @cache
 def host_target() -> Target:
     """This machine. Unknown facts keep the defaults of Target, which are modest."""
     machine = platform.machine().lower()
+    if machine in ("aarch64", "arm64"):
+        found = frozenset(_cpuinfo().get("Features", "").split()) & frozenset(_ARM_FEATURES)
+        features = frozenset(_ARM_FEATURES[name] for name in found)
+        return Target(
+            name="arm",
+            arch="host",
+            features=features,
+            vector_registers=32,
+            cores=flags.num_threads(),
+            fma_per_cycle=2,
+            caches=_caches() or (32 << 10, 1 << 20),
+        )
     if machine not in ("x86_64", "amd64"):
         return Target(name=machine, arch="generic", cores=flags.num_threads())
     info = _cpuinfo()

@@ -66,7 +66,8 @@ def relax(expr: Expr, ranges: Ranges) -> Interval | None:
     """
     if isinstance(expr, Var):
         return ranges.get(expr, (expr, expr))
-    if not any(_varies(item, ranges) for item in walk(expr)):
+    # Of a vector, ends are those of its lanes.
+    if expr.dtype.is_scalar and not any(_varies(item, ranges) for item in walk(expr)):
         return expr, expr
     rule = _RELAX.get(type(expr))
     return None if rule is None else rule(expr, ranges)

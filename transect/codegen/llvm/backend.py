@@ -26,12 +26,13 @@ def _initialize() -> None:
 
 
 @cache
-def _machine(arch: str, features: str) -> llvm.TargetMachine:
+def _machine(arch: str, features: str, triple: str = "") -> llvm.TargetMachine:
     _initialize()
     cpu = "" if arch == "generic" else arch
     if arch == HOST:
         cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
-    return llvm.Target.from_default_triple().create_target_machine(
+    kind = llvm.Target.from_triple(triple) if triple else llvm.Target.from_default_triple()
+    return kind.create_target_machine(
         cpu=cpu, features=features, opt=2, reloc="pic", codemodel="default"
     )
 
@@ -44,6 +45,16 @@ def compile_text(source: str, arch: str, features: str) -> bytes:
     not LLVM IR.
     """
     machine = _machine(arch, features)
+    return machine.emit_object(_optimized(source, machine))
+
+
+def assembly_text(source: str, arch: str, features: str, triple: str = "") -> str:
+    """As `compile_text`, but assembly; triple: of another machine ("aarch64-linux-gnu")."""
+    machine = _machine(arch, features, triple)
+    return machine.emit_assembly(_optimized(source, machine))
+
+
+def _optimized(source: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
     parsed = llvm.parse_assembly(source)
     _check_intrinsics(parsed)
     parsed.triple = machine.triple
@@ -56,7 +67,7 @@ def compile_text(source: str, arch: str, features: str) -> bytes:
     passes.add_simplify_cfg_pass()
     passes.add_global_dead_code_eliminate_pass()
     passes.run(parsed, builder)
-    return machine.emit_object(parsed)
+    return parsed
 
 
 def _check_intrinsics(parsed: llvm.ModuleRef) -> None:

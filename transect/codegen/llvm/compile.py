@@ -55,7 +55,7 @@ def emit_module(module: IRModule, target: Target) -> ModuleText:
 
     Raises UnsupportedError for what the CPU back end cannot emit.
     """
-    machine = platform.machine().lower()
+    machine = "aarch64" if target.name == "arm" else platform.machine().lower()
     text = ModuleText(
         {**runtime.HELPERS, **objects.HELPERS},
         futex_number=_FUTEX.get(machine, 202),
@@ -85,6 +85,15 @@ def compile_module(
         tuple(text.constants),
         tuple(sorted(text.externs)),
     )
+
+
+def assembly(module: IRModule, target: Target) -> str:
+    """The assembly of all PrimFuncs of `module`, also for a processor of another kind than this
+    machine's, which cannot run it. Raises as `compile_module` does."""
+    backend = import_module("transect.codegen.llvm.backend")
+    triple = "aarch64-unknown-linux-gnu" if target.name == "arm" else ""
+    text = str(emit_module(module, target))
+    return backend.assembly_text(text, target.arch, machine_features(target), triple)
 
 
 def machine_features(target: Target) -> str:

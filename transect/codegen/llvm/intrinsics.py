@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from transect.codegen.llvm.expression import ExpressionEmitter, Handler, alignment
+from transect.codegen.llvm.features import require_instruction
 from transect.codegen.llvm.types import (
     element_type,
     is_soft_float,
@@ -333,12 +334,39 @@ def _extern(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _llvm(emitter: ExpressionEmitter, call: Call) -> str:
-    name, _ = _callee_and_arguments(call)
+    name, args = _callee_and_arguments(call)
     if not name.startswith("llvm."):
         raise UnsupportedError(
             f"call_llvm_intrin of {name!r}", remedy='give the full name, "llvm.…"'
         )
-    return _extern(emitter, call)
+    require_instruction(name, emitter.unit.target)
+    operands = [_native(emitter, arg) for arg in args]
+    result = _native_type(call.dtype)
+    identifier = emitter.text.module.declare(name, result, [kind for kind, _ in operands])
+    arguments = ", ".join(f"{kind} {operand}" for kind, operand in operands)
+    if result == "void":
+        emitter.text.emit(f"call void {identifier}({arguments})")
+        return ""
+    value = emitter.text.define(f"call {result} {identifier}({arguments})")
+    kind = register_type(call.dtype)
+    return value if kind == result else emitter.text.define(f"bitcast {result} {value} to {kind}")
+
+
+_NATIVE = {"float16": "half", "bfloat16": "bfloat"}
+
+
+def _native_type(dtype: DType) -> str:
+    """The type that LLVM's own functions have for values of `dtype`."""
+    native = _NATIVE.get(str(dtype.element)) if dtype.is_float else None
+    return register_type(dtype) if native is None else vector_of(native, dtype.lanes)
+
+
+def _native(emitter: ExpressionEmitter, arg: Expr) -> tuple[str, str]:
+    """The type and the operand as LLVM's own functions take them."""
+    value, held, wanted = emitter.emit(arg), register_type(arg.dtype), _native_type(arg.dtype)
+    if held == wanted:
+        return held, value
+    return wanted, emitter.text.define(f"bitcast {held} {value} to {wanted}")
 
 
 HANDLERS: dict[str, Handler] = {

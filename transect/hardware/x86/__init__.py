@@ -56,6 +56,13 @@ SAPPHIRE_RAPIDS = Target(
     caches=(48 << 10, 2 << 20, 60 << 20),
     bandwidth=12e9,
     bandwidth_all=150e9,
+    # Measured: 1.7e9/s at 3 GHz, where there are 6e9/s of vfmadd and vpdpbusd.
+    extra={
+        "intrin_rates": {
+            "x86.avx512_bf16.vdpbf16ps_16": 0.5,
+            "x86.avx512_bf16.vdpbf16ps_8": 1.0,
+        }
+    },
 )
 """Sapphire Rapids servers."""
 
@@ -72,6 +79,12 @@ ZNVER4 = Target(
     caches=(32 << 10, 1 << 20, 32 << 20),
     bandwidth=21e9,
     bandwidth_all=60e9,
+    extra={
+        "intrin_rates": {
+            "x86.avx512_vnni.vpdpbusd_16": 1.0,
+            "x86.avx512_bf16.vdpbf16ps_8": 2.0,
+        }
+    },
 )
 """Zen 4: 512-bit instructions on 256-bit units."""
 
@@ -100,4 +113,5 @@ def host() -> Target:
         fma_per_cycle=like.fma_per_cycle if "fma" in found.features else 1,
         bandwidth=like.bandwidth,
         bandwidth_all=min(like.bandwidth_all, like.bandwidth * found.cores),
+        extra={**found.extra, **like.extra},
     )

@@ -7,18 +7,20 @@ benchmarks/kernels.py for what this reaches.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.elementwise import operations_of
+from transect.hardware.x86.elementwise import operations_of, vectorize_loop
 from transect.ir.dtype import DType
 from transect.ir.expr import LE, Call, Expr, FloorMod, IntImm, Var, as_int, ceildiv, select
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan import Cost, Option, Site, SiteKey
+from transect.plan.cost import Amount
 from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.affine import difference
@@ -32,11 +34,15 @@ from transect.tir.transform.inject_prefetch import PREFETCH
 
 _FMA_LATENCY = 4
 _LOADS_PER_CYCLE = 2
+_VECTORS_PER_CYCLE = 0.34
+"""Vectors that the second-level cache gives."""
 _PARTS = 100
 """Parts of a cycle that are counted."""
-_PER_ROW, _PER_VECTOR = 0.15, 0.25
+_PER_ROW, _PER_VECTOR = 0.15, 0.2
 """What each row and each vector of a tile adds to a step, in cycles, though loads run beside
 multiply-adds: measured on products of 128 to 1024 rows."""
+_WINDOW = 2
+"""Rows that a usual window needs beyond those of its results."""
 _PANEL = 2
 """Vectors of a usual panel."""
 _SCATTERED = 10
@@ -121,7 +127,7 @@ class ContractionRule(ScheduleRule):
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
     many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
     of the reduction ahead vectors are fetched into the first-level cache. unroll: how many steps
-    are written out.
+    are written out. blocks: how many iterations of the loop around rows may be done at once.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -151,6 +157,7 @@ class ContractionRule(ScheduleRule):
     reduction_limit: int = 128
     prefetch: int = 8
     unroll: int = 4
+    blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     name: ClassVar[str] = "x86.contraction"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -160,9 +167,9 @@ class ContractionRule(ScheduleRule):
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
-        return self._sites(info.contractions()[0], target)
+        return self._sites(info, info.contractions()[0], target)
 
-    def _sites(self, found: Contraction, target: Target) -> tuple[Site, ...]:
+    def _sites(self, info: KernelInfo, found: Contraction, target: Target) -> tuple[Site, ...]:
         part = roles(found)
         assert part is not None
         block = found.site.block
@@ -175,7 +182,7 @@ class ContractionRule(ScheduleRule):
 
         return (
             Site(key("tile"), self._tile_options(found, part, target), f"{name} register tile"),
-            Site(key("pack"), self._pack_options(found, part, target), f"{name} packing"),
+            Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
             Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
         )
 
@@ -195,8 +202,10 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.panel is not None and part.panel != vectors * lanes:
                 continue
-            cycles = _cycles(height, part.column.dom.extent, (rows, vectors), part, target)
-            padded = _padded(height, rows) * _padded(part.column.dom.extent, vectors * lanes)
+            short = partial(self._short, found.reduce)
+            width = part.column.dom.extent
+            cycles = _cycles(height, width, (rows, vectors, lanes), part, short, target)
+            padded = _padded(height, rows) * _padded(width, vectors * lanes)
             panel = padded * steps * dtype.bytes // max(1, rows)
             # As many operations as the machine could have done in the time.
             work = steps * cycles * (2 * lanes * target.fma_per_cycle) // _PARTS
@@ -209,36 +218,22 @@ class ContractionRule(ScheduleRule):
             )
         return tuple(options)
 
-    def _pack_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
+    def _orders(
+        self, info: KernelInfo, found: Contraction, part: Roles, target: Target
+    ) -> tuple[Option, ...]:
+        """In which order tiles follow, and whether columns are packed.
+
+        All columns for some rows read the one operand again and again, all rows for some columns
+        the other; from where depends on its size. `block`: the iterations of the loop around rows
+        that are done with all columns before the next ones are; 0 for all of them.
+        """
         dtype = found.output.buffer.dtype
         held, other = (_bytes(found, load) for load in (part.columns, part.rows))
-        outer: Expr = IntImm(1)
-        for item in (*found.rows, *found.columns):
-            if item not in (part.row, part.column):
-                outer = outer * item.dom.extent
-        # All columns for some rows read the one operand again and again, the other way round it is
-        # the other; from where depends on its size. Where there are no more rows than those of a
-        # tile's loop, both are one nest.
-        by_rows = {_level(held, target): held * outer}
-        by_columns = by_rows
-        if as_int(outer) != 1:
-            width = part.panel or _PANEL * target.lanes(dtype)
-            panels = ceildiv(part.column.dom.extent, width)
-            in_order = contiguous(part.rows, found.reduce[-1].var)
-            again = other * panels * (1 if in_order else _SCATTERED)
-            by_columns = {_level(other, target): again}
-            panel = held * width // part.column.dom.extent
-            if _level(panel, target) != "L2":
-                by_columns["L3"] = by_columns.get("L3", IntImm(0)) + held * outer
-        # What lies side by side is copied in vectors, anything else element by element.
-        single = IntImm(0) if part.contiguous else held // dtype.bytes * (8 * target.lanes(dtype))
-        copied = dict(by_columns)
-        copied[_level(held, target)] = copied.get(_level(held, target), IntImm(0)) + held * 2
-        packed = Option(
-            "packed", {"pack": True, "columns_first": True}, Cost({dtype: single}, copied)
-        )
-        if not part.contiguous:
-            return (packed,)
+        width = part.panel or _PANEL * target.lanes(dtype)
+        panels = ceildiv(part.column.dom.extent, width)
+        in_order = contiguous(part.rows, found.reduce[-1].var)
+        again = IntImm(1) if part.shared else panels * (1 if in_order else _SCATTERED)
+        around = _around(found, part)
         slower: dict[DType, Expr] = {}
         if part.panel is None and not part.shared:
             # Rows far apart miss the first-level cache and its translation buffers; where they do
@@ -246,14 +241,32 @@ class ContractionRule(ScheduleRule):
             # share low bits. In percent of the arithmetic (benchmarks/kernels.py).
             fits = LE(held, IntImm(_second_level(target)))
             slower[dtype] = found.operations * select(fits, IntImm(25), IntImm(200)) // 100
-        direct = Option("direct", {"pack": False, "columns_first": False}, Cost(slower, by_rows))
-        turned = Option(
-            "direct, columns first",
-            {"pack": False, "columns_first": True},
-            Cost(slower, by_columns),
-        )
-        options = (direct,) if as_int(outer) == 1 else (direct, turned)
-        return options if part.panel or part.shared else (*options, packed)
+        options: list[Option] = []
+        if part.contiguous:
+            producer = _map_before(info, found, self.inline_limit)
+            for block in self._blocks(around):
+                cost = _order_cost(found, part, around, block, (held, other * again), target)
+                cost = replace(cost, operations=slower)
+                if producer is not None:
+                    made = _made_in_blocks(producer, around, block, target)
+                    cost = replace(cost, traffic=_sum(cost.traffic, made))
+                name = f"direct, {block} at once" if block else "direct, columns first"
+                options.append(Option(name, {"pack": False, "block": block}, cost))
+        if part.panel is None and not part.shared:
+            # What lies side by side is copied in vectors, anything else element by element.
+            single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
+            cost = _order_cost(found, part, around, 0, (held, other * again), target)
+            copied = _sum(cost.traffic, {_level(held, target): held * 2})
+            cost = replace(cost, operations={dtype: single}, traffic=copied)
+            options.append(Option("packed", {"pack": True, "block": 0}, cost))
+        return tuple(options)
+
+    def _blocks(self, around: IterVar | None) -> list[int]:
+        """The numbers of iterations to do at once: those that divide all of them."""
+        extent = 1 if around is None else as_int(around.dom.extent)
+        if extent is None:
+            return [1, 0]
+        return [n for n in self.blocks if n < extent and extent % n == 0] + [0]
 
     def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
         dtype = found.output.buffer.dtype
@@ -269,7 +282,8 @@ class ContractionRule(ScheduleRule):
         found = info.contractions()[0]
         part = roles(found)
         assert part is not None
-        tile, pack, parallel = (sch.sample(site).parameters for site in self._sites(found, target))
+        sites = self._sites(info, found, target)
+        tile, order, parallel = (sch.sample(site).parameters for site in sites)
         rows, vectors = int(_number(tile["rows"])), int(_number(tile["vectors"]))
         lanes = target.lanes(found.output.buffer.dtype)
         block = sch.get_block(found.site.block.name)
@@ -287,7 +301,7 @@ class ContractionRule(ScheduleRule):
         if row is not None:
             multiples[row] = rows
         packed: BlockRV | None = None
-        if pack["pack"]:
+        if order["pack"]:
             packed, axes = self._pack(sch, block, found, part, column)
             sch.pad_domain(packed, [multiples[axis] if axis == column else 1 for axis in axes])
         stage = self._stage(sch, copy, found)
@@ -296,10 +310,13 @@ class ContractionRule(ScheduleRule):
             by_var = {i.var: m for i, m in zip(found.site.block.iter_vars, multiples, strict=True)}
             indices = found.output.indices
             sch.pad_domain(stage, [by_var[i] if isinstance(i, Var) else 1 for i in indices])
-        blocks = _Blocks(block, copy, packed, stage)
+        at_once = int(_number(order["block"]))
+        before = _map_before(info, found, self.inline_limit) if at_once else None
+        producer = None if before is None else sch.get_block(before.name)
+        blocks = _Blocks(block, copy, packed, stage, producer)
         made = self._tile(
-            sch, blocks, found, (row, column), (rows, vectors, lanes),
-            columns_first=bool(pack["columns_first"]), parallel=bool(parallel["parallel"]),
+            sch, blocks, found, part, (row, column), (rows, vectors, lanes),
+            at_once=at_once, parallel=bool(parallel["parallel"]),
         )  # fmt: skip
         return (*handled, *(_name(sch, item) for item in (*blocks.all(), *made)))
 
@@ -319,10 +336,11 @@ class ContractionRule(ScheduleRule):
         sch: Schedule,
         blocks: _Blocks,
         found: Contraction,
+        part: Roles,
         axes: tuple[int | None, int],
         tile: tuple[int, int, int],
         *,
-        columns_first: bool,
+        at_once: int,
         parallel: bool,
     ) -> list[BlockRV]:
         """Tile, and move the other blocks to the tiles; the blocks that this makes."""
@@ -347,7 +365,13 @@ class ContractionRule(ScheduleRule):
             if loop in outer and item.var in both
         ]  # fmt: skip
         rest = [loop for loop in outer if loop not in batch]
-        together = [*batch, columns, *rest] if columns_first else [*outer, columns]
+        together = [*batch, columns, *rest]
+        if at_once:
+            around = _around(found, part)
+            position = next(n for n, item in enumerate(iter_vars) if item is around)
+            rest.remove(loops[position])
+            several, one = sch.split(loops[position], [None, at_once])
+            together = [*batch, *rest, several, columns, one]
         nest = list(together)
         if row is not None and rows > 1:
             row_tiles, unrolled = sch.split(loops[row], [None, rows])
@@ -363,6 +387,9 @@ class ContractionRule(ScheduleRule):
         if blocks.packed is not None:
             sch.compute_at(blocks.packed, columns)
             self._vectorize_last(sch, blocks.packed, lanes)
+        if blocks.producer is not None:
+            sch.compute_at(blocks.producer, together[-3])
+            vectorize_loop(sch, sch.get_loops(blocks.producer)[-1], lanes)
         init = sch.decompose_reduction(block, reduced[0])
         made = [init]
         sch.vectorize(lane)
@@ -394,6 +421,9 @@ class ContractionRule(ScheduleRule):
         if blocks.packed is not None:
             # The packed panel stands between this loop and those inside.
             together = together[: together.index(columns) + 1]
+        elif at_once:
+            # What a block reads stands between, or should stay in a cache.
+            together = together[:-2]
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return made
@@ -431,11 +461,7 @@ class ContractionRule(ScheduleRule):
         done: list[str] = []
         for operand in (found.left, found.right):
             producer = info.producer(operand.buffer)
-            if producer is None or not isinstance(producer.body, BufferStore):
-                continue
-            operations = sum(not isinstance(t, Var) for t in walk(producer.body.value))
-            calls = any(isinstance(t, Call) for t in walk(producer.body.value))
-            if calls or operations > self.inline_limit or producer.init is not None:
+            if producer is None or not _is_cheap(producer, self.inline_limit):
                 continue
             try:
                 sch.compute_inline(sch.get_block(producer.name))
@@ -448,17 +474,113 @@ class ContractionRule(ScheduleRule):
 @dataclass(frozen=True)
 class _Blocks:
     """The blocks of a contraction: itself, the copy to its output with what follows it, the packed
-    operand, and the results between registers and copy."""
+    operand, the results between registers and copy, and the map before it that is made in parts."""
 
     block: BlockRV
     copy: BlockRV
     packed: BlockRV | None
     stage: BlockRV | None
+    producer: BlockRV | None
 
     def all(self) -> list[BlockRV]:
         """Those that there are."""
-        found = (self.block, self.copy, self.packed, self.stage)
+        found = (self.block, self.copy, self.packed, self.stage, self.producer)
         return [item for item in found if item is not None]
+
+
+def _around(found: Contraction, part: Roles) -> IterVar | None:
+    """The variable of the innermost loop around a tile's rows that is not the columns'."""
+    shared = {item.var for item in found.batch}
+    own = {part.column.var} if part.row is None else {part.column.var, part.row.var}
+    spatial = [item for item in found.site.iter_vars("spatial") if item.var not in shared | own]
+    return spatial[-1] if spatial else None
+
+
+def _order_cost(
+    found: Contraction,
+    part: Roles,
+    around: IterVar | None,
+    block: int,
+    operands: tuple[Expr, Expr],
+    target: Target,
+) -> Cost:
+    """What moves where `block` iterations around rows are done for one panel after another.
+
+    operands: the bytes of the panels, and of the rows times how often they are read.
+    """
+    held, other = operands
+    outer: Expr = IntImm(1)
+    for item in (*found.rows, *found.columns):
+        if item not in (part.row, part.column):
+            outer = outer * item.dom.extent
+    if around is None or as_int(outer) == 1:
+        return Cost(traffic={_level(held, target): held})
+    extent = around.dom.extent
+    at_once = extent if not block else IntImm(block)
+    blocks = ceildiv(extent, at_once)
+    dtype = found.output.buffer.dtype
+    width = part.panel or _PANEL * target.lanes(dtype)
+    panel = held * width // part.column.dom.extent
+    traffic = {_level(held, target): held * (outer // extent) * blocks}
+    if _level(panel, target) != "L2":
+        traffic = {_level(panel, target): held * outer}
+    traffic = _sum(traffic, {_level(other * at_once // extent, target): other})
+    if not block or as_int(blocks) is None or target.cores == 1:
+        return Cost(traffic=traffic)
+    # Blocks are shared by the cores as wholes.
+    count = as_int(blocks) or 1
+    idle = -(-count // target.cores) * target.cores - count
+    return Cost(traffic=traffic, calls=0.0, operations={dtype: found.operations * idle // count})
+
+
+def _map_before(info: KernelInfo, found: Contraction, inline_limit: int) -> Block | None:
+    """The map that makes one operand for the contraction alone, and costs too much to be inlined:
+    padding, say."""
+    for operand in (found.left, found.right):
+        producer = info.producer(operand.buffer)
+        if (
+            producer is not None
+            and producer.name in info.pending
+            and info.kind(producer.name) <= PatternKind.INJECTIVE
+            and len(info.consumers(operand.buffer)) == 1
+            and not _is_cheap(producer, inline_limit)
+        ):
+            return producer
+    return None
+
+
+def _made_in_blocks(
+    producer: Block, around: IterVar | None, block: int, target: Target
+) -> dict[str, Expr]:
+    """The bytes that move where a map is made in parts, for so many iterations at a time."""
+    region = producer.writes[0].buffer
+    size: Expr = IntImm(region.dtype.bytes)
+    for extent in region.shape:
+        size = size * extent
+    if not block or around is None:
+        return {_level(size, target): size * 2}
+    extent = around.dom.extent
+    # A window reaches into the rows of the next block.
+    each = size * (block + _WINDOW) // extent
+    return {_level(each, target): each * ceildiv(extent, block) * 2}
+
+
+def _sum(*parts: Mapping[str, Amount]) -> dict[str, Amount]:
+    total: dict[str, Amount] = {}
+    for part in parts:
+        for key, amount in part.items():
+            total[key] = total[key] + amount if key in total else amount
+    return total
+
+
+def _is_cheap(producer: Block, limit: int) -> bool:
+    """Whether a map is worth repeating wherever its result is read."""
+    if not isinstance(producer.body, BufferStore) or producer.init is not None:
+        return False
+    terms = list(walk(producer.body.value))
+    return not any(isinstance(t, Call) for t in terms) and (
+        sum(not isinstance(t, Var) for t in terms) <= limit
+    )
 
 
 def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> list[BlockRV]:
@@ -515,11 +637,19 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
     )
 
 
-def _cycles(height: Expr, width: Expr, tile: tuple[int, int], part: Roles, target: Target) -> Expr:
+def _cycles(
+    height: Expr,
+    width: Expr,
+    tile: tuple[int, int, int],
+    part: Roles,
+    short: Callable[[int], bool],
+    target: Target,
+) -> Expr:
     """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
-    a cycle. What is left over has tiles of its own, as large as it is, if its size is known."""
-    rows, vectors = tile
-    lanes = target.lanes(part.columns.buffer.dtype)
+    a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
+    whether all steps of a tile of so many vectors are written out."""
+    # The lanes are those of results: operands may be narrower.
+    rows, vectors, lanes = tile
 
     def one(rows: int, vectors: int) -> int:
         if not rows or not vectors:
@@ -527,11 +657,14 @@ def _cycles(height: Expr, width: Expr, tile: tuple[int, int], part: Roles, targe
         products = rows * vectors
         busy = max(products / target.fma_per_cycle, _FMA_LATENCY)
         # Vectors come from the second-level cache and are used once a row, broadcast elements from
-        # the first, once a vector; a depthwise convolution loads both for each multiply-add.
-        loads = 2 * products if part.shared else rows + vectors
-        busy = max(busy, loads / _LOADS_PER_CYCLE)
-        # Rows that lie whole pages apart evict each other from the first-level cache.
-        far = 0.25 * products / target.fma_per_cycle if rows > 8 and part.panel is None else 0.0
+        # the first, once a vector. A depthwise convolution loads both for each multiply-add, or, if
+        # all of its steps are written out, what neighbouring windows share only once.
+        loads = rows + vectors
+        if part.shared:
+            loads = (rows + 2) / 3 * vectors + vectors if short(products) else 2 * products
+        busy = max(busy, loads / _LOADS_PER_CYCLE, vectors / _VECTORS_PER_CYCLE)
+        # Many rows evict each other from the first-level cache where they lie whole pages apart.
+        far = (0.1 if part.panel else 0.25) * products / target.fma_per_cycle if rows > 8 else 0.0
         waiting = _PER_ROW * rows + _PER_VECTOR * vectors + far
         return round(_PARTS * (busy + waiting))
 

@@ -7,9 +7,11 @@ from transect.hardware.x86.columns import ColumnReductionRule
 from transect.hardware.x86.contraction import ContractionRule
 from transect.hardware.x86.elementwise import ElementwiseRule
 from transect.hardware.x86.reduction import RowReductionRule
+from transect.hardware.x86.tensorized import TensorizedRule
 from transect.hardware.x86.vector_matrix import VectorMatrixRule
 
 RULES: tuple[ScheduleRule, ...] = (
+    TensorizedRule(),
     VectorMatrixRule(),
     ContractionRule(),
     ColumnReductionRule(),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from transect.ir.expr import Var, as_int
 from transect.ir.function import IRModule
 from transect.ir.structural import structural_hash
@@ -22,10 +24,12 @@ from transect.relax.visit import Rewriter, graph_functions
 from transect.target import Target
 from transect.tir.analysis.axes import is_loop_nests, loads_of
 from transect.tir.analysis.blocks import block_sites
-from transect.tir.analysis.contraction import find_contraction
+from transect.tir.analysis.contraction import Contraction, find_contraction
+from transect.tir.analysis.tensor_candidate import Tiling
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.layout import Order, in_memory_order, panel_axis, permute_axes, to_panels
+from transect.tir.schedule.tiles import tile_axes, to_tiles
 from transect.transform.base import Context, Pass
 
 _AS_STORED = "as stored"
@@ -35,19 +39,56 @@ _VECTORS = (1, 2, 3, 4, 8)
 Space = Callable[[PrimFunc, Target], Sequence[Site]]
 """The sites of a program's schedule."""
 
+Tilings = Callable[[Contraction, Target], Sequence[tuple[Buffer, Tiling]]]
+"""The operands of a product that instructions of a target would take in tiles, and which."""
+
 
 @dataclass(frozen=True)
 class Packing:
     """One way to store the constant operand of a product.
 
-    buffer: the parameter. order, width: of the axes and the panels (see `to_panels`). function: the
-    program over the packed constant.
+    buffer: the parameter. layout: how it is rearranged. function: the program over the packed
+    constant.
     """
 
     buffer: Buffer
+    layout: Panels | Tiles
+    function: PrimFunc
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Axes in an order, the last one in panels of a width. See `to_panels`."""
+
     order: Order
     width: int
-    function: PrimFunc
+
+    @property
+    def name(self) -> str:
+        return f"panels of {self.width}"
+
+    def arrange(self, array: np.ndarray) -> np.ndarray:
+        """The array so."""
+        return to_panels(array, self.order, self.width)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles of an instruction. See `to_tiles`."""
+
+    tiling: Tiling
+
+    @property
+    def name(self) -> str:
+        return f"tiles of {'x'.join(map(str, self._sizes()))}"
+
+    def _sizes(self) -> list[int]:
+        sizes = {"columns": self.tiling.lanes, "reduce": self.tiling.group}
+        return [sizes[name] for name in self.tiling.order]
+
+    def arrange(self, array: np.ndarray) -> np.ndarray:
+        """The array so."""
+        return to_tiles(array, self.tiling)
 
 
 @dataclass(frozen=True)
@@ -58,27 +99,33 @@ class PackConstants(Pass):
     and a tile reads the whole panel in order. space: the sites of a program's schedule.
 
         y[i, j] += x[i, k] * W[j, k]   ->   y[i, j] += x[i, k] * W1[j // 64, k, j % 64]
+
+    tilings: the tiles in which instructions of the target would take the operand, another way.
     """
 
     space: Space
+    tilings: Tilings | None = None
 
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with such constants packed; constants that nobody else uses are gone."""
         builder = BlockBuilder(module)
         for name, function in list(graph_functions(module)):
-            new = _Pack(self.space, builder, context).run(function)
+            new = _Pack(self.space, self.tilings, builder, context).run(function)
             if new is not function:
                 builder.module = builder.module.with_function(name, new)
         return builder.module
 
 
 class _Pack(Rewriter):
-    def __init__(self, space: Space, builder: BlockBuilder, context: Context) -> None:
+    def __init__(
+        self, space: Space, tilings: Tilings | None, builder: BlockBuilder, context: Context
+    ) -> None:
         super().__init__()
         self.space = space
+        self.tilings = tilings
         self.builder = builder
         self.context = context
-        self.packed: dict[tuple[int, Order, int], rx.Constant] = {}
+        self.packed: dict[tuple[int, Panels | Tiles], rx.Constant] = {}
         self.choices: dict[tuple[PrimFunc, tuple[Buffer, ...]], Packing | None] = {}
 
     def rewrite_binding(self, binding: rx.Binding) -> None:
@@ -106,13 +153,15 @@ class _Pack(Rewriter):
 
     def _choose(self, member: Member, constants: list[Buffer]) -> Packing | None:
         found = packings(member.function, constants, self.context.target)
+        if self.tilings is not None:
+            found += tile_packings(member.function, constants, self.context.target, self.tilings)
         if not found:
             return None
         target = self.context.target
         options: list[Option] = []
         by_name: dict[str, Packing] = {}
         for item in found:
-            name = f"panels of {item.width}"
+            name = item.layout.name
             by_name[name] = item
             options.append(Option(name, children=tuple(self.space(item.function, target))))
         options.append(Option(_AS_STORED, children=tuple(self.space(member.function, target))))
@@ -122,9 +171,9 @@ class _Pack(Rewriter):
 
     def _constant(self, value: rx.Value, packing: Packing) -> rx.Constant:
         assert isinstance(value, rx.Constant)
-        key = (id(value.data), packing.order, packing.width)
+        key = (id(value.data), packing.layout)
         if key not in self.packed:
-            data = to_panels(value.data, packing.order, packing.width)
+            data = packing.layout.arrange(value.data)
             data.setflags(write=False)
             self.packed[key] = rx.constant(self.context.keep(data, value.data))
         return self.packed[key]
@@ -171,8 +220,30 @@ def packings(function: PrimFunc, constants: Collection[Buffer], target: Target) 
     extent = as_int(buffer.shape[-1]) or 0
     widths = [n * lanes for n in _VECTORS if n == 1 or (n - 1) * lanes < extent]
     return [
-        Packing(load.buffer, order, width, panel_axis(turned, buffer, width)) for width in widths
+        Packing(load.buffer, Panels(order, width), panel_axis(turned, buffer, width))
+        for width in widths
     ]
+
+
+def tile_packings(
+    function: PrimFunc, constants: Collection[Buffer], target: Target, tilings: Tilings
+) -> list[Packing]:
+    """The ways to lay the constant operand of the only product out for an instruction."""
+    if not constants or not is_loop_nests(function):
+        return []
+    products = [c for s in block_sites(function) if (c := find_contraction(s)) is not None]
+    if len(products) != 1:
+        return []
+    made: list[Packing] = []
+    for buffer, tiling in tilings(products[0], target):
+        readers = [
+            s
+            for s in block_sites(function)
+            if (t := s.only_store()) and buffer in {x.buffer for x in loads_of(t)}
+        ]
+        if buffer in constants and len(readers) == 1:
+            made.append(Packing(buffer, Tiles(tiling), tile_axes(function, buffer, tiling)))
+    return made
 
 
 def best_seconds(space: Space, function: PrimFunc, context: Context) -> float:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import reduce
 from typing import Any
 
-from transect.ir.expr import Expr, as_expr, cast, maximum, minimum
+from transect.ir.dtype import as_dtype
+from transect.ir.expr import Expr, Ramp, as_expr, cast, const, maximum, minimum
 from transect.script.axes import as_items
 from transect.script.directives import Loops, StoreDirective
 from transect.script.intrinsics import call_intrinsic
@@ -69,8 +70,12 @@ class _Scope(str):
 
 def _vload(buffer: Buffer) -> Callable[..., Expr]:
     def vload(indices: Any, dtype: Any = None, *, predicate: Expr | None = None) -> Expr:
-        del dtype
-        return BufferLoad(buffer, tuple(as_expr(item) for item in as_items(indices)), predicate)
+        items = [as_expr(item) for item in as_items(indices)]
+        lanes = 1 if dtype is None else as_dtype(dtype).lanes
+        if lanes > 1 and items[-1].dtype.is_scalar:
+            # As in TVM, the dtype says how many neighbours are read.
+            items[-1] = Ramp(items[-1], const(1, items[-1].dtype), lanes)
+        return BufferLoad(buffer, tuple(items), predicate)
 
     return vload
 

@@ -62,6 +62,7 @@ from transect.tir.interpreter.grid import (
 )
 from transect.tir.interpreter.host import HOST_CALLS
 from transect.tir.interpreter.linear import Scope, linear
+from transect.tir.interpreter.llvm import instruction
 from transect.tir.interpreter.memory_access import compile_address, compile_load
 
 
@@ -432,6 +433,23 @@ def _named_call(compiler: ExprCompiler, expr: Call) -> Run:
     return evaluate
 
 
+def _llvm_call(compiler: ExprCompiler, expr: Call) -> Run:
+    first = expr.args[0]
+    name = first.value if isinstance(first, StringImm) else ""
+    run = instruction(name, expr.dtype)
+    if run is None:
+        raise UnsupportedError(
+            f"the interpreter does not know {name or 'an LLVM function without a name'}",
+            remedy="run the compiled function, or tensorize: the description runs instead",
+        )
+    args = [(compiler.compile(arg), arg.dtype.lanes) for arg in expr.args[1:]]
+
+    def evaluate(frame: Frame) -> Value:
+        return run(*(full_lanes(value(frame), lanes) for value, lanes in args))
+
+    return evaluate
+
+
 def _return(compiler: ExprCompiler, expr: Call) -> Run:
     value = compiler.compile(expr.args[0])
 
@@ -487,6 +505,8 @@ _SPECIAL: dict[str, Callable[[ExprCompiler, Call], Run]] = {
     "call_pure_extern": _named_call,
     "call_packed": _named_call,
     "call_cpacked": _named_call,
+    "call_llvm_intrin": _llvm_call,
+    "call_llvm_pure_intrin": _llvm_call,
     "address_of": compile_address,
     "ret": _return,
     "assume": _assume,

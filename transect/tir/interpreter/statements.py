@@ -46,6 +46,7 @@ from transect.tir.interpreter.independence import (
     loop_range,
 )
 from transect.tir.interpreter.linear import Axis, Scope, interval, linear
+from transect.tir.interpreter.llvm import runnable
 from transect.tir.interpreter.memory import Pointer, allocate, from_array
 from transect.tir.interpreter.memory_access import compile_store
 from transect.tir.stmt import (
@@ -337,7 +338,7 @@ def _attribute(owner: StmtCompiler, stmt: AttrStmt, scope: Scope) -> tuple[Do, S
 
 
 def _realize(owner: StmtCompiler, stmt: BlockRealize, scope: Scope) -> tuple[Do, Scope]:
-    block = stmt.block
+    block = runnable(stmt.block)
     inside = scope.assuming(stmt.predicate)
     steps: list[Do] = []
     for iter_var, value in zip(block.iter_vars, stmt.iter_values, strict=True):

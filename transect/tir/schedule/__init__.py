@@ -4,12 +4,12 @@ Which schedule suits which machine is the business of `hardware`; lowering that 
 """
 
 from transect.tir.schedule.edit import Edit, Primitive
-from transect.tir.schedule.schedule import (
+from transect.tir.schedule.schedule import Schedule
+from transect.tir.schedule.session import (
     INLINE_LOOP,
     ROOT_LOOP,
     BlockRV,
     LoopRV,
-    Schedule,
     StmtSRef,
     subject_of,
 )

@@ -148,12 +148,12 @@ def panel_axis(func: PrimFunc, buffer: Buffer, width: int) -> PrimFunc:
             return (Range(low // width, extent), *old[:-1], Range(low % width, extent))
         return (Range.of(new.shape[0]), *old[:-1], Range.of(new.shape[-1]))
 
-    body = _Index(buffer, new, index, ranges).visit(func.body)
+    body = Reindexed(buffer, new, index, ranges).visit(func.body)
     params = {var: new if item is buffer else item for var, item in func.buffer_map.items()}
     return replace(func, buffer_map=params, body=body)
 
 
-class _Index(StmtRewriter):
+class Reindexed(StmtRewriter):
     """Reads of one buffer become reads of another at other places."""
 
     def __init__(

@@ -59,6 +59,8 @@ PRIMITIVES: dict[str, str] = {
     "reorder_block_iter_var": "transect.tir.schedule.block_layout:ReorderBlockIterVar",
     "pad_einsum": "transect.tir.schedule.pad_einsum:PadEinsum",
     "decompose_padding": "transect.tir.schedule.decompose_padding:DecomposePadding",
+    "blockize": "transect.tir.schedule.blockize:Blockize",
+    "tensorize": "transect.tir.schedule.tensorize:Tensorize",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
 }
 """Name -> "module:Class" of each primitive."""

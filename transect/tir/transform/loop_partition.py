@@ -3,6 +3,7 @@ element."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,7 +28,7 @@ from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite, substitute, walk
 from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
-from transect.tir.stmt import Bind, For, IfThenElse, Stmt
+from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, walk_stmts
@@ -73,12 +74,59 @@ class _Partition(StmtRewriter):
         full = _full_tile(stmt)
         if not full:
             return super().visit_for(stmt)
-        condition = logical_and(*dict.fromkeys(full.values()))
-        then_case = self.visit(_Assume(set(full)).visit(stmt.body))
-        else_case = fresh_copy(stmt.body)
+        parts = [self._versions(part, full) for part in _parts(stmt.body, set(full))]
+        return replace(stmt, body=seq(*parts))
+
+    def _versions(self, body: Stmt, full: Mapping[Expr, Expr]) -> Stmt:
+        """The version of a full tile and that of a partial one, of what differs between them."""
+        own = {item: full[item] for item in full if item in _all_conditions(body)}
+        if not own:
+            return self.visit(body)
+        condition = logical_and(*dict.fromkeys(own.values()))
+        then_case = self.visit(_Assume(set(own)).visit(body))
+        else_case = fresh_copy(body)
         if sum(1 for _ in walk_stmts(else_case)) <= self.limit:
             else_case = self.visit(else_case)
-        return replace(stmt, body=IfThenElse(condition, then_case, else_case))
+        return IfThenElse(condition, then_case, else_case)
+
+
+def _parts(body: Stmt, conditions: set[Expr]) -> list[Stmt]:
+    """A sequence in parts of loops that test none of the same conditions, such as a nest that pads
+    and one that computes; anything else as a whole."""
+    if not isinstance(body, SeqStmt):
+        return [body]
+    groups: list[tuple[list[Stmt], set[Expr]]] = []
+    for item in body.stmts:
+        tested = _all_conditions(item) & conditions
+        if tested and not isinstance(item, For):
+            return [body]
+        same = next((n for n, (_, held) in enumerate(groups) if held & tested), None)
+        if same is None:
+            groups.append(([item], tested))
+            continue
+        # What stands between parts that belong together belongs to them.
+        if any(not isinstance(each, For) for items, _ in groups[same + 1 :] for each in items):
+            return [body]
+        merged = [each for items, _ in groups[same:] for each in items]
+        held = tested.union(*(held for _, held in groups[same:]))
+        groups[same:] = [([*merged, item], held)]
+    return [seq(*items) for items, _ in groups]
+
+
+def _all_conditions(stmt: Stmt) -> set[Expr]:
+    """All comparisons in a statement."""
+    return {
+        term
+        for inner in walk_stmts(stmt)
+        for term in walk(*own_terms(inner))
+        if isinstance(term, LT | LE | GT | GE)
+    } | {
+        wins
+        for inner in walk_stmts(stmt)
+        for term in walk(*own_terms(inner))
+        if isinstance(term, Min | Max)
+        for _, wins in _sides(term)
+    }
 
 
 class _Assume(StmtRewriter):

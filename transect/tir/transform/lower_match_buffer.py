@@ -14,6 +14,7 @@ from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import Block, BufferStore, MatchBufferRegion, Stmt
 from transect.tir.transform.function_pass import FunctionPass
+from transect.tir.transform.vector_index import as_ramp
 from transect.tir.visit import Substitution, map_items, own_terms, walk_stmts
 from transect.transform import Context
 
@@ -123,7 +124,8 @@ class _Lower(Substitution):
         source = self.sources[buffer]
         tail = len(source.ranges) - len(indices)
         shifted = (
-            outer.min + index for outer, index in zip(source.ranges[tail:], indices, strict=True)
+            as_ramp(outer.min + index)
+            for outer, index in zip(source.ranges[tail:], indices, strict=True)
         )
         return source.buffer, (*(outer.min for outer in source.ranges[:tail]), *shifted)
 

@@ -13,6 +13,7 @@ from transect.ir.expr import (
     FloorMod,
     IntImm,
     Mod,
+    Ramp,
     Range,
     Var,
     as_int,
@@ -27,6 +28,7 @@ from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
+from transect.tir.transform.vector_index import as_ramp
 from transect.tir.visit import StmtRewriter, map_items
 from transect.transform import Context
 
@@ -92,9 +94,15 @@ class _Simplify(StmtRewriter):
             return value
         known = self.indices.get(value)
         if known is None:
-            simple = self.analyzer.simplify(value)
+            simple = self._vector(as_ramp(value))
             known = self.indices[value] = self._divide(simple) if self.division else simple
         return known
+
+    def _vector(self, value: Expr) -> Expr:
+        if isinstance(value, Ramp):
+            base, stride = self._index(value.base), self._index(value.stride)
+            return Ramp(base, stride, value.lanes, value.scalable)
+        return self.analyzer.simplify(value)
 
     def _divide(self, value: Expr) -> Expr:
         if not any(isinstance(item, FloorDiv | FloorMod) for item in walk(value)):
