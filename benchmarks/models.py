@@ -1,6 +1,7 @@
 """Whole models beside ONNX Runtime and OpenVINO: right answers, latency, compile time, memory.
 
 Run: python -m benchmarks.models [--only NAME ...] [--exporter script|dynamo] [--threads 2]
+[--libraries off]; off: ours calls none, all its code is generated.
 Needs the extra `models`. Each framework runs in a process of its own that sleeps while another one
 is timed; they take turns on the same inputs, every size of a model from one compile. The worst
 error is that against ONNX Runtime, relative to the largest magnitude of an output. Memory is the
@@ -81,12 +82,12 @@ class Model:
 # --- one framework in a process ---------------------------------------------------------------
 
 
-def load_transect(path: str, threads: int) -> Runner:
+def load_transect(path: str, threads: int, libraries: bool) -> Runner:
     """The model compiled, or taken from the cache."""
     del threads  # set through TRANSECT_NUM_THREADS
     import transect
 
-    model = transect.compile(path)
+    model = transect.compile(path, libraries=None if libraries else ())
     names = [parameter.name for parameter in model.signature.parameters]
 
     def run(inputs: Inputs) -> list[np.ndarray]:
@@ -96,8 +97,9 @@ def load_transect(path: str, threads: int) -> Runner:
     return run
 
 
-def load_onnxruntime(path: str, threads: int) -> Runner:
+def load_onnxruntime(path: str, threads: int, libraries: bool) -> Runner:
     """The model in ONNX Runtime with its default optimizations."""
+    del libraries
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -106,8 +108,9 @@ def load_onnxruntime(path: str, threads: int) -> Runner:
     return lambda inputs: session.run(None, inputs)
 
 
-def load_openvino(path: str, threads: int) -> Runner:
+def load_openvino(path: str, threads: int, libraries: bool) -> Runner:
     """The model in OpenVINO, for latency, in float32 as the others."""
+    del libraries
     import openvino
 
     core = openvino.Core()
@@ -126,14 +129,14 @@ def load_openvino(path: str, threads: int) -> Runner:
     return run
 
 
-LOADERS: dict[str, Callable[[str, int], Runner]] = {
+LOADERS: dict[str, Callable[[str, int, bool], Runner]] = {
     "transect": load_transect,
     "onnxruntime": load_onnxruntime,
     "openvino": load_openvino,
 }
 
 
-def serve(framework: str, threads: int) -> None:
+def serve(framework: str, threads: int, libraries: bool) -> None:
     """Answer requests, a line of JSON each, until standard input ends."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -146,7 +149,7 @@ def serve(framework: str, threads: int) -> None:
             match request["do"]:
                 case "load":
                     start = time.perf_counter()
-                    runner = LOADERS[framework](request["path"], threads)
+                    runner = LOADERS[framework](request["path"], threads, libraries)
                     answer["seconds"] = time.perf_counter() - start
                 case "inputs":
                     with np.load(request["path"]) as stored:
@@ -178,18 +181,19 @@ def serve(framework: str, threads: int) -> None:
 class Process:
     """A framework in a process of its own."""
 
-    def __init__(self, framework: str, threads: int, cache: Path) -> None:
+    def __init__(self, framework: str, options: argparse.Namespace, cache: Path) -> None:
         self.framework = framework
+        threads = str(options.threads)
         environment = {
             **os.environ,
-            "TRANSECT_NUM_THREADS": str(threads),
-            "OMP_NUM_THREADS": str(threads),
+            "TRANSECT_NUM_THREADS": threads,
+            "OMP_NUM_THREADS": threads,
             "TRANSECT_CACHE_DIR": str(cache),
         }
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "benchmarks.models"),
-                *("--serve", framework, "--threads", str(threads)),
+                *("--serve", framework, "--threads", threads, "--libraries", options.libraries),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -219,14 +223,14 @@ class Process:
 # --- measuring --------------------------------------------------------------------------------
 
 
-def measure(case: Case, threads: int, work: Path) -> Model:
+def measure(case: Case, options: argparse.Namespace, work: Path) -> Model:
     """All figures of one model."""
     cache = work / f"cache-{case.name}"
     result = Model(case.name)
     with contextlib.ExitStack() as stack:
 
         def start(framework: str) -> Process:
-            process = Process(framework, threads, cache)
+            process = Process(framework, options, cache)
             stack.callback(process.close)
             return process
 
@@ -353,12 +357,15 @@ def main() -> None:
     parser.add_argument("--exporter", choices=("script", "dynamo"), default="script")
     parser.add_argument("--kind", choices=("static", "dynamic", "both"), default="both")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--libraries", choices=("on", "off"), default="on", help="whether ours may call any"
+    )
     parser.add_argument("--folder", type=Path, default=Path("build/models"), help="of exports")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     parser.add_argument("--serve", choices=FRAMEWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.threads)
+        serve(options.serve, options.threads, options.libraries == "on")
         return
     kinds = ("static", "dynamic") if options.kind == "both" else (options.kind,)
     measured: list[Model] = []
@@ -366,7 +373,7 @@ def main() -> None:
     for case in cases(options.only, options.folder, options.exporter, kinds):
         with tempfile.TemporaryDirectory() as work:
             try:
-                measured.append(measure(case, options.threads, Path(work)))
+                measured.append(measure(case, options, Path(work)))
             except RuntimeError as error:
                 failed += 1
                 print(f"{case.name:28} FAILED: {error}", flush=True)

@@ -247,6 +247,15 @@ def _tagger(kind: str) -> Callable[[bool], Any]:
     return build
 
 
+def _mlp(small: bool) -> Any:
+    """Three fully connected layers, for images of 28 x 28 pixels."""
+    import torch
+
+    width = 32 if small else 1024
+    layers = torch.nn.Linear(784, width), torch.nn.Linear(width, width), torch.nn.Linear(width, 10)
+    return torch.nn.Sequential(layers[0], torch.nn.ReLU(), layers[1], torch.nn.ReLU(), layers[2])
+
+
 _IMAGE = {"pixel_values": ("float32", ("batch", 3, "height", "width"))}
 _TOKENS = {"input_ids": ("int64", ("batch", "sequence"))}
 _BERT = {
@@ -340,6 +349,14 @@ ARCHITECTURES: dict[str, Architecture] = {
                 dynamic_exporters=("script",),
             )
             for kind in ("LSTM", "GRU")
+        ),
+        Architecture(
+            "mlp",
+            _mlp,
+            {"pixels": ("float32", ("batch", 784))},
+            {"batch": 2},
+            ({"batch": 32}, {"batch": 1}, {"batch": 100}),
+            ({"batch": 32}, {"batch": 1}, {"batch": 5}),
         ),
     )
 }

@@ -3,9 +3,10 @@
 Run: python -m benchmarks.ops [WORD ...] [--threads 1,2] [--quick] [--markdown FILE] [--json FILE]
 WORDs choose rows by parts of their names. Needs the extra `models`. Every number of threads is
 measured in a process of its own, on as many cores. In each row all take turns, the machine's peak
-among them: multiply-adds in registers, or reading as many bytes in order as the row moves. Times
-are the least of a call; results are compared with float64. Ours is what `transect.compile` makes of
-an ONNX model of one operator with constant weights, called with its result allocated.
+among them: multiply-adds in registers, or reading as many bytes in order as the row moves. Of each
+turn the fastest call counts, and of the rounds the median; results are compared with float64. Ours
+is what `transect.compile` makes of an ONNX model of one operator with constant weights, called with
+its result allocated.
 """
 
 from __future__ import annotations
@@ -121,34 +122,40 @@ def _cases(threads: int) -> Iterator[Case]:
 
 def _show(row: Row) -> None:
     """A line for the row and one for each that took part."""
-    rate = f"{row.work / 1e9:.3f} G{'op' if row.is_arithmetic else 'B'}"
-    print(f"{row.family}: {row.name}  ({rate}; goal: {row.goal})")
-    for name, seconds in sorted(row.seconds.items(), key=lambda item: item[1]):
+    amount = f"{row.work / 1e9:.3f} G{'op' if row.is_arithmetic else 'B'}"
+    print(f"{row.family}: {row.name}  ({amount}; goal: {row.goal})")
+    for name in sorted(row.rounds, key=row.seconds):
         error = f"error {row.errors[name]:.0e}" if name in row.errors else ""
         wrong = "  WRONG" if row.errors.get(name, 0.0) > row.tolerance else ""
-        share = row.work / seconds / row.peak
+        seconds = row.seconds(name)
         print(
             f"    {name:32} {seconds * 1e6:11.1f} us {row.work / seconds / 1e9:8.1f} G/s "
-            f"{share:7.1%}  {error}{wrong}"
+            f"{row.share(name):7.1%}  {error}{wrong}"
         )
     for name, why in row.failed.items():
         print(f"    {name:32} cannot: {why}")
-    print(f"    ratio {row.ratio:.2f}, share {row.share:.1%}: {_verdict(row)}", flush=True)
+    print(
+        f"    {row.ratio:.2f}x {row.best_peer}, {row.share():.1%} of "
+        f"{statistics.median(row.peaks) / 1e9:.0f} G/s: {_verdict(row)}",
+        flush=True,
+    )
 
 
 def _verdict(row: Row) -> str:
     if not row.is_right:
         return "WRONG" if OURS in row.errors else "FAILED"
+    absent = f", without {', '.join(row.failed)}" if row.failed else ""
     if not (row.goal.peak or row.goal.ratio):
-        return "reported"
-    return "reached" if row.is_reached else "MISSED"
+        return f"reported{absent}"
+    return ("reached" if row.is_reached else "MISSED") + absent
 
 
 def _record(row: Row) -> dict[str, object]:
     """The row as JSON, with what follows from it."""
     return {
         **asdict(row),
-        "share": row.share,
+        "seconds": {name: row.seconds(name) for name in row.rounds},
+        "share": row.share(),
         "ratio": row.ratio,
         "best_peer": row.best_peer,
         "goal": str(row.goal),

@@ -4,6 +4,7 @@ all take turns, so that what else the machine does meets them all.
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from benchmarks.ops.peak import Peak
 OURS = "transect"
 Call = Callable[[], Any]
 """Computes once; what it gives is an array, or has one by `numpy_of`."""
-ROUNDS = 6
+ROUNDS = 9
 PAUSE = 0.004
 """Seconds between two that take turns: threads of the former one stop to look for work."""
 TURN = 0.04
@@ -68,8 +69,13 @@ class Case:
 
 @dataclass
 class Row:
-    """What was measured. seconds: the least of a call, by who. errors: the same way. peak:
-    operations or bytes a second that the machine reached in turn. failed: who could not run."""
+    """What was measured. rounds: by who, the least seconds of a call in each of its turns. errors:
+    by who. peaks: operations or bytes a second that the machine reached in each round. failed: who
+    could not run.
+
+    Shares and ratios are medians of those of the single rounds: the clock moves from one second
+    to the next by a tenth, and what else runs on the machine takes more.
+    """
 
     family: str
     name: str
@@ -79,29 +85,38 @@ class Row:
     unit: str
     is_arithmetic: bool
     tolerance: float
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
+    rounds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
     errors: dict[str, float] = field(default_factory=dict[str, float])
     failed: dict[str, str] = field(default_factory=dict[str, str])
-    peak: float = 0.0
+    peaks: list[float] = field(default_factory=list[float])
 
-    @property
-    def share(self) -> float:
-        """Of the peak."""
-        return self.work / self.seconds[OURS] / self.peak if OURS in self.seconds else 0.0
+    def seconds(self, who: str) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.rounds[who])
+
+    def share(self, who: str = OURS) -> float:
+        """Of the peak that was measured in the same round."""
+        if who not in self.rounds:
+            return 0.0
+        pairs = zip(self.rounds[who], self.peaks, strict=True)
+        return statistics.median(self.work / seconds / peak for seconds, peak in pairs)
+
+    def ratio_to(self, who: str) -> float:
+        """The time of another one over ours in the same round: above 1, ours is faster."""
+        pairs = zip(self.rounds[OURS], self.rounds[who], strict=True)
+        return statistics.median(theirs / ours for ours, theirs in pairs)
 
     @property
     def best_peer(self) -> str:
         """The fastest of those that the goal is about."""
-        peers = [name for name in self.seconds if name != OURS]
+        peers = [name for name in self.rounds if name != OURS]
         wanted = [name for name in peers if name in self.goal.peers] or peers
-        return min(wanted, key=lambda name: self.seconds[name], default="")
+        return min(wanted, key=self.ratio_to, default="") if OURS in self.rounds else ""
 
     @property
     def ratio(self) -> float:
-        """The time of the best peer over ours: above 1 is faster."""
-        if OURS not in self.seconds or not self.best_peer:
-            return 0.0
-        return self.seconds[self.best_peer] / self.seconds[OURS]
+        """To the best peer."""
+        return self.ratio_to(self.best_peer) if self.best_peer else 0.0
 
     @property
     def is_right(self) -> bool:
@@ -111,7 +126,7 @@ class Row:
     @property
     def is_reached(self) -> bool:
         """Whether ours is right and reaches the goal."""
-        return self.is_right and self.share >= self.goal.peak and self.ratio >= self.goal.ratio
+        return self.is_right and self.share() >= self.goal.peak and self.ratio >= self.goal.ratio
 
 
 def measure(case: Case, threads: int, peak: Peak, own: Callable[[], Call], rounds: int) -> Row:
@@ -130,21 +145,20 @@ def measure(case: Case, threads: int, peak: Peak, own: Callable[[], Call], round
         except Exception as error:  # noqa: BLE001 - the table says who could not run, and why
             calls.pop(name, None)
             row.failed[name] = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
-    times: dict[str, list[float]] = {name: [] for name in calls}
+    row.rounds = {name: [] for name in (*calls, *case.timed)}
     for _ in range(rounds):
-        row.peak = max(row.peak, peak.rate())
+        row.peaks.append(peak.rate())
         for name, call in calls.items():
             time.sleep(PAUSE)
-            times[name] += _turn(call)
+            row.rounds[name].append(_turn(call))
         for name, clock in case.timed.items():
             time.sleep(PAUSE)
-            times.setdefault(name, []).append(clock())
-    row.seconds = {name: min(of) for name, of in times.items()}
+            row.rounds[name].append(clock())
     return row
 
 
-def _turn(call: Call) -> list[float]:
-    """Seconds of single calls; the first wakes up what sleeps."""
+def _turn(call: Call) -> float:
+    """The least seconds of a call; the first, which wakes up what sleeps, does not count."""
     call()
     times: list[float] = []
     end = time.perf_counter() + TURN
@@ -152,7 +166,7 @@ def _turn(call: Call) -> list[float]:
         begin = time.perf_counter()
         call()
         times.append(time.perf_counter() - begin)
-    return times
+    return min(times)
 
 
 def numpy_of(result: Any) -> np.ndarray:

@@ -182,26 +182,23 @@ def _reported(row: Callable[..., Case]) -> Iterator[Case]:
             lambda x, out, axis=axis: torch.mean(x, axis, out=out),
             name=f"4096x1024 {name}", constants={"axes": np.array([axis])},
         )  # fmt: skip
+    vector = _floats(1024)
+    factor = torch.from_numpy(vector)
     yield row(
         "elementwise", (4096, 1024),
         [
-            ("Mul", "x scale", "a", {}), ("Add", "a bias", "b", {}),
+            ("Mul", "x scale", "a", {}), ("Add", "a scale", "b", {}),
             ("Relu", "b", "c", {}), ("Add", "c x", "y", {}),
         ],
-        lambda x: _chain(x) + x, lambda x, out: torch.add(_chain(x), x, out=out),
-        name="relu(x * s + b) + x, 4096x1024",
-        constants={"scale": _floats(1024), "bias": _floats(1024)},
+        lambda x: torch.relu(x * factor.to(x.dtype) + factor.to(x.dtype)) + x,
+        lambda x, out: torch.addcmul(factor, x, factor, out=out).relu_().add_(x),
+        name="relu(x * s + s) + x, 4096x1024", constants={"scale": vector},
     )  # fmt: skip
     yield row(
         "elementwise", (4096, 1024),
         [("Sigmoid", "x", "a", {}), ("Mul", "x a", "y", {})],
         functional.silu, lambda x, out: torch.ops.aten.silu.out(x, out=out), name="silu 4096x1024",
     )  # fmt: skip
-
-
-def _chain(x: torch.Tensor) -> torch.Tensor:
-    vector = torch.from_numpy(_floats(1024))
-    return torch.relu(torch.addcmul(vector.to(x.dtype), x, vector.to(x.dtype)))
 
 
 def _floats(*shape: int) -> np.ndarray:

@@ -16,6 +16,7 @@ from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSub
 from transect.relax.transform.fold_constant import Evaluate, FoldConstant
 from transect.relax.transform.lambda_lift import LambdaLift
 from transect.relax.transform.legalize_ops import LegalizeOps
+from transect.relax.transform.lift_packing import LiftPacking
 from transect.relax.transform.lower_convolution_rank import LowerConvolutionRank
 from transect.relax.transform.lower_to_host import LowerToHost
 from transect.relax.transform.normalize import Normalize
@@ -61,6 +62,9 @@ def pipeline(
         PlanGraph(partial(library_offers, names=libraries), schedule_space),
         RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),
+        LiftPacking(),
+        FoldConstant(evaluate=evaluate),
+        RemoveUnusedFunctions((entry,)),
         # The host.
         PlanMemory(),
         LowerToHost(),

@@ -48,7 +48,7 @@ def schedule_space(func: PrimFunc, target: Target) -> tuple[Site, ...]:
     if info is None:
         return ()
     for rule in schedule_rules(target.name):
-        if rule.matches(info):
+        if rule.suits(target) and rule.matches(info):
             return rule.space(info, target)
     return ()
 

@@ -20,6 +20,11 @@ class ScheduleRule(ABC):
 
     name: ClassVar[str] = ""
 
+    def suits(self, target: Target) -> bool:
+        """Whether the target has what the rule makes use of."""
+        del target
+        return True
+
     @abstractmethod
     def matches(self, info: KernelInfo) -> bool:
         """Whether the rule has something to do for the blocks not scheduled yet."""

@@ -84,7 +84,7 @@ def _first_that_applies(
     refused: list[str],
 ) -> tuple[Schedule, tuple[str, ...]] | None:
     for rule in rules:
-        if not rule.matches(info):
+        if not rule.suits(context.target) or not rule.matches(info):
             continue
         attempt = sch.copy()
         try:

@@ -32,7 +32,7 @@ from transect.ir.expr import (
 )
 from transect.ir.term import Term
 from transect.ir.traverse import substitute, walk
-from transect.tir.affine import affine, difference
+from transect.tir.affine import Affine, affine, difference
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import (
@@ -44,6 +44,7 @@ from transect.tir.stmt import (
     SeqStmt,
     Stmt,
 )
+from transect.tir.tiles import OPERANDS
 from transect.tir.visit import bound_buffers, child_stmts, own_terms
 
 HIDDEN = "hidden_buffers"
@@ -128,7 +129,20 @@ def _relax_floordiv(expr: FloorDiv, ranges: Ranges) -> Interval | None:
     inner, divisor = relax(expr.a, ranges), as_int(expr.b)
     if inner is None or divisor is None or divisor <= 0:
         return None
-    return inner[0] // divisor, inner[1] // divisor
+    return _quotient(inner[0], divisor), _quotient(inner[1], divisor)
+
+
+def _quotient(expr: Expr, divisor: int) -> Expr:
+    """expr // divisor, with the multiples of the divisor taken out, so that ends compare."""
+    form = affine(expr)
+    whole = {atom: k // divisor for atom, k in form.terms.items() if k % divisor == 0}
+    rest = Affine(form.const, {atom: k for atom, k in form.terms.items() if k % divisor})
+    if not whole:
+        return expr // divisor
+    outside = Affine(0, whole).to_expr(expr.dtype)
+    if rest.is_const:
+        return Affine(rest.const // divisor, whole).to_expr(expr.dtype)
+    return outside + rest.to_expr(expr.dtype) // divisor
 
 
 def _relax_cast(expr: Cast, ranges: Ranges) -> Interval | None:
@@ -179,7 +193,8 @@ def accesses(stmt: Stmt) -> list[Access]:
     """Every access of `stmt`, in order, relaxed over the variables that `stmt` binds inside.
 
     A nested block that declares regions counts by them. Buffers defined inside are left out. An
-    `address_of` counts as a read and a write of the whole buffer: what is done there is unknown.
+    `address_of` counts as a read and a write of the whole buffer: what is done there is unknown,
+    unless an intrinsic on tiles takes it.
     """
     collector = _Collector()
     collector.visit(stmt, {}, {})
@@ -239,14 +254,18 @@ class _Collector:
         return None if low is None or high is None else (low[0], high[1])
 
     def loads(self, terms: Iterable[Term], ranges: Ranges, values: Mapping[Var, Expr]) -> None:
+        known = _tile_operands(terms)
+        # The load in an address names a place; nothing is loaded.
+        places = {child for item in known for child in item.children()}
         for item in walk(*terms):
-            if isinstance(item, BufferLoad):
+            if isinstance(item, BufferLoad) and item not in places:
                 self.add(item.buffer, item.indices, ranges, values, write=False)
             elif isinstance(item, Call) and item.op is INTRINSICS["address_of"]:
                 (target,) = item.args
                 if isinstance(target, BufferLoad):
                     whole = (None,) * target.buffer.ndim
-                    self.found += [Access(target.buffer, write, whole) for write in (False, True)]
+                    does = known.get(item, "rw")
+                    self.found += [Access(target.buffer, kind == "w", whole) for kind in does]
 
     def add(
         self,
@@ -259,6 +278,18 @@ class _Collector:
     ) -> None:
         relaxed = tuple(relax(substitute(index, values), ranges) for index in indices)
         self.found.append(Access(buffer, write, relaxed))
+
+
+def _tile_operands(terms: Iterable[Term]) -> dict[Term, str]:
+    """What intrinsics on tiles do with the addresses that they get: "r", "w" or "rw"."""
+    found: dict[Term, str] = {}
+    for item in terms:
+        # They have no results, so they are statements of their own.
+        does = OPERANDS.get(getattr(item.op, "name", "")) if isinstance(item, Call) else None
+        if isinstance(item, Call) and does is not None:
+            for operand, kinds in zip(item.args, does, strict=True):
+                found[operand] = "".join(k for k in "rw" if k in found.get(operand, "") + kinds)
+    return found
 
 
 def to_regions(found: Iterable[Access]) -> tuple[BufferRegion, ...]:

@@ -122,6 +122,11 @@ _MATRIX = [
     Intrinsic("ptx_arrive_barrier_expect_tx", "write", 2, VOID),
     Intrinsic("ptx_wait_barrier", "write", 1, VOID),
     Intrinsic("create_barriers", "write", 1, VOID),
+    # On tiles of 16 rows of 64 bytes; a tile is named by the address of its first element.
+    Intrinsic("amx_tile_zero", "write", 1, VOID),  # (tile)
+    Intrinsic("amx_tile_load", "write", 3, VOID),  # (tile, address, bytes from row to row)
+    Intrinsic("amx_tile_store", "write", 3, VOID),  # (address, bytes from row to row, tile)
+    Intrinsic("amx_tile_dot", "write", 3, VOID),  # (c, a, b): see tir.tiles
 ]
 
 INTRINSICS: dict[str, Intrinsic] = {

@@ -12,7 +12,7 @@ from importlib import import_module
 
 import numpy as np
 
-from transect.codegen.llvm import objects, runtime
+from transect.codegen.llvm import amx, objects, runtime
 from transect.codegen.llvm.expression import CodeUnit
 from transect.codegen.llvm.function import emit_function
 from transect.codegen.llvm.module import ModuleText
@@ -57,7 +57,7 @@ def emit_module(module: IRModule, target: Target) -> ModuleText:
     """
     machine = "aarch64" if target.name == "arm" else platform.machine().lower()
     text = ModuleText(
-        {**runtime.HELPERS, **objects.HELPERS},
+        {**runtime.HELPERS, **objects.HELPERS, **amx.HELPERS},
         futex_number=_FUTEX.get(machine, 202),
     )
     native_half = "f16c" in target.features or machine == "aarch64"

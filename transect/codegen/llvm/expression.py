@@ -11,6 +11,7 @@ from typing import Any
 
 from transect.codegen.llvm import floats
 from transect.codegen.llvm.builder import FunctionText
+from transect.codegen.llvm.tile_registers import TileRegisters, is_tile
 from transect.codegen.llvm.types import (
     element_type,
     float_constant,
@@ -118,6 +119,7 @@ class ExpressionEmitter:
         self.variables: dict[Var, str] = {}
         self.handles: dict[Var, Call] = {}
         self.regions: list[Region] = [Region()]
+        self.tiles = TileRegisters()
         self.message = ""
         """The memory for the text of an error, once there is one that needs it."""
         self._effects: dict[Term, int] = {}
@@ -358,6 +360,11 @@ class ExpressionEmitter:
 
     def pointer(self, data: Expr) -> str:
         """The address that a handle expression holds."""
+        if isinstance(data, Var) and is_tile(data):
+            raise UnsupportedError(
+                f"an access to an element of {data.name!r}, which is in tile registers",
+                remedy="they are read and written as a whole, by the T.amx_tile_... intrinsics",
+            )
         return self.emit(data)
 
     def to_memory(self, value: str, dtype: DType) -> str:

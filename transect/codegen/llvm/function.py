@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from transect.codegen.llvm import host, intrinsics, math
+from transect.codegen.llvm import amx, host, intrinsics, math
 from transect.codegen.llvm.builder import FunctionText
 from transect.codegen.llvm.expression import CodeUnit, Handler, native_name
 from transect.codegen.llvm.failing import emit_checked
@@ -20,6 +20,7 @@ HANDLERS: Mapping[str, Handler] = {
     **intrinsics.HANDLERS,
     **math.HANDLERS,
     **host.HANDLERS,
+    **amx.HANDLERS,
     "checked": emit_checked,
 }
 """All intrinsics that the CPU back end emits."""
@@ -56,6 +57,7 @@ def emit_function(unit: CodeUnit, module: ModuleText, name: str, func: PrimFunc)
     emitter.places = ARGUMENTS in func.attrs  # a host function: its spans name layers
     emitter.variables.update(zip(func.params, operands, strict=True))
     try:
+        amx.begin(emitter, func.body)
         emitter.run(func.body)
     except TransectError as error:
         error.notes = (*error.notes, f"in function {name!r}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from transect.codegen.llvm import amx
 from transect.codegen.llvm.builder import FunctionText
 from transect.codegen.llvm.statement import StatementEmitter
 from transect.codegen.llvm.types import register_type
@@ -69,6 +70,7 @@ def work(stmt: Stmt, bound: dict[Var, str]) -> Expr:
 def emit_parallel(parent: StatementEmitter, loop: For) -> None:
     """Emit `loop` as a call of the parallel helper on an outlined function."""
     text = parent.text
+    amx.check_parallel(parent, loop)
     variables = captured(loop, parent.variables)
     fields = ["ptr", *(register_type(var.dtype) for var in variables)]
     context_type = "{" + ", ".join(fields) + "}"
@@ -82,6 +84,7 @@ def emit_parallel(parent: StatementEmitter, loop: For) -> None:
         if var in parent.handles:
             child.handles[var] = parent.handles[var]
     kind = loop.var.dtype
+    amx.begin(child, loop.body, whole=True)
     child.loop(
         loop.var,
         child.convert("%begin", INT64, kind),
@@ -116,6 +119,7 @@ def emit_parallel(parent: StatementEmitter, loop: For) -> None:
     )
     text.fail()
     text.begin(good)
+    amx.resume(parent)
     parent.forget_reads()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from transect.codegen.llvm.expression import ExpressionEmitter, alignment
 from transect.codegen.llvm.failing import raise_error
+from transect.codegen.llvm.tile_registers import is_tile, last_uses
 from transect.codegen.llvm.types import element_type, memory_type, register_type, vector_of
 from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
@@ -85,13 +86,18 @@ class StatementEmitter(ExpressionEmitter):
 
     def emit_seq(self, stmt: SeqStmt) -> None:
         released: list[str] = []
-        for item in stmt.stmts:
-            if isinstance(item, Allocate):
+        ends = last_uses(stmt)
+        for number, item in enumerate(stmt.stmts):
+            if isinstance(item, Allocate) and is_tile(item.var):
+                self.tiles.allocate(item)
+            elif isinstance(item, Allocate):
                 slot = self._allocate(item)
                 if slot:
                     released.append(slot)
             else:
                 self.run(item)
+            for var in ends.get(number, ()):
+                self.tiles.release(var)
         for slot in reversed(released):
             self.text.emit(
                 f"call void {self.text.module.helper('transect.workspace.release')}(ptr {slot})"

@@ -28,6 +28,7 @@ from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
 from transect.tir.transform.inject_prefetch import PREFETCH
@@ -461,7 +462,7 @@ class ContractionRule(ScheduleRule):
         done: list[str] = []
         for operand in (found.left, found.right):
             producer = info.producer(operand.buffer)
-            if producer is None or not _is_cheap(producer, self.inline_limit):
+            if producer is None or not _is_cheap(found, producer, self.inline_limit):
                 continue
             try:
                 sch.compute_inline(sch.get_block(producer.name))
@@ -543,7 +544,7 @@ def _map_before(info: KernelInfo, found: Contraction, inline_limit: int) -> Bloc
             and producer.name in info.pending
             and info.kind(producer.name) <= PatternKind.INJECTIVE
             and len(info.consumers(operand.buffer)) == 1
-            and not _is_cheap(producer, inline_limit)
+            and not _is_cheap(found, producer, inline_limit)
         ):
             return producer
     return None
@@ -573,11 +574,20 @@ def _sum(*parts: Mapping[str, Amount]) -> dict[str, Amount]:
     return total
 
 
-def _is_cheap(producer: Block, limit: int) -> bool:
+def _is_cheap(found: Contraction, producer: Block, limit: int) -> bool:
     """Whether a map is worth repeating wherever its result is read."""
     if not isinstance(producer.body, BufferStore) or producer.init is not None:
         return False
-    terms = list(walk(producer.body.value))
+    value = producer.body.value
+    part = roles(found)
+    if part is not None and part.shared:
+        # Each element is read a few times, by tiles that lie inside for the most part: making it
+        # takes longer than reading it again.
+        limit = 16 * limit
+        if isinstance(value, Call) and value.op is INTRINSICS["if_then_else"]:
+            condition, *values = value.args
+            return not any(isinstance(t, Call) for t in walk(condition, *values))
+    terms = list(walk(value))
     return not any(isinstance(t, Call) for t in terms) and (
         sum(not isinstance(t, Var) for t in terms) <= limit
     )
@@ -648,7 +658,7 @@ def _cycles(
     """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
     a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
     whether all steps of a tile of so many vectors are written out."""
-    # The lanes are those of results: operands may be narrower.
+    # Lanes of the result: operands may be narrower.
     rows, vectors, lanes = tile
 
     def one(rows: int, vectors: int) -> int:

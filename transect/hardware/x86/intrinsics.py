@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache, partial
 
 from transect.hardware.templates import dot_product, outer_product
+from transect.hardware.x86 import amx
 from transect.tir.tensor_intrin import Table, TensorIntrin
 
 _INT8 = ("uint8", "int8", "int32")
@@ -82,6 +83,7 @@ def _loader(make: Callable[..., TensorIntrin], *row: object) -> Callable[[], Ten
 
 
 INTRINSICS: Table = {
+    **amx.INTRINSICS,
     **{row[0]: _loader(_outer, *row) for row in _OUTER},
     **{row[0]: _loader(_dot, *row) for row in _DOT},
 }

@@ -64,6 +64,7 @@ from transect.tir.interpreter.host import HOST_CALLS
 from transect.tir.interpreter.linear import Scope, linear
 from transect.tir.interpreter.llvm import instruction
 from transect.tir.interpreter.memory_access import compile_address, compile_load
+from transect.tir.interpreter.tiles import TILE_CALLS, tile_dtypes
 
 
 class ExprCompiler:
@@ -327,6 +328,9 @@ def _call(compiler: ExprCompiler, expr: Call) -> Run:
     if special is not None:
         return special(compiler, expr)
     args = [compiler.compile(arg) for arg in expr.args]
+    if name in TILE_CALLS:
+        on_tiles, kinds = TILE_CALLS[name], tile_dtypes(expr)
+        return lambda frame: on_tiles(kinds, *(arg(frame) for arg in args))
     if name in MATH:
         return _math_call(on_dtype(MATH[name], expr.args[0].dtype), args)
     if name in HOST_CALLS:

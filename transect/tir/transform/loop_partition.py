@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from transect.arith import Analyzer
 from transect.ir.expr import (
@@ -13,6 +13,7 @@ from transect.ir.expr import (
     GT,
     LE,
     LT,
+    Call,
     Expr,
     Max,
     Min,
@@ -28,6 +29,7 @@ from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite, substitute, walk
 from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
@@ -166,11 +168,20 @@ class _Assume(StmtRewriter):
                 if left is true():
                     return item.true_value
                 return Select(left, item.true_value, item.false_value)
+        elif _is_choice(item):
+            condition, value, other = item.args
+            left = self._left(condition)
+            if left is not None:
+                return value if left is true() else Call(item.op, (left, value, other), item.kind)
         return item
 
 
 def _has_serial_loop(stmt: Stmt) -> bool:
     return any(isinstance(item, For) and item.kind == "serial" for item in walk_stmts(stmt))
+
+
+def _is_choice(item: Term) -> TypeGuard[Call]:
+    return isinstance(item, Call) and item.op is INTRINSICS["if_then_else"]
 
 
 def _sides(extremum: Min | Max) -> tuple[tuple[Expr, Expr], ...]:
@@ -189,6 +200,8 @@ def _conditions(stmt: Stmt, loop: Var) -> list[Expr]:
     for item in walk(*own_terms(stmt)):
         if isinstance(item, Select):
             found += conjuncts(item.condition)
+        elif _is_choice(item):
+            found += conjuncts(item.args[0])
         elif isinstance(item, Min | Max):
             moves = [any(each is loop for each in walk(side)) for side in (item.a, item.b)]
             if moves[0] is not moves[1]:

@@ -14,7 +14,7 @@ from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
 from transect.tir.access import EXPLICIT_WRITE, HIDDEN, Access, Interval, accesses
 from transect.tir.affine import affine, difference
-from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import (
     Block,
@@ -42,7 +42,8 @@ class PlanAllocations(FunctionPass):
     Requires opaque blocks without match_buffers. Leaves the same, with new opaque blocks that hold
     the allocations. A buffer that carries values from one iteration of a loop to the next stays
     outside of that loop; shared memory stays outside of thread loops, global memory outside of all
-    loops bound to a GPU; buffers used through their pointer, or with strides, stay as they are.
+    loops bound to a GPU; buffers used through their pointer, or with strides, stay as they are. An
+    address that a block takes, which declares what it touches there, counts by that region.
     """
 
     def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
@@ -85,12 +86,16 @@ class _Plan(StmtRewriter):
 
 
 def _is_opaque(body: Stmt, buffer: Buffer) -> bool:
-    """Whether the buffer is reached in another way than by element, or by blocks that hide it."""
+    """Whether the buffer is reached in another way than by element, by code that does not declare
+    which part of it that is, or in blocks that hide it."""
     if buffer.strides or buffer.layout is not None:
         return True
+    declared = {item for block in _declaring(body, buffer) for item in walk_stmts(block)}
     for stmt in walk_stmts(body):
         if isinstance(stmt, Block) and buffer.name in stmt.annotations.get(HIDDEN, ()):
             return True
+        if stmt in declared:
+            continue
         for item in walk(*own_terms(stmt)):
             if item is buffer.data:
                 return True
@@ -102,6 +107,37 @@ def _is_opaque(body: Stmt, buffer: Buffer) -> bool:
                 if name in ("address_of", "prefetch", "tvm_access_ptr"):
                     return True
     return False
+
+
+def _declaring(body: Stmt, buffer: Buffer) -> list[Block]:
+    """The innermost blocks that declare regions of the buffer."""
+    found: list[Block] = []
+    for stmt in walk_stmts(body):
+        if not isinstance(stmt, Block) or not _regions(stmt, buffer):
+            continue
+        if not any(isinstance(item, Block) for item in walk_stmts(stmt.body)):
+            found.append(stmt)
+    return found
+
+
+def _regions(block: Block, buffer: Buffer) -> list[BufferRegion]:
+    return [region for region in (*block.reads, *block.writes) if region.buffer is buffer]
+
+
+def _fixed_axes(body: Stmt, buffer: Buffer) -> set[int]:
+    """The axes that stay whole, as instructions that take addresses know how far apart the rows
+    of what they touch are."""
+    fixed: set[int] = set()
+    for block in _declaring(body, buffer):
+        takes = any(
+            isinstance(item, Call) and getattr(item.op, "name", "") == "address_of"
+            for stmt in walk_stmts(block.body)
+            for item in walk(*own_terms(stmt))
+        )
+        for region in _regions(block, buffer) if takes else ():
+            wide = [n for n, item in enumerate(region.ranges) if as_int(item.extent) != 1]
+            fixed.update(range(wide[0] + 1, buffer.ndim) if wide else ())
+    return fixed
 
 
 def _touches(stmt: Stmt, buffer: Buffer) -> bool:
@@ -254,7 +290,9 @@ class _Move(StmtRewriter):
     def __init__(self, place: Stmt, buffer: Buffer, reach: Reach) -> None:
         self.place = place
         self.old = buffer
-        self.boxes = _box([item for item in reach(place) if item.buffer is buffer], buffer)
+        fixed = _fixed_axes(place, buffer)
+        boxes = _box([item for item in reach(place) if item.buffer is buffer], buffer)
+        self.boxes = [None if axis in fixed else box for axis, box in enumerate(boxes)]
         shape = tuple(
             extent if box is None else IntImm(box[1], extent.dtype)
             for box, extent in zip(self.boxes, buffer.shape, strict=True)
