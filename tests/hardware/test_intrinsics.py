@@ -31,7 +31,7 @@ INTRINSICS = tuple(
     item
     for item in map(TensorIntrin.get, (*intrinsic_table(), *package_names()))
     # Tiles are no arguments of a function: see test_amx.
-    if all(x.scope == "global" for x in item.description.buffers)
+    if all(buffer.scope == "global" for buffer in item.description.buffers)
 )
 FLATTEN = Pipeline(
     LowerInit(), ConvertBlocksToOpaque(), LowerMatchBuffer(), LowerOpaqueBlock(), FlattenBuffer()

@@ -6,6 +6,8 @@ import numpy as np
 
 from transect.arith.evaluate import evaluate
 from transect.ir.expr import Expr, Var
+from transect.ir.node import replace
+from transect.ir.structural import structural_mismatch
 from transect.ir.traverse import free_vars
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
@@ -87,6 +89,13 @@ def run(func: PrimFunc, sizes: dict[str, int], seed: int = 0) -> list[np.ndarray
             arrays.append(rng.integers(-8, 8, shape).astype(buffer.dtype.numpy))
     interpret(func, *arrays)
     return arrays
+
+
+def expect(func: PrimFunc, expected: PrimFunc) -> None:
+    """`func` is `expected`, names aside."""
+    plain = [replace(item, attrs={}) for item in (func, expected)]
+    mismatch = structural_mismatch(*plain)
+    assert mismatch is None, f"{mismatch}\n{func}"
 
 
 def _size(extent: Expr, sizes: dict[str, int]) -> int:

@@ -121,7 +121,7 @@ def test_rfactor_with_lanes() -> None:
         block = s.get_block("t")
         s.pad_domain(block, [1, 8])
         _, lane = s.split(loop(s, "t", 1), [None, 8])
-        parts = s.rfactor(lane, axis=-1)
+        parts = s.rfactor(lane, factor_axis=-1)
         s.vectorize(s.get_loops(parts)[-1])
 
     check(lambda: normalized(N, M), edit, *SIZES)

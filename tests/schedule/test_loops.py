@@ -155,7 +155,6 @@ def _loop(name: str, position: int = 0):
         (lambda s: s.reorder(_loop("c")(s), _loop("c")(s)), "it is named twice"),
         (lambda s: s.reorder(_loop("c")(s), _loop("b")(s)), "is not perfectly nested in it"),
         (lambda s: s.loop_partition(_loop("c")(s), [5, None]), "may have more than its 4"),
-        (lambda s: s.loop_partition(_loop("c")(s), [1, 2]), "do not add up to its 4"),
         (lambda s: s.loop_partition(_loop("c")(s), [None, None]), "more than one part open"),
         (lambda s: s.merge(_loop("c")(s), _loop("b")(s)), "does not stand right before it"),
         (lambda s: s.split(s.get_block("c"), [None, 2]), "a loop is needed"),

@@ -95,7 +95,7 @@ def test_a_plan_fixes_a_choice_and_random_policies_differ() -> None:
 def test_perfect_tiles_multiply_to_the_extent() -> None:
     s = Schedule(matmul(12, 8, 4), decide=lambda site: site.options[-1])
     loop = s.get_loops(s.get_block("y"))[0]
-    tile = s.sample_perfect_tile(loop, 3, role="rows", max_innermost=4)
+    tile = s.sample_perfect_tile(loop, 3, role="rows", max_innermost_factor=4)
     assert tile[0] * tile[1] * tile[2] == 12
     assert tile[2] <= 4
     s.split(loop, tile)

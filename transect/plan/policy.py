@@ -143,9 +143,22 @@ class RandomPolicy(Policy):
         generator = random.Random(f"{self.seed} {[str(site.key) for site in problem.sites]}")
         choice = _search(
             problem, fixed, list(problem.sites), {},
-            lambda _site, options, _partial: generator.sample(options, len(options)),
+            lambda _site, options, _partial: _shuffled(generator, options),
         )  # fmt: skip
         return choice, f"at random, seed {self.seed}"
+
+
+def _shuffled(generator: random.Random, options: list[Option]) -> list[Option]:
+    """The options in a random order, by their parameter "probability" where they have one."""
+    if not any("probability" in option.parameters for option in options):
+        return generator.sample(options, len(options))
+
+    def key(option: Option) -> float:
+        # Efraimidis and Spirakis, "Weighted random sampling with a reservoir" (2006).
+        weight = float(option.parameters.get("probability", 1.0))  # pyright: ignore[reportArgumentType]
+        return generator.random() ** (1 / weight) if weight > 0 else -1.0
+
+    return sorted(options, key=key, reverse=True)
 
 
 def _search(

@@ -47,6 +47,12 @@ from transect.tir.stmt import (
 from transect.tir.tiles import OPERANDS
 from transect.tir.visit import bound_buffers, child_stmts, own_terms
 
+HIDDEN = "hidden_buffers"
+"""The annotation of a block that names buffers which it touches and does not declare."""
+
+EXPLICIT_READ, EXPLICIT_WRITE = "explicit_read_region", "explicit_write_region"
+"""The annotations of a block that number regions which a person stated: they may be too large."""
+
 Interval = tuple[Expr, Expr]
 """Inclusive lower and upper end."""
 

@@ -16,7 +16,7 @@ from transect.ir.node import Node
 from transect.ir.term import Term
 from transect.ir.traverse import walk
 from transect.support.errors import InputTypeError, VerifyError
-from transect.tir.access import Access, accesses
+from transect.tir.access import HIDDEN, Access, accesses
 from transect.tir.affine import difference
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc, buffer_fields, symbolic_vars
@@ -414,9 +414,10 @@ def _region_rules(verifier: _Verifier, block: Block) -> None:
     parts = [block.body] if block.init is None else [block.init, block.body]
     matched = {match.buffer for match in block.match_buffers}
     inner = matched | set(block.alloc_buffers)
+    hidden = block.annotations.get(HIDDEN, ())
     written = {region.buffer for region in block.writes}
     for access in (item for part in parts for item in accesses(part)):
-        if access.buffer in inner:
+        if access.buffer in inner or access.buffer.name in hidden:
             continue
         if not access.write and access.buffer in written:
             continue  # A reduction reads what it accumulates into.

@@ -26,7 +26,7 @@ def bind_tiled_contraction(
     reduction. Extents may be symbolic: tiles are padded, and only elements that exist are written.
     """
     copy = sch.cache_write(block, 0, "local")
-    loads = [sch.cache_read(block, index, "shared") for index in (0, 1)]
+    loads = [sch.cache_read(block, index, "shared", [block]) for index in (0, 1)]
     for load in loads:
         sch.pad_domain(load, [tile] * len(sch.get_loops(load)))
     multiples = [1] * len(sch.get_loops(block))

@@ -330,7 +330,7 @@ class ContractionRule(ScheduleRule):
         accumulated = sch.get_block(found.site.block.name)
         own = sch.get(accumulated).writes[0].buffer
         index = next(n for n, region in enumerate(result.reads) if region.buffer is own)
-        return sch.cache_read(copy, index, "local")
+        return sch.cache_read(copy, index, "local", [copy])
 
     def _tile(
         self,

@@ -138,11 +138,11 @@ class RowReductionRule(ScheduleRule):
         sch.pad_domain(block, multiples)
         loop = sch.get_loops(block)[position]
         _, lane = sch.split(loop, [None, lanes])
-        parts = [sch.rfactor(lane, axis=-1)]
+        parts = [sch.rfactor(lane, -1)]
         for narrower in (vector, _LAST_LANES):
             if narrower < lanes:
                 _, lane = sch.split(sch.get_loops(block)[-1], [None, narrower])
-                parts.append(sch.rfactor(lane, axis=-1))
+                parts.append(sch.rfactor(lane, -1))
                 lanes = narrower
         return parts
 

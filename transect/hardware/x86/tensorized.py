@@ -260,7 +260,7 @@ class TensorizedRule(ScheduleRule):
         own = sch.get(block).writes[0].buffer
         reads = sch.get(copy).reads
         index = next(n for n, region in enumerate(reads) if region.buffer is own)
-        return sch.cache_read(copy, index, "local")
+        return sch.cache_read(copy, index, "local", [copy])
 
     def _in_registers(self, sch: Schedule, block: BlockRV, around: int, lanes: int) -> None:
         """Constant indices everywhere let the accumulators live in registers."""

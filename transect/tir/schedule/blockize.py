@@ -62,6 +62,9 @@ class Blockize(Primitive):
     preserve_unit_iters: bool = True
     name: ClassVar[str] = "blockize"
 
+    def written(self, inputs: Sequence[str]) -> list[str]:
+        return list(inputs) if len(inputs) == 1 else [f"[{', '.join(inputs)}]"]
+
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         if len(targets) == 1 and isinstance(targets[0], For):
             return blockize_loop(func, self.name, targets[0], keep_units=self.preserve_unit_iters)

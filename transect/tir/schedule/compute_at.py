@@ -13,6 +13,7 @@ from transect.ir.expr import Expr, Range, Var, as_int, logical_and, true
 from transect.ir.node import replace
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.function import PrimFunc
+from transect.tir.schedule.chain import compose
 from transect.tir.schedule.dependence import contains, mentions, readers, uses, writers
 from transect.tir.schedule.edit import (
     Edit,
@@ -23,7 +24,6 @@ from transect.tir.schedule.edit import (
     expect_loop,
     refuse,
 )
-from transect.tir.schedule.loops import compose
 from transect.tir.schedule.region import (
     analyzer_for,
     at_loops,
@@ -63,7 +63,7 @@ def _same_scope(primitive: str, tree: Tree, block: Block, loop: For) -> Block:
     return scope
 
 
-def _box_inside(
+def box_inside(
     tree: Tree, block: Block, region: BufferRegion, loop: For, analyzer: Analyzer
 ) -> BufferRegion:
     """What `block` touches of a region while `loop` runs one iteration."""
@@ -71,7 +71,7 @@ def _box_inside(
     return relax(at_loops(region, tree.realize(block)), loop_domain(inner), analyzer)
 
 
-def _join(boxes: list[BufferRegion], analyzer: Analyzer) -> list[Range | None]:
+def join_boxes(boxes: list[BufferRegion], analyzer: Analyzer) -> list[Range | None]:
     """The box around boxes, per axis; None: the whole axis."""
     joined: list[Range | None] = list(boxes[0].ranges)
     for box in boxes[1:]:
@@ -101,8 +101,13 @@ def _join(boxes: list[BufferRegion], analyzer: Analyzer) -> list[Range | None]:
     return joined
 
 
-def _regenerate(tree: Tree, block: Block, needed: Needed, analyzer: Analyzer) -> Stmt:
-    """New loops around `block` (itself, so that handles stay) for a part of its domain."""
+def _regenerate(
+    tree: Tree, block: Block, needed: Needed, analyzer: Analyzer, *, unit_loops: bool
+) -> Stmt:
+    """New loops around `block` (itself, so that handles stay) for a part of its domain.
+
+    unit_loops: also where there is one iteration.
+    """
     loops: list[tuple[Var, Expr]] = []
     values: list[Expr] = []
     predicate: Expr = true()
@@ -112,17 +117,20 @@ def _regenerate(tree: Tree, block: Block, needed: Needed, analyzer: Analyzer) ->
         if as_int(part.extent) is None and analyzer.can_prove(part.extent >= item.dom.extent):
             part = item.dom
         loop = Var(f"ax{number}", item.dom.extent.dtype)
-        if as_int(part.extent) == 1:
+        if as_int(part.extent) == 1 and not unit_loops:
             value = part.min
         else:
             loops.append((loop, part.extent))
-            analyzer.bind(loop, Range.of(part.extent))
+            if as_int(part.extent) != 1:
+                # A loop of one iteration that is wanted is not to be simplified away.
+                analyzer.bind(loop, Range.of(part.extent))
             value = analyzer.simplify(part.min + loop)
         values.append(value)
-        if not analyzer.can_prove(value >= item.dom.min):
-            predicate = logical_and(predicate, analyzer.simplify(value >= item.dom.min))
-        if not analyzer.can_prove(value < end):
-            predicate = logical_and(predicate, analyzer.simplify(value < end))
+        reached = part.min if as_int(part.extent) == 1 else value
+        if not analyzer.can_prove(reached >= item.dom.min):
+            predicate = logical_and(predicate, analyzer.simplify(reached >= item.dom.min))
+        if not analyzer.can_prove(reached < end):
+            predicate = logical_and(predicate, analyzer.simplify(reached < end))
     realize = BlockRealize(tuple(values), predicate, block, span=tree.realize(block).span)
     return nest(loops, realize)
 
@@ -148,9 +156,25 @@ def _item_of(tree: Tree, loop: For, inner: Stmt) -> int:
     return next(n for n, item in enumerate(items) if tree.is_inside(inner, item))
 
 
+def _position(primitive: str, block: Block, index: int, first: int, last: int) -> int:
+    """Where in the loop's body; `first` and `last` are the positions that are possible."""
+    position = {-1: last, -2: first}.get(index, index)
+    if not first <= position <= last:
+        refuse(
+            primitive,
+            f"at position {index} it would come before what it needs or after what needs it",
+            block,
+            f"an index in [{first}, {last}], -1 for the last or -2 for the first of them",
+        )
+    return position
+
+
 @dataclass(frozen=True)
 class ComputeAt(Primitive):
     """Move a producer under a loop of its consumers, to make there only what is needed there.
+
+    preserve_unit_loops: also make loops of one iteration. index: where in the loop's body, counted
+    in statements; -1: as late as possible, right before the first consumer; -2: first of all.
 
         for i in range(n):                 for i in range(n):
             B[i] = A[i] * 2                    B[i] = A[i] * 2
@@ -161,6 +185,8 @@ class ComputeAt(Primitive):
     several times.
     """
 
+    preserve_unit_loops: bool = False
+    index: int = -1
     name: ClassVar[str] = "compute_at"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -171,13 +197,14 @@ class ComputeAt(Primitive):
         require_bounds_predicate(self.name, tree, block)
         siblings = tree.blocks(scope)
         consumers = self._consumers(tree, block, loop, siblings)
-        position = min(_item_of(tree, loop, item) for item in consumers)
+        last = min(_item_of(tree, loop, item) for item in consumers)
+        position = _position(self.name, block, self.index, 0, last)
         self._check_inputs(tree, block, loop, siblings)
         analyzer = analyzer_for(tree, loop, inclusive=True)
         needed: Needed = {}
         for region in block.writes:
             boxes = [
-                _box_inside(tree, consumer, read, loop, analyzer)
+                box_inside(tree, consumer, read, loop, analyzer)
                 for consumer in consumers
                 for read in regions_of(consumer)[0]
                 if read.buffer is region.buffer
@@ -185,13 +212,13 @@ class ComputeAt(Primitive):
             if not boxes:
                 continue
             axes = plain_axes(block, [item.min for item in region.ranges]) or {}
-            parts = _join(boxes, analyzer)
+            parts = join_boxes(boxes, analyzer)
             kinds = {item.var: item.kind for item in block.iter_vars}
             for var, axis in axes.items():
                 part = parts[axis]
                 if kinds[var] == "spatial" and part is not None and len(block.writes) == 1:
                     needed[var] = part
-        stmt = _regenerate(tree, block, needed, analyzer)
+        stmt = _regenerate(tree, block, needed, analyzer, unit_loops=self.preserve_unit_loops)
         return _move(func, block, loop, stmt, position)
 
     def _consumers(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> list[Block]:
@@ -260,6 +287,9 @@ class ComputeAt(Primitive):
 class ReverseComputeAt(Primitive):
     """Move a consumer under a loop of its producers, to use there what was just made.
 
+    preserve_unit_loops: also make loops of one iteration. index: where in the loop's body, counted
+    in statements; -1: as late as possible, at the end; -2: as early, right after the producers.
+
         for i in range(n):                 for i in range(n):
             B[i] = A[i] * 2                    B[i] = A[i] * 2
         for i in range(n):           ->        C[i] = B[i] + 1
@@ -269,6 +299,8 @@ class ReverseComputeAt(Primitive):
     inside such a loop, is refused.
     """
 
+    preserve_unit_loops: bool = False
+    index: int = -1
     name: ClassVar[str] = "reverse_compute_at"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -284,13 +316,16 @@ class ReverseComputeAt(Primitive):
         made: dict[Buffer, BufferRegion] = {}
         for producer in producers:
             self._check_finished(tree, producer, loop, block)
+            require_bounds_predicate(self.name, tree, producer)
             for region in regions_of(producer)[1]:
                 if any(read.buffer is region.buffer for read in block.reads):
-                    made[region.buffer] = _box_inside(tree, producer, region, loop, analyzer)
+                    made[region.buffer] = box_inside(tree, producer, region, loop, analyzer)
         needed = self._needed(block, made)
-        stmt = _regenerate(tree, block, needed, analyzer)
+        stmt = _regenerate(tree, block, needed, analyzer, unit_loops=self.preserve_unit_loops)
         self._check_contained(block, made, needed, analyzer)
-        position = max(_item_of(tree, loop, item) for item in producers) + 1
+        first = max(_item_of(tree, loop, item) for item in producers) + 1
+        last = len(body_items(loop.body))
+        position = _position(self.name, block, self.index, first, last)
         return _move(func, block, loop, stmt, position)
 
     def _producers(self, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> list[Block]:

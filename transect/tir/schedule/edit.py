@@ -7,7 +7,7 @@ the files beside this one, one for each family.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NoReturn
 
@@ -46,6 +46,10 @@ class Primitive(ABC):
     @abstractmethod
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         """The edited function. Raises ScheduleError if that would change what it computes."""
+
+    def written(self, inputs: Sequence[str]) -> list[str]:
+        """How a printed trace passes the handles `inputs` to the method of Schedule."""
+        return list(inputs)
 
 
 def edit(

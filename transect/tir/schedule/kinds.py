@@ -113,26 +113,26 @@ class Bind(Primitive):
     for i in range(n): …   ->   for i in T.thread_binding(n, thread="blockIdx.x"): …
     """
 
-    thread: str
+    thread_axis: str
     name: ClassVar[str] = "bind"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         loop = expect_loop(self.name, targets[0])
-        if self.thread not in THREADS:
+        if self.thread_axis not in THREADS:
             refuse(
                 self.name,
-                f"there is no thread axis {self.thread!r}",
+                f"there is no thread axis {self.thread_axis!r}",
                 loop,
                 f"one of {', '.join(sorted(THREADS))}",
             )
         tree = Tree(func)
         for other in [*tree.ancestors(loop), *walk_stmts(loop.body)]:
-            if isinstance(other, For) and other.thread == self.thread:
+            if isinstance(other, For) and other.thread == self.thread_axis:
                 refuse(
                     self.name,
-                    f"loop {other.var.name!r} of the same nest is bound to {self.thread} already",
+                    f"loop {other.var.name!r} of the same nest is bound to {other.thread} already",
                     loop,
                     "use another axis, or fuse the two loops",
                 )
         _require_independent(func, self.name, loop)
-        return _set_kind(func, self.name, loop, "thread_binding", self.thread)
+        return _set_kind(func, self.name, loop, "thread_binding", self.thread_axis)

@@ -14,9 +14,13 @@ from transect.tir.schedule.tree import Tree
 
 @dataclass(frozen=True)
 class GetBlock(Primitive):
-    """The block of a name. Raises ScheduleError if there is none, or more than one."""
+    """The block of a name. Raises ScheduleError if there is none, or more than one.
+
+    func_name: of the function in the module; None: the one the schedule works on.
+    """
 
     block: str
+    func_name: str | None = None
     name: ClassVar[str] = "get_block"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -86,18 +90,22 @@ class GetConsumers(Primitive):
 
 @dataclass(frozen=True)
 class GetOutputBlocks(Primitive):
-    """The blocks of the root scope that write parameters of the function, in program order."""
+    """The blocks of a scope that write what is not allocated in it, in program order.
+
+    The scope is a block, by default the root, whose output blocks write the function's parameters.
+    """
 
     name: ClassVar[str] = "get_output_blocks"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         tree = Tree(func)
-        outputs = func.buffers
+        scope = expect_block(self.name, targets[0]) if targets else tree.root
+        own = set(scope.alloc_buffers)
         return look(
             func,
             *(
                 block
-                for block in tree.blocks(tree.root)
-                if any(region.buffer in outputs for region in block.writes)
+                for block in tree.blocks(scope)
+                if any(region.buffer not in own for region in block.writes)
             ),
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -13,16 +13,19 @@ from transect.ir.expr import (
     Range,
     Var,
     as_expr,
+    as_int,
     ceildiv,
     const,
     equal,
     logical_and,
+    logical_not,
 )
 from transect.ir.node import replace
 from transect.ir.sizes import product
 from transect.ir.traverse import free_vars
 from transect.support.span import merge_spans
 from transect.tir.function import PrimFunc
+from transect.tir.schedule.chain import Chain, compose
 from transect.tir.schedule.dependence import (
     loose_statements,
     mentions,
@@ -38,9 +41,20 @@ from transect.tir.schedule.tree import (
     replace_statements,
     single_child,
 )
-from transect.tir.stmt import Block, BlockRealize, For, IfThenElse, SeqStmt, Stmt, seq
+from transect.tir.stmt import (
+    AssertStmt,
+    Block,
+    BlockRealize,
+    For,
+    IfThenElse,
+    SeqStmt,
+    Stmt,
+    seq,
+)
 
 Factor = Expr | int | None
+
+__all__ = ["AddUnitLoop", "Fuse", "LoopPartition", "Merge", "Reorder", "Split", "compose"]
 
 
 def require_serial(primitive: str, loop: For) -> None:
@@ -80,20 +94,16 @@ def guarded(body: Stmt, condition: Expr, tree: Tree, loop: For, forward: Forward
     return made
 
 
-def compose(first: Forward, second: Forward) -> Forward:
-    """What became of statements after two rewrites in a row."""
-    joined: Forward = {old: second.get(new, new) if new else new for old, new in first.items()}
-    return {**{old: new for old, new in second.items() if old not in joined}, **joined}
-
-
 @dataclass(frozen=True)
 class Split(Primitive):
     """One loop as a nest of loops.
 
     factors: extents of the new loops, outermost first; at most one may be None, which becomes
     what is left. They may be symbolic: sizes, or decision variables, which are positive numbers
-    that are chosen later. Where they do not surely divide the extent, the blocks inside get a
-    predicate.
+    that are chosen later. Where they do not divide the extent, the blocks inside get a predicate.
+    preserve_unit_iters: new loops of one iteration still stand in the values of the blocks'
+    iteration variables. disable_predication: leave out the predicate; that the factors divide is
+    proved, or asserted where the function starts.
 
         for i in range(n):                    for i_0, i_1 in T.grid((n + 7) // 8, 8):
             with T.block("B"):           ->       with T.block("B"):
@@ -102,6 +112,8 @@ class Split(Primitive):
     """
 
     factors: tuple[Factor, ...]
+    preserve_unit_iters: bool = True
+    disable_predication: bool = False
     name: ClassVar[str] = "split"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -117,15 +129,21 @@ class Split(Primitive):
         value: Expr = variables[0]
         for var, extent in zip(variables[1:], extents[1:], strict=True):
             value = value * extent + var
+        known = analyzer
+        if self.preserve_unit_iters and any(as_int(extent) == 1 for extent in extents):
+            known = _knowing_no_units(tree, loop, zip(variables, extents, strict=True))
         rewritten = ForwardingSubstitution(
-            {loop.var: analyzer.simplify(loop.min + value)}, simplify=analyzer.simplify
+            {loop.var: known.simplify(loop.min + value)}, simplify=known.simplify
         )
         body = rewritten.visit(loop.body)
         forward = rewritten.forward
         # That the new loops make as many iterations tells more than their ends where a factor is a
         # decision: those are products of variables.
         divides = analyzer.can_prove_equal(product(extents), loop.extent)
-        if not divides and not analyzer.can_prove(value < loop.extent):
+        asserted: Expr | None = None
+        if self.disable_predication:
+            asserted = None if divides else self._divides(tree, loop, extents, analyzer)
+        elif not divides and not analyzer.can_prove(value < loop.extent):
             guards: Forward = {}
             body = guarded(body, analyzer.simplify(value < loop.extent), tree, loop, guards)
             forward = compose(forward, guards)
@@ -134,7 +152,34 @@ class Split(Primitive):
             zero = const(0, extent.dtype)
             body = For(var, zero, extent, "serial", body, span=loop.span)
             made.append(body)
-        return edit(func, {loop: body}, {**forward, loop: None}, tuple(made[::-1]))
+        done = edit(func, {loop: body}, {**forward, loop: None}, tuple(made[::-1]))
+        return done if asserted is None else _asserting(done, asserted)
+
+    def _divides(
+        self, tree: Tree, loop: For, extents: list[Expr], analyzer: Analyzer
+    ) -> Expr | None:
+        """What must hold for the loops to have just the iterations of `loop`; None: it does."""
+        product: Expr = const(1, loop.extent.dtype)
+        for extent in extents:
+            product = product * extent
+        exact = analyzer.simplify(equal(product, loop.extent))
+        if analyzer.can_prove(exact):
+            return None
+        local = {item.var for item in tree.loops(loop)}
+        scope = tree.scope(loop)
+        if (
+            analyzer.can_prove(logical_not(exact))
+            or scope is not tree.root
+            or (any(var in local for var in free_vars([exact])))
+        ):
+            refuse(
+                self.name,
+                f"the factors {self.factors!r} do not divide its extent {loop.extent!r}, and "
+                "nothing would stop the iterations beyond it",
+                loop,
+                "leave out disable_predication",
+            )
+        return exact
 
     def _extents(self, loop: For, analyzer: Analyzer) -> list[Expr]:
         dtype = loop.extent.dtype
@@ -189,9 +234,32 @@ def _quotient(extent: Expr, product: Expr, analyzer: Analyzer) -> Expr:
     return analyzer.simplify(ceildiv(extent, product))
 
 
+def _knowing_no_units(tree: Tree, loop: For, variables: Iterable[tuple[Var, Expr]]) -> Analyzer:
+    """What is known at `loop`, and the ranges of new variables but those of a single value, which
+    would be simplified away."""
+    analyzer = analyzer_for(tree, loop)
+    for var, extent in variables:
+        if as_int(extent) != 1:
+            analyzer.bind(var, Range.of(extent))
+    return analyzer
+
+
+def _asserting(done: Edit, condition: Expr) -> Edit:
+    """The edit, and an assertion in front of all that the function does."""
+    root = Tree(done.func).root
+    text = f"a loop was split without a predicate, so this must hold: {condition!r}"
+    first = AssertStmt(condition, (text,))
+    made = replace(root, body=seq(first, root.body))
+    again = edit(done.func, {root: made}, {root: made})
+    return Edit(again.func, compose(dict(done.forward), dict(again.forward)), done.results)
+
+
 @dataclass(frozen=True)
 class Fuse(Primitive):
     """A nest of loops as one loop.
+
+    preserve_unit_iters: where all loops have one iteration, the new loop still stands in the
+    values of the blocks' iteration variables.
 
     for i, j in T.grid(n, m):                  for i_j in range(n * m):
         with T.block("B"):                ->       with T.block("B"):
@@ -199,6 +267,7 @@ class Fuse(Primitive):
                                                        vj = T.axis.spatial(m, i_j % m)
     """
 
+    preserve_unit_iters: bool = True
     name: ClassVar[str] = "fuse"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -230,7 +299,8 @@ class Fuse(Primitive):
         name = "_".join(loop.var.name for loop in loops)
         fused = Var(name, loops[0].var.dtype)
         extent = analyzer.simplify(extent)
-        analyzer.bind(fused, Range.of(extent))
+        if not (self.preserve_unit_iters and as_int(extent) == 1):
+            analyzer.bind(fused, Range.of(extent))
         values: dict[Var, Expr] = {}
         rest: Expr = fused
         for loop in loops[:0:-1]:
@@ -340,8 +410,10 @@ class Reorder(Primitive):
 class LoopPartition(Primitive):
     """One loop as several loops over consecutive parts of its range, each with its own copy.
 
-    extents: how many iterations each part has; at most one None, which takes what is left. The
-    first part keeps the handles; the blocks of part p are named with "_p" at the end.
+    factors: how many iterations each part has; at most one None, which takes what is left. What
+    they leave over becomes one more part. The first part keeps the handles; the blocks of part p
+    are named with "_p" at the end. preserve_unit_iters: parts of one iteration keep their variable
+    in the values of the blocks' iteration variables.
 
         for i in range(n):        for i in range(n // 8 * 8):
             B(i)             ->       B(i)
@@ -351,7 +423,8 @@ class LoopPartition(Primitive):
     A later split of the first part by 8 then needs no predicate.
     """
 
-    extents: tuple[Factor, ...]
+    factors: tuple[Factor, ...]
+    preserve_unit_iters: bool = True
     name: ClassVar[str] = "loop_partition"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -360,7 +433,7 @@ class LoopPartition(Primitive):
         tree = Tree(func)
         self._check_reductions(tree, loop)
         analyzer = analyzer_for(tree, loop)
-        assume_options(analyzer, func, self.extents)
+        assume_options(analyzer, func, self.factors)
         forward: Forward = {}
         parts: list[For] = []
         start: Expr = const(0, loop.extent.dtype)
@@ -372,8 +445,11 @@ class LoopPartition(Primitive):
                 var = Var(f"{loop.var.name}_{number}", loop.var.dtype)
                 analyzer.bind(var, Range.of(extent))
                 offset = analyzer.simplify(loop.min + start)
-                copy = duplicate(loop.body, {loop.var: offset + var}, suffix=f"_{number}")
-                body, _ = _narrowed(copy, loop, offset + var, offset, extent)
+                value: Expr = offset + var
+                if not self.preserve_unit_iters and as_int(extent) == 1:
+                    value = offset
+                copy = duplicate(loop.body, {loop.var: value}, suffix=f"_{number}")
+                body, _ = _narrowed(copy, loop, value, offset, extent)
                 part = For(var, const(0, extent.dtype), extent, "serial", body, span=loop.span)
             parts.append(part)
             start = analyzer.simplify(start + extent)
@@ -394,13 +470,13 @@ class LoopPartition(Primitive):
 
     def _extents(self, loop: For, analyzer: Analyzer) -> list[Expr]:
         dtype = loop.extent.dtype
-        given = [None if e is None else as_expr(e, dtype).astype(dtype) for e in self.extents]
-        if sum(extent is None for extent in given) > 1:
+        given = [None if e is None else as_expr(e, dtype).astype(dtype) for e in self.factors]
+        if not given or sum(extent is None for extent in given) > 1:
             refuse(
                 self.name,
-                f"extents {self.extents!r} leave more than one part open",
+                f"factors {self.factors!r} leave more than one part open",
                 loop,
-                "give all extents but one",
+                "give all factors but one",
             )
         total: Expr = const(0, dtype)
         for extent in given:
@@ -409,23 +485,16 @@ class LoopPartition(Primitive):
                     refuse(self.name, f"the extent {extent!r} may be negative", loop, "give sizes")
                 total = total + extent
         left = analyzer.simplify(loop.extent - total)
-        if None in given:
-            if not analyzer.can_prove(left >= 0):
-                refuse(
-                    self.name,
-                    f"the parts may have more than its {loop.extent!r} iterations",
-                    loop,
-                    "give extents that surely fit, such as n // 8 * 8",
-                )
-            return [left if extent is None else extent for extent in given]
-        if not analyzer.can_prove(equal(left, 0)):
+        if not analyzer.can_prove(left >= 0):
             refuse(
                 self.name,
-                f"the parts do not add up to its {loop.extent!r} iterations",
+                f"the parts may have more than its {loop.extent!r} iterations",
                 loop,
-                "make one extent None",
+                "give factors that surely fit, such as n // 8 * 8",
             )
-        return [extent for extent in given if extent is not None]
+        if None not in given and not analyzer.can_prove(equal(left, 0)):
+            given.append(None)
+        return [left if extent is None else extent for extent in given]
 
 
 def _narrowed(
@@ -466,6 +535,8 @@ class AddUnitLoop(Primitive):
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
         tree = Tree(func)
         target: Stmt = targets[0]
+        if target is tree.root:
+            refuse(self.name, "it is all of the function", target, "choose a block inside")
         inner = tree.realize(target) if isinstance(target, Block) else target
         zero = const(0, "int64")
         made = For(Var("unit"), zero, const(1, "int64"), "serial", inner, span=target.span)
@@ -475,20 +546,56 @@ class AddUnitLoop(Primitive):
 
 @dataclass(frozen=True)
 class Merge(Primitive):
-    """Two loops that follow each other, with equal ranges, as one.
+    """Loops that follow each other, with equal ranges, as one.
 
         for i in range(n):            for i in range(n):
             A(i)                 ->       A(i)
-        for j in range(n):                B(i)
+        for j in range(n):                B(j)
             B(j)
 
-    Refuses if an iteration of the second needs what a later one of the first writes.
+    Loops deeper in nests are merged with those around them, from the nests' outermost loops on:
+
+        for i, j in T.grid(n, m):     for i, j in T.grid(n, m):
+            A(i, j)              ->       A(i, j)
+        for i, j in T.grid(n, m):         B(i, j)
+            B(i, j)
+
+    Refuses if an iteration of one needs what a later one of another before it writes.
     """
 
     name: ClassVar[str] = "merge"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
-        first, second = (expect_loop(self.name, target) for target in targets)
+        loops = [expect_loop(self.name, target) for target in targets]
+        if len(loops) < 2:
+            refuse(self.name, "it is the only one", loops[0], "name at least two loops")
+        tree = Tree(func)
+        nests = [self._nest(tree, loop, loops) for loop in loops]
+        if len({len(nest) for nest in nests}) != 1:
+            refuse(
+                self.name,
+                f"it is not as deep in its nest as loop {loops[0].var.name!r}",
+                next(x for x, nest in zip(loops, nests, strict=True) if len(nest) != len(nests[0])),
+                "name loops of the same depth",
+            )
+        chain = Chain(self.name, func)
+        for level in range(len(nests[0])):
+            for nest in nests[1:]:
+                chain.add(
+                    self._pair(chain.func, chain.loop(nests[0][level]), chain.loop(nest[level]))
+                )
+        return chain.done(loops[0])
+
+    def _nest(self, tree: Tree, loop: For, loops: list[For]) -> list[For]:
+        """The loop with those around it up to where all the loops stand together."""
+        nest = [loop]
+        for item in reversed(tree.loops(loop)):
+            if all(tree.is_inside(other, item) for other in loops):
+                break
+            nest.append(item)
+        return nest[::-1]
+
+    def _pair(self, func: PrimFunc, first: For, second: For) -> Edit:
         tree = Tree(func)
         require_serial(self.name, first)
         require_serial(self.name, second)

@@ -197,13 +197,13 @@ class Rfactor(Primitive):
                                                  for i, k1 in T.grid(n, 8):
                                                      C[i] += C_rf[k1, i]
 
-    axis: where the new dimension stands in C_rf. The loop must run over the reduction alone, with
-    a constant extent; the combination must be a sum, product, minimum or maximum. The order of
-    floating-point additions changes: that is what it is for. The result is the block of C_rf; the
-    handle of the block stays with the combination.
+    factor_axis: where the new dimension stands in C_rf. The loop must run over the reduction
+    alone, with a constant extent; the combination must be a sum, product, minimum or maximum. The
+    order of floating-point additions changes: that is what it is for. The result is the block of
+    C_rf; the handle of the block stays with the combination.
     """
 
-    axis: int = 0
+    factor_axis: int = 0
     name: ClassVar[str] = "rfactor"
 
     def apply(self, func: PrimFunc, *targets: Target) -> Edit:
@@ -239,9 +239,11 @@ class Rfactor(Primitive):
         del analyzer, combined
         home = tree.scope(block)
         extents = list(old.shape)
-        axis = self.axis + len(extents) + 1 if self.axis < 0 else self.axis
+        axis = self.factor_axis + len(extents) + 1 if self.factor_axis < 0 else self.factor_axis
         if not 0 <= axis <= len(extents):
-            refuse(self.name, f"axis {self.axis} is none of the new buffer's", loop, "0 … ndim")
+            refuse(
+                self.name, f"axis {self.factor_axis} is none of the new buffer's", loop, "0 … ndim"
+            )
         part = buffer(f"{old.name}_rf", (*extents[:axis], loop.extent, *extents[axis:]), old.dtype)
         partial = self._partial(tree, block, loop, part, axis, reduced[0])
         final, final_block = self._final(block, loop, part, axis, store, operand)

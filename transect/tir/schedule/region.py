@@ -24,6 +24,7 @@ from transect.ir.expr import (
     as_int,
     maximum,
     minimum,
+    true,
 )
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.access import block_regions
@@ -223,3 +224,16 @@ def assume_positive(analyzer: Analyzer, variables: Iterable[Var]) -> None:
     """Tell `analyzer` that variables are positive."""
     for var in variables:
         analyzer.bind(var, (1, int(var.dtype.max_value)))
+
+
+def predicate_is_bounds(tree: Tree, block: Block) -> bool:
+    """Whether the block's predicate leaves out nothing but instances outside its domain."""
+    realize = tree.realize(block)
+    if realize.predicate is true():
+        return True
+    analyzer = analyzer_for(tree, realize)
+    inside = true()
+    for iter_var, value in zip(block.iter_vars, realize.iter_values, strict=True):
+        inside = inside & (value < iter_var.dom.min + iter_var.dom.extent)
+    with analyzer.constraint(inside):
+        return analyzer.can_prove(realize.predicate)

@@ -329,7 +329,7 @@ class ReindexCacheRead(Primitive):
 
         C[vi, vj] += A[vi, vk] * B[vj, vk]
 
-    reindex_cache_read(block, 1, "global", lambda i, j, k: (k, j // 8, j % 8)) gives
+    reindex_cache_read(block, 1, "global", lambda i, j, k: (k, j // 8, j % 8)) ->
 
         for ax0, ax1 in T.grid(d, m):
             B_global[ax0, ax1 // 8, ax1 % 8] = B[ax1, ax0]

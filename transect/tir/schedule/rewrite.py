@@ -9,12 +9,12 @@ from transect.ir.expr import Expr, Range, Var, as_int, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite
-from transect.tir.access import block_regions
+from transect.tir.access import EXPLICIT_READ, EXPLICIT_WRITE, HIDDEN, block_regions
 from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import uses
 from transect.tir.schedule.edit import refuse
-from transect.tir.schedule.region import analyzer_for, is_transparent
+from transect.tir.schedule.region import analyzer_for, is_transparent, predicate_is_bounds
 from transect.tir.schedule.tree import Forward, Tree
 from transect.tir.stmt import (
     Block,
@@ -73,24 +73,19 @@ class AccessRewriter(StmtRewriter):
 
 
 def restated(block: Block) -> Block:
-    """`block` with its regions as its statements now have them, where those tell all."""
+    """`block` with its regions as its statements now have them, where those tell all.
+
+    What it hides stays hidden; regions that were stated by hand are not kept.
+    """
     if not is_transparent(block):
         return block
-    reads, writes = block_regions(*child_stmts(block))
-    return replace(block, reads=reads, writes=writes)
-
-
-def predicate_is_bounds(tree: Tree, block: Block) -> bool:
-    """Whether the block's predicate leaves out nothing but instances outside its domain."""
-    realize = tree.realize(block)
-    if realize.predicate is true():
-        return True
-    analyzer = analyzer_for(tree, realize)
-    inside = true()
-    for iter_var, value in zip(block.iter_vars, realize.iter_values, strict=True):
-        inside = inside & (value < iter_var.dom.min + iter_var.dom.extent)
-    with analyzer.constraint(inside):
-        return analyzer.can_prove(realize.predicate)
+    hidden, stated = block.annotations.get(HIDDEN, ()), (EXPLICIT_READ, EXPLICIT_WRITE)
+    reads, writes = (
+        tuple(region for region in regions if region.buffer.name not in hidden)
+        for regions in block_regions(*child_stmts(block))
+    )
+    kept = {key: value for key, value in block.annotations.items() if key not in stated}
+    return replace(block, reads=reads, writes=writes, annotations=kept)
 
 
 def require_bounds_predicate(primitive: str, tree: Tree, block: Block) -> None:

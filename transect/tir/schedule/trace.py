@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from transect.ir.dtype import DType, as_dtype
@@ -20,23 +21,24 @@ from transect.ir.expr import (
     Sub,
     Var,
 )
-from transect.ir.traverse import free_vars, substitute
+from transect.ir.traverse import free_vars
 from transect.support.errors import InputError
 from transect.tir.index_map import IndexMap
 from transect.tir.schedule.edit import Primitive
 
-FORMAT = "transect.trace.1"
+FORMAT = "transect.trace.2"
 _BINARY: dict[str, Any] = {
     kind.__name__: kind for kind in (Add, Sub, Mul, FloorDiv, FloorMod, Min, Max)
 }
+_OPERATORS = {"Add": "+", "Sub": "-", "Mul": "*", "FloorDiv": "//", "FloorMod": "%"}
 
 
 @dataclass(frozen=True)
 class Instruction:
     """One step. inputs, outputs: names of handles.
 
-    A step is an edit or a look (`primitive`), or the answer to a site (`site` is its text key and
-    `options` the names it could have been; `primitive` is None, the answer is in `outputs`).
+    primitive: the edit, look or choice; None for the answer to a site that has no primitive of its
+    own. site: of a choice, the text of its key; answer: the name of the option taken.
     """
 
     primitive: Primitive | None
@@ -58,11 +60,34 @@ class Trace:
     @property
     def answers(self) -> Mapping[str, str]:
         """The answers to the sites of the plan that the schedule asked, by site key text."""
-        return {step.site: step.answer for step in self.instructions if step.primitive is None}
+        return {step.site: step.answer for step in self.instructions if step.site}
 
-    def as_python(self, schedule: str = "sch") -> str:
-        """The steps as Python statements on a Schedule."""
-        return "\n".join(_statement(step, schedule) for step in self.instructions)
+    def without_postproc(self) -> Trace:
+        """The steps before `enter_postproc`."""
+        for number, step in enumerate(self.instructions):
+            if step.primitive is not None and step.primitive.name == "enter_postproc":
+                return Trace(self.instructions[:number])
+        return self
+
+    def as_python(self, schedule: str = "sch", *, remove_postproc: bool = False) -> str:
+        """The steps as Python statements on a Schedule of an equal program, decisions included.
+
+        remove_postproc: leave out what follows `enter_postproc`.
+        """
+        steps = (self.without_postproc() if remove_postproc else self).instructions
+        lines: list[str] = []
+        known: set[str] = set()
+        values = 0
+        for step in steps:
+            for name in sorted({var.name for var in _sizes(step)} - known):
+                known.add(name)
+                lines.append(f"{_size_name(name)} = {schedule}.size({name!r})")
+            result = f"v{values}" if step.primitive is not None and step.site else ""
+            values += bool(result)
+            lines.append(_statement(step, schedule, result))
+        if any("T." in line for line in lines):
+            lines.insert(0, "from transect.script import tir as T")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.as_python()
@@ -90,7 +115,7 @@ class Trace:
             if record["format"] != FORMAT:
                 raise InputError(f"a trace of format {record['format']!r}", remedy=FORMAT)
             return Trace(tuple(_step(item, primitives, named) for item in record["steps"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"not a schedule trace: {error}") from error
@@ -98,26 +123,105 @@ class Trace:
 
 def option_vars(primitive: Primitive) -> list[Var]:
     """The variables in the options of a primitive."""
-    terms: list[Any] = list(_options(primitive).values())
-    for value in terms:
-        if isinstance(value, tuple):
-            terms += value  # pyright: ignore[reportUnknownArgumentType]
-    return free_vars(item for item in terms if isinstance(item, Expr))
+    return list(dict.fromkeys(_sizes(Instruction(primitive, (), ()))))
+
+
+# --- Python ---------------------------------------------------------------------------------
 
 
 def _options(primitive: Primitive) -> dict[str, Any]:
     return {field.name: getattr(primitive, field.name) for field in fields(primitive)}  # pyright: ignore[reportArgumentType]
 
 
-def _statement(step: Instruction, schedule: str) -> str:
-    left = ", ".join(step.outputs)
+def _stated(primitive: Primitive) -> dict[str, Any]:
+    """The options that are not the default."""
+    defaults = {field.name: field.default for field in fields(primitive)}  # pyright: ignore[reportArgumentType]
+    return {
+        name: value
+        for name, value in _options(primitive).items()
+        if defaults[name] is MISSING or defaults[name] != value
+    }
+
+
+def _sizes(step: Instruction) -> Iterator[Var]:
+    """The symbolic sizes in the options of a step."""
+    stack = [] if step.primitive is None else list(_options(step.primitive).values())
+    while stack:
+        item = stack.pop()
+        if isinstance(item, tuple | list):
+            stack.extend(item)  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(item, dict):
+            stack.extend(item.values())  # pyright: ignore[reportUnknownArgumentType]
+        elif isinstance(item, IndexMap):
+            yield from (var for var in free_vars(item.outputs) if var not in item.inputs)
+        elif isinstance(item, Expr):
+            yield from free_vars([item])
+
+
+def _size_name(name: str) -> str:
+    """The Python name of a size, other than those of handles and values."""
+    clean = re.sub(r"\W", "_", name)
+    return f"{clean}_" if re.fullmatch(r"[blv]\d+|sch|T|\d.*", clean) else clean
+
+
+def _python(value: Any, bound: Mapping[Var, str] | None = None) -> str:
+    """Python for an option's value; the same expression, once evaluated. bound: named variables."""
+    if isinstance(value, tuple):
+        parts = [_python(item, bound) for item in value]  # pyright: ignore[reportUnknownVariableType]
+        return f"({', '.join(parts)}{',' if len(parts) == 1 else ''})"
+    if isinstance(value, list):
+        return f"[{', '.join(_python(item, bound) for item in value)}]"  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        pairs: dict[Any, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return f"{{{', '.join(f'{k!r}: {_python(v, bound)}' for k, v in pairs.items())}}}"
+    if isinstance(value, IndexMap):
+        names = [var.name for var in value.inputs]
+        sizes = {_size_name(v.name) for v in free_vars(value.outputs) if v not in value.inputs}
+        plain = all(name.isidentifier() for name in names)
+        if len(set(names)) < len(names) or sizes & set(names) or not plain:
+            names = [f"i{number}_" for number in range(len(names))]
+        named = dict(zip(value.inputs, names, strict=True))
+        outputs = [_bare(item, _python(item, named)) for item in value.outputs]
+        end = "," if len(outputs) == 1 else ""
+        return f"lambda {', '.join(names)}: ({', '.join(outputs)}{end})"
+    if isinstance(value, float) and value != value:
+        return "float('nan')"
+    if isinstance(value, float) and abs(value) == float("inf"):
+        return f"float('{value}')"
+    if isinstance(value, IntImm):
+        return f"T.{value.dtype}({value.value})"
+    if isinstance(value, Var):
+        return (bound or {}).get(value) or _size_name(value.name)
+    kind = type(value).__name__
+    if isinstance(value, Expr) and kind in _BINARY:
+        a, b = (_operand(item, bound) for item in value.children())
+        return (
+            f"({a} {_OPERATORS[kind]} {b})" if kind in _OPERATORS else f"T.{kind.lower()}({a}, {b})"
+        )
+    return repr(value)
+
+
+def _bare(value: Expr, text: str) -> str:
+    """`text` without the parentheses around it."""
+    return text[1:-1] if type(value).__name__ in _OPERATORS else text
+
+
+def _operand(value: Any, bound: Mapping[Var, str] | None) -> str:
+    # Beside an index an integer literal becomes a constant of its dtype.
+    plain = isinstance(value, IntImm) and str(value.dtype) == "int64"
+    return str(value.value) if plain else _python(value, bound)
+
+
+def _statement(step: Instruction, schedule: str, result: str) -> str:
+    left = ", ".join(step.outputs) or result
     if step.primitive is None:
         return f"# {step.site}: {step.answer}"
-    options = [f"{name}={_python(value)}" for name, value in _options(step.primitive).items()]
+    options = [f"{name}={_python(value)}" for name, value in _stated(step.primitive).items()]
     if step.primitive.name == "get_block":
-        options = [repr(value) for value in _options(step.primitive).values()]
-    call = f"{schedule}.{step.primitive.name}({', '.join([*step.inputs, *options])})"
-    if not step.outputs:
+        options[0] = options[0].removeprefix("block=")
+    call = f"{schedule}.{step.primitive.name}"
+    call += f"({', '.join([*step.primitive.written(step.inputs), *options])})"
+    if not left:
         return call
     listed = step.primitive.name in LISTS and len(step.outputs) == 1
     return f"{left}{',' if listed else ''} = {call}"
@@ -125,23 +229,20 @@ def _statement(step: Instruction, schedule: str) -> str:
 
 LISTS = frozenset(
     {"split", "get_loops", "get_child_blocks", "get_producers", "get_consumers"}
-    | {"get_output_blocks", "loop_partition"}
+    | {"get_output_blocks", "loop_partition", "cache_inplace", "cache_index"}
 )
 """The primitives whose method on Schedule returns a list however many results there are."""
 
 
-def _python(value: Any) -> str:
-    """An option as Python text that needs no imports: an index map as its function."""
-    text = repr(value)
-    if isinstance(value, IndexMap):
-        return text.removeprefix("T.index_map(").removesuffix(")")
-    return text
+# --- JSON -----------------------------------------------------------------------------------
 
 
 def _record(step: Instruction) -> dict[str, Any]:
     base: dict[str, Any] = {"inputs": list(step.inputs), "outputs": list(step.outputs)}
+    if step.site:
+        base |= {"site": step.site, "answer": step.answer}
     if step.primitive is None:
-        return {**base, "site": step.site, "answer": step.answer}
+        return base
     options = {name: encode(value) for name, value in _options(step.primitive).items()}
     return {**base, "name": step.primitive.name, "options": options}
 
@@ -150,23 +251,28 @@ def _step(
     item: Any, primitives: Mapping[str, type[Primitive]], variables: Mapping[str, Var]
 ) -> Instruction:
     inputs, outputs = tuple(item["inputs"]), tuple(item["outputs"])
-    if "site" in item:
-        return Instruction(None, inputs, outputs, item["site"], item["answer"])
+    site, answer = item.get("site", ""), item.get("answer", "")
+    if "name" not in item:
+        return Instruction(None, inputs, outputs, site, answer)
     options = {name: decode(value, variables) for name, value in item["options"].items()}
-    return Instruction(primitives[item["name"]](**options), inputs, outputs)
+    return Instruction(primitives[item["name"]](**options), inputs, outputs, site, answer)
 
 
 def encode(value: Any) -> Any:
-    """An option's value in JSON: numbers, strings, None, tuples, and integer expressions."""
+    """An option's value in JSON: numbers, strings, None, tuples, lists, mappings of strings,
+    integer expressions and index maps."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    if isinstance(value, IndexMap):
-        # By position: the names need not differ.
-        numbers: dict[Var, Expr] = {var: Var(f"#{n}") for n, var in enumerate(value.inputs)}
-        outputs = [encode(substitute(item, numbers)) for item in value.outputs]
-        return {"map": outputs, "names": [var.name for var in value.inputs]}
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         return {"items": [encode(item) for item in value]}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list):
+        return {"list": [encode(item) for item in value]}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, dict):
+        pairs: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return {"mapping": [[key, encode(item)] for key, item in pairs.items()]}
+    if isinstance(value, IndexMap):
+        inputs = [encode(item) for item in value.inputs]
+        return {"inputs": inputs, "outputs": [encode(item) for item in value.outputs]}
     if isinstance(value, IntImm):
         return {"constant": value.value, "dtype": str(value.dtype)}
     if isinstance(value, Var):
@@ -186,10 +292,14 @@ def decode(value: Any, variables: Mapping[str, Var]) -> Any:
     record: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
     if "items" in record:
         return tuple(decode(item, variables) for item in record["items"])
-    if "map" in record:
-        inputs = tuple(Var(name) for name in record["names"])
-        inner = {**variables, **{f"#{n}": var for n, var in enumerate(inputs)}}
-        return IndexMap(inputs, tuple(decode(item, inner) for item in record["map"]))
+    if "list" in record:
+        return [decode(item, variables) for item in record["list"]]
+    if "mapping" in record:
+        return {key: decode(item, variables) for key, item in record["mapping"]}
+    if "inputs" in record:
+        made = [Var(item["variable"], as_dtype(item["dtype"])) for item in record["inputs"]]
+        inner = {**variables, **{var.name: var for var in made}}
+        return IndexMap(tuple(made), tuple(decode(item, inner) for item in record["outputs"]))
     if "constant" in record:
         return IntImm(record["constant"], as_dtype(record["dtype"]))
     if "variable" in record:

@@ -12,7 +12,7 @@ from transect.ir.expr import LT, Call, Expr, IntImm, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
-from transect.tir.access import Access, Interval, accesses
+from transect.tir.access import EXPLICIT_WRITE, HIDDEN, Access, Interval, accesses
 from transect.tir.affine import affine, difference
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc
@@ -87,11 +87,13 @@ class _Plan(StmtRewriter):
 
 def _is_opaque(body: Stmt, buffer: Buffer) -> bool:
     """Whether the buffer is reached in another way than by element, by code that does not declare
-    which part of it that is."""
+    which part of it that is, or in blocks that hide it."""
     if buffer.strides or buffer.layout is not None:
         return True
     declared = {item for block in _declaring(body, buffer) for item in walk_stmts(block)}
     for stmt in walk_stmts(body):
+        if isinstance(stmt, Block) and buffer.name in stmt.annotations.get(HIDDEN, ()):
+            return True
         if stmt in declared:
             continue
         for item in walk(*own_terms(stmt)):
@@ -213,6 +215,9 @@ def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
     ]
     conditions = [condition for item in walk_stmts(stmt) for condition in _conditions(item)]
     if any(isinstance(item, While) for item in walk_stmts(stmt)):
+        return []
+    # A region that was stated by hand may be larger than what is written.
+    if any(isinstance(s, Block) and EXPLICIT_WRITE in s.annotations for s in walk_stmts(stmt)):
         return []
     for condition in conditions:
         if not any(_keeps_inside(condition, store) for store in stores):
