@@ -217,7 +217,7 @@ class TensorizedRule(ScheduleRule):
         init = sch.decompose_reduction(block, first)
         done.append(sch.get(init).name)
         if last is not None:
-            done += self._sum(sch, item, block, last, inner, instruction)
+            done += self._sum(sch, item, last, inner, instruction)
         called = sch.tensorize(instruction[0], item.intrin.name)
         done.append(sch.get(called).name)
         for loop in inner:
@@ -238,7 +238,6 @@ class TensorizedRule(ScheduleRule):
         self,
         sch: Schedule,
         item: TensorCandidate,
-        block: BlockRV,
         last: LoopRV,
         inner: list[LoopRV],
         instruction: list[LoopRV],
@@ -254,9 +253,13 @@ class TensorizedRule(ScheduleRule):
             last, rest = sch.loop_partition(last, [whole, None])
             (left,) = sch.get_child_blocks(rest)
             made.append(sch.get(left).name)
+            # As whole vectors, or the sums would have to be in memory.
+            *unrolled, lane = sch.get_loops(left)[-len(inner) - len(instruction) :]
+            sch.vectorize(lane)
+            for loop in unrolled:
+                sch.unroll(loop)
         steps, group = sch.split(last, [None, item.group])
         sch.reorder(steps, *inner, *instruction, group)
-        del block
         return made
 
     def _stage(self, sch: Schedule, copy: BlockRV, block: BlockRV) -> BlockRV | None:
