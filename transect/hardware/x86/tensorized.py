@@ -1,13 +1,13 @@
 """How matrix products become instructions that multiply and add more than vectors of results.
 
 A register tile of rows x instructions accumulates over the whole sum; the operand that holds the
-columns lies in tiles already (`PackConstants`), or is laid out so in a buffer. Which instructions
+columns lies in tiles already, where `PackConstants` put it. Which instructions
 there are says `hardware.instructions`; plain products are scheduled in `contraction`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from transect.hardware.instructions import instructions_of, is_narrow, rate_of
@@ -66,7 +66,9 @@ class TensorizedRule(ScheduleRule):
             item
             for item in candidates(found, instructions_of(target))
             # Loops convert operands besides.
-            if rate_of(item.intrin, target) * item.products >= plain and item.is_tiled()
+            if rate_of(item.intrin, target) * item.products >= plain
+            and item.is_tiled()
+            and self._tiles(item, target)
         )
 
     def _site(
@@ -94,6 +96,15 @@ class TensorizedRule(ScheduleRule):
 
     def _tile_site(self, item: TensorCandidate, target: Target) -> Site:
         found = item.contraction
+        key = self._key(found, target, f"{item.intrin.name} tile")
+        parallel = self._parallel_site(item, target)
+        label = f"{found.site.block.name} tile of {item.intrin.name}"
+        options = [replace(each, children=(parallel,)) for each in self._tiles(item, target)]
+        return Site(key, tuple(options), label)
+
+    def _tiles(self, item: TensorCandidate, target: Target) -> list[Option]:
+        """The register tiles that there is room for."""
+        found = item.contraction
         dtype = found.output.buffer.dtype
         panels = ceildiv(item.column.dom.extent, item.lanes)
         height: Expr = IntImm(1) if item.row is None else item.row.dom.extent
@@ -117,17 +128,13 @@ class TensorizedRule(ScheduleRule):
                 count = rows // item.rows * width
                 needed = count / rate_of(item.intrin, target)
                 busy = max(needed, _LATENCY, (rows + width) / _LOADS_PER_CYCLE)
-                tiles = _tiles(height, rows) * (panels // width if width > 1 else panels)
+                tiles = ceildiv(height, rows) * (panels // width if width > 1 else panels)
                 # As many operations as the machine's vectors could have done in the time.
                 speed = 2 * target.fma_per_cycle * target.lanes(dtype)
                 work = tiles * steps * round((busy + _PER_STEP) * speed)
                 parameters = {"rows": rows, "width": width}
                 options.append(Option(f"{rows}x{width}", parameters, Cost({dtype: work})))
-        key = self._key(found, target, f"{item.intrin.name} tile")
-        parallel = self._parallel_site(item, target)
-        label = f"{found.site.block.name} tile of {item.intrin.name}"
-        options = [Option(each.name, each.parameters, each.cost, (parallel,)) for each in options]
-        return Site(key, tuple(options), label)
+        return options
 
     def _parallel_site(self, item: TensorCandidate, target: Target) -> Site:
         found = item.contraction
@@ -210,7 +217,7 @@ class TensorizedRule(ScheduleRule):
         init = sch.decompose_reduction(block, first)
         done.append(sch.get(init).name)
         if last is not None:
-            done += self._sum(sch, item, block, last, inner, instruction)
+            done += self._sum(sch, item, last, inner, instruction)
         called = sch.tensorize(instruction[0], item.intrin.name)
         done.append(sch.get(called).name)
         for loop in inner:
@@ -231,7 +238,6 @@ class TensorizedRule(ScheduleRule):
         self,
         sch: Schedule,
         item: TensorCandidate,
-        block: BlockRV,
         last: LoopRV,
         inner: list[LoopRV],
         instruction: list[LoopRV],
@@ -247,9 +253,13 @@ class TensorizedRule(ScheduleRule):
             last, rest = sch.loop_partition(last, [whole, None])
             (left,) = sch.get_child_blocks(rest)
             made.append(sch.get(left).name)
+            # As whole vectors, or the sums would have to be in memory.
+            *unrolled, lane = sch.get_loops(left)[-len(inner) - len(instruction) :]
+            sch.vectorize(lane)
+            for loop in unrolled:
+                sch.unroll(loop)
         steps, group = sch.split(last, [None, item.group])
         sch.reorder(steps, *inner, *instruction, group)
-        del block
         return made
 
     def _stage(self, sch: Schedule, copy: BlockRV, block: BlockRV) -> BlockRV | None:
@@ -277,7 +287,3 @@ class TensorizedRule(ScheduleRule):
         if extent > lanes:
             _, last = sch.split(last, [None, lanes])
         sch.vectorize(last)
-
-
-def _tiles(extent: Expr, rows: int) -> Expr:
-    return ceildiv(extent, rows)
