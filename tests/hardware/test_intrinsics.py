@@ -29,9 +29,9 @@ from transect.transform import Context, Pipeline
 
 INTRINSICS = tuple(
     item
-    for name in (*intrinsic_table(), *package_names())
+    for item in map(TensorIntrin.get, (*intrinsic_table(), *package_names()))
     # Tiles are no arguments of a function: see test_amx.
-    if all(x.scope == "global" for x in (item := TensorIntrin.get(name)).description.buffers)
+    if all(value.scope == "global" for value in item.description.buffers)
 )
 FLATTEN = Pipeline(
     LowerInit(), ConvertBlocksToOpaque(), LowerMatchBuffer(), LowerOpaqueBlock(), FlattenBuffer()
