@@ -64,7 +64,7 @@ class AmxProductRule(ScheduleRule):
     """
 
     tiles: tuple[tuple[int, int], ...] = ((2, 2), (1, 3), (1, 2), (1, 1), (2, 1))
-    blocks: tuple[int, ...] = (32, 64, 128, 256, 512)
+    blocks: tuple[int, ...] = (32, 64, 128, 256)
     least: int = 4
     unknown_block: int = 64
     name: ClassVar[str] = "x86.amx_product"
