@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -155,8 +156,15 @@ def _index_vars(loads: list[BufferLoad]) -> set[Var]:
     return set(free_vars([index for load in loads for index in load.indices]))
 
 
-def inline_producers(sch: Schedule, info: KernelInfo, block: Block, limit: int) -> list[str]:
-    """Inline the spatial producers of a block, and theirs, unless that repeats much work."""
+def inline_producers(
+    sch: Schedule,
+    info: KernelInfo,
+    block: Block,
+    limit: int,
+    keep: Callable[[Block, Block], bool] = lambda producer, reader: False,
+) -> list[str]:
+    """Inline the spatial producers of a block, and theirs, unless that repeats much work or `keep`
+    tells not to, of a producer and its reader."""
     done: list[str] = []
     waiting = [block]
     while waiting:
@@ -168,6 +176,8 @@ def inline_producers(sch: Schedule, info: KernelInfo, block: Block, limit: int) 
             if info.kind(producer.name) > PatternKind.INJECTIVE:
                 continue
             readers = info.consumers(region.buffer)
+            if keep(producer, reader):
+                continue
             if len(readers) > 1 and operations_of(producer) > limit:
                 continue
             try:

@@ -11,7 +11,12 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
+from transect.hardware.x86.elementwise import (
+    inline_producers,
+    operations_of,
+    parallel_site,
+    vectorize_loop,
+)
 from transect.ir.expr import Expr, Var, as_int
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -25,6 +30,9 @@ from transect.tir.stmt import Block, BufferStore, IterVar
 
 _LAST_LANES = 4
 """Partial results that are combined one after the other; more of them in vectors."""
+
+_FREE_OPERATIONS = 2
+"""What is repeated for every element rather than kept for a row: a copy, or one operation."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +91,20 @@ class RowReductionRule(ScheduleRule):
         last = info.site(info.pending[-1])
         inlined: set[str] = set()
         for block in info.blocks():
-            inlined |= set(inline_producers(sch, info, block, self.inline_limit))
+            inlined |= set(
+                inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row)
+            )
         order: list[BlockRV] = []
         partial: list[BlockRV] = []
+        narrower: list[BlockRV] = []
         final: list[BlockRV] = []
         for name in (name for name in info.pending if name not in inlined):
             block = sch.get_block(name)
             if info.kind(name) is PatternKind.REDUCTION:
                 parts = self._partial(sch, info.site(name), block, target)
                 order += parts
-                partial += parts
+                partial.append(parts[0])
+                narrower += parts[1:]
                 final.append(block)
                 done += [sch.get(part).name for part in parts]
             order.append(block)
@@ -109,12 +121,19 @@ class RowReductionRule(ScheduleRule):
             loops = sch.get_loops(block)[1 if rows else 0 :]
             if block in partial:
                 self._lanes(sch, block, loops, target.lanes(dtype))
+            elif block in narrower:
+                lane = self._lane(sch, block, loops)
+                sch.reorder(lane, *(loop for loop in loops if loop is not lane))
+                sch.fold_reduction(block)
+                sch.set_scope(block, 0, "local")
+                sch.vectorize(lane)
             elif block in final:
-                # A few lanes, at constant indices.
-                sch.decompose_reduction(block, loops[-1])
-                sch.unroll(loops[-1])
+                sch.fold_reduction(block)
             elif loops:
-                vectorize_loop(sch, loops[-1], target.lanes(dtype))
+                steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
+                # Half of the registers may hold a row between its passes.
+                if steps is not None and _few(sch, [steps], target.vector_registers // 2):
+                    sch.unroll(steps)
         return tuple(done)
 
     def _partial(
@@ -156,14 +175,14 @@ class RowReductionRule(ScheduleRule):
 
     def _lanes(self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int) -> None:
         """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
-        lane = next(loop for loop in loops if self._is_lane(sch, block, loop))
+        lane = self._lane(sch, block, loops)
         steps = [loop for loop in loops if loop is not lane]
         several = (as_int(sch.get(lane).extent) or 0) > lanes
         inner = sch.split(lane, [None, lanes]) if several else [lane]
         sch.reorder(*steps, *inner)
         init = sch.decompose_reduction(block, steps[0] if steps else inner[0])
         sch.set_scope(block, 0, "local")
-        if self._few(sch, steps):
+        if _few(sch, steps, max(self.widths)):
             for step in steps:
                 sch.unroll(step)
         for nest in (inner, sch.get_loops(init)[-len(inner) :]):
@@ -171,18 +190,31 @@ class RowReductionRule(ScheduleRule):
                 sch.unroll(loop)
             sch.vectorize(nest[-1])
 
-    def _few(self, sch: Schedule, loops: list[LoopRV]) -> bool:
-        extents = [as_int(sch.get(loop).extent) for loop in loops]
-        return all(extent is not None and extent <= max(self.widths) for extent in extents)
+    def _lane(self, sch: Schedule, block: BlockRV, loops: list[LoopRV]) -> LoopRV:
+        """The loop over partial results: the block's only spatial one left."""
+        return next(loop for loop in loops if self._is_spatial(sch, block, loop))
 
-    def _is_lane(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
-        """Whether a loop runs over the partial results: the block's only spatial one left."""
+    def _is_spatial(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
         realize = Tree(sch.func).realize(sch.get(block))
         var = sch.get(loop).var
         return any(
             item.kind == "spatial" and _has(value, var)
             for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
         )
+
+
+def _once_a_row(producer: Block, reader: Block) -> bool:
+    """Whether a producer has fewer instances than its reader, and does enough to pay for memory."""
+    return _rank(producer) < _rank(reader) and operations_of(producer) > _FREE_OPERATIONS
+
+
+def _rank(block: Block) -> int:
+    return sum(as_int(item.dom.extent) != 1 for item in block.iter_vars)
+
+
+def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
+    extents = [as_int(sch.get(loop).extent) for loop in loops]
+    return all(extent is not None and extent <= limit for extent in extents)
 
 
 def last_axis(block: Block) -> IterVar | None:

@@ -319,6 +319,10 @@ class Schedule:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, axis=axis)[0]
 
+    def fold_reduction(self, block: BlockRV) -> None:
+        """Write a short reduction out as one expression. See `fold.FoldReduction`."""
+        self._apply("fold_reduction", block)
+
     def pad_domain(self, block: BlockRV, multiples: Sequence[int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", block, multiples=tuple(multiples))

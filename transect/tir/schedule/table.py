@@ -36,6 +36,7 @@ PRIMITIVES: dict[str, str] = {
     "compute_at": "transect.tir.schedule.compute_at:ComputeAt",
     "reverse_compute_at": "transect.tir.schedule.compute_at:ReverseComputeAt",
     "decompose_reduction": "transect.tir.schedule.reduction:DecomposeReduction",
+    "fold_reduction": "transect.tir.schedule.fold:FoldReduction",
     "pad_domain": "transect.tir.schedule.pad:PadDomain",
     "blockize": "transect.tir.schedule.blockize:Blockize",
     "tensorize": "transect.tir.schedule.tensorize:Tensorize",
