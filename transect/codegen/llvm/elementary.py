@@ -84,7 +84,13 @@ def _exp_near_zero(f: Formula, r: str) -> str:
 
 def exp(f: Formula) -> str:
     low, high = _exp_range(f)
-    x = _clamp(f, f.arguments[0], low, high)
+    x = f.arguments[0]
+    if f.has_avx512 and f.shape.bits == 32:
+        # Above, the polynomial of even degree is positive or, near infinity, NaN: both scaled by
+        # what is too much, or infinite, are infinity.
+        x = f.select(f.test("olt", x, low), low, x)
+    else:
+        x = _clamp(f, x, low, high)
     number, n, r = _exp_parts(f, x)
     return f.scale(_exp_near_zero(f, r), number, n)
 

@@ -28,9 +28,6 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
-_LAST_LANES = 4
-"""Partial results that are combined one after the other; more of them in vectors."""
-
 _FREE_OPERATIONS = 2
 """What is repeated for every element rather than kept for a row: a copy, or one operation."""
 
@@ -76,6 +73,12 @@ class RowReductionRule(ScheduleRule):
         assert axis is not None
         extent = axis.dom.extent
         options: list[Option] = []
+        vector = target.lanes(dtype)
+        known = as_int(extent)
+        if known is not None and known <= vector * target.vector_registers // 2:
+            # All vectors of a row at once, in pairs: nothing is initialised and no chain waits.
+            padded = -(-known // vector) * vector
+            options.append(Option("all in pairs", {"width": 0}, Cost({dtype: padded})))
         for width in self.widths:
             lanes = width * target.lanes(dtype)
             # A chain of additions waits for each; several chains hide that, but round up more.
@@ -91,9 +94,7 @@ class RowReductionRule(ScheduleRule):
         last = info.site(info.pending[-1])
         inlined: set[str] = set()
         for block in info.blocks():
-            inlined |= set(
-                inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row)
-            )
+            inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
         order: list[BlockRV] = []
         partial: list[BlockRV] = []
         narrower: list[BlockRV] = []
@@ -101,12 +102,12 @@ class RowReductionRule(ScheduleRule):
         for name in (name for name in info.pending if name not in inlined):
             block = sch.get_block(name)
             if info.kind(name) is PatternKind.REDUCTION:
-                parts = self._partial(sch, info.site(name), block, target)
-                order += parts
-                partial.append(parts[0])
-                narrower += parts[1:]
+                chains, pairs = self._partial(sch, info.site(name), block, target)
+                order += (*chains, *pairs)
+                partial += chains
+                narrower += pairs
                 final.append(block)
-                done += [sch.get(part).name for part in parts]
+                done += [sch.get(part).name for part in (*chains, *pairs)]
             order.append(block)
         rows = self._row_loops(sch, order[-1])
         if rows:
@@ -138,13 +139,14 @@ class RowReductionRule(ScheduleRule):
 
     def _partial(
         self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target
-    ) -> list[BlockRV]:
-        """Partial results: in several vectors, in one vector, in a few lanes."""
+    ) -> tuple[list[BlockRV], list[BlockRV]]:
+        """Partial results: in several vectors, in one vector, in half of its lanes, and so on: those
+        that are chains of additions, and those that are written out."""
         answer = sch.sample(self._width_site(site, sch.subject, target))
         width = answer.parameters["width"]
         assert isinstance(width, int)
         vector = target.lanes(site.block.writes[0].buffer.dtype)
-        lanes = width * vector
+        lanes = max(1, width) * vector
         axis = last_axis(site.block)
         assert axis is not None
         position = site.block.iter_vars.index(axis)
@@ -158,12 +160,11 @@ class RowReductionRule(ScheduleRule):
         loop = sch.get_loops(block)[position]
         _, lane = sch.split(loop, [None, lanes])
         parts = [sch.rfactor(lane, axis=-1)]
-        for narrower in (vector, _LAST_LANES):
-            if narrower < lanes:
-                _, lane = sch.split(sch.get_loops(block)[-1], [None, narrower])
-                parts.append(sch.rfactor(lane, axis=-1))
-                lanes = narrower
-        return parts
+        while lanes > 2:
+            lanes = vector if lanes > vector else lanes // 2
+            _, lane = sch.split(sch.get_loops(block)[-1], [None, lanes])
+            parts.append(sch.rfactor(lane, axis=-1))
+        return (parts[:1] if width else []), (parts[1:] if width else parts)
 
     def _row_loops(self, sch: Schedule, final: BlockRV) -> list[LoopRV]:
         """The loops of the last block over rows: all but that over a row's elements."""
@@ -218,18 +219,24 @@ def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
 
 
 def last_axis(block: Block) -> IterVar | None:
-    """The reduction variable over the last dimension of what a block reads, if it has only one."""
+    """The reduction variable over the last dimension of what a block reads, where no other one
+    runs over that dimension too."""
     reduced = [item for item in block.iter_vars if item.kind == "reduce"]
     body = block.body
-    if len(reduced) != 1 or not isinstance(body, BufferStore):
+    if not reduced or not isinstance(body, BufferStore):
         return None
-    var = reduced[0].var
-    for term in walk(body.value):
-        if isinstance(term, BufferLoad) and term.buffer is not body.buffer:
-            used = [n for n, index in enumerate(term.indices) if _has(index, var)]
-            if used and used != [len(term.indices) - 1]:
-                return None
-    return reduced[0]
+    loads = [
+        term
+        for term in walk(body.value)
+        if isinstance(term, BufferLoad) and term.buffer is not body.buffer
+    ]
+    last = [item for item in reduced if any(_has(load.indices[-1], item.var) for load in loads)]
+    if len(reduced) == 1 and not last:
+        last = reduced
+    if len(last) != 1:
+        return None
+    inner = any(_has(index, last[0].var) for load in loads for index in load.indices[:-1])
+    return None if inner else last[0]
 
 
 def _has(expr: Expr, var: Var) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import ClassVar
 
+from transect.arith import Analyzer
 from transect.ir.expr import Add, Expr, Max, Min, Mul, Var, as_int, const
 from transect.ir.node import replace
 from transect.ir.traverse import substitute
@@ -45,7 +46,8 @@ class FoldReduction(Primitive):
         tree = Tree(func)
         realize = tree.realize(block)
         store, operand = self._update(block)
-        loops = self._loops(tree, block, realize)
+        analyzer = analyzer_for(tree, realize)
+        loops = self._loops(tree, block, realize, analyzer)
         if any(mentions(realize.predicate, loop.var) for loop in loops):
             refuse(
                 self.name,
@@ -65,7 +67,7 @@ class FoldReduction(Primitive):
                 var: loop.min + const(number, var.dtype)
                 for (var, loop), number in zip(names.items(), place, strict=True)
             }
-            terms.append(substitute(operand, at))
+            terms.append(analyzer.simplify(substitute(operand, at)))
         kind = type(store.value)
         while len(terms) > 1:
             pairs = [kind(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]  # pyright: ignore[reportCallIssue]
@@ -117,10 +119,11 @@ class FoldReduction(Primitive):
         assert isinstance(operand, Expr)
         return body, operand
 
-    def _loops(self, tree: Tree, block: Block, realize: BlockRealize) -> list[For]:
+    def _loops(
+        self, tree: Tree, block: Block, realize: BlockRealize, analyzer: Analyzer
+    ) -> list[For]:
         """The loop of each reduction variable."""
         around = tree.loops(block)
-        analyzer = analyzer_for(tree, realize)
         found: list[For] = []
         count = 1
         for item, value in zip(block.iter_vars, realize.iter_values, strict=True):
