@@ -428,6 +428,14 @@ class ExpressionEmitter:
     def addresses(self, data: Var, kind: DType, index: Expr) -> str:
         """The vector of addresses of the elements at a vector index."""
         lanes = index.dtype.lanes
+        stride = as_int(index.stride) if isinstance(index, Ramp) else None
+        if isinstance(index, Ramp) and stride is not None:
+            # One address and constants, which take half the bits of general offsets.
+            first = self.element_address(data, kind, index.base)
+            steps = ", ".join(f"i64 {lane * stride}" for lane in range(lanes))
+            return self.text.define(
+                f"getelementptr {memory_type(kind)}, ptr {first}, <{lanes} x i64> <{steps}>"
+            )
         offsets = self.convert(self.emit(index), index.dtype, INT64.with_lanes(lanes))
         return self.text.define(
             f"getelementptr {memory_type(kind)}, ptr {self.pointer(data)}, "

@@ -119,12 +119,49 @@ class ElementwiseRule(ScheduleRule):
         loops = sch.get_loops(block)
         if not loops:
             return tuple(done)
+        across = _turned_axis(sch.get(block))
+        if across is not None:
+            together = _tile(sch, loops, across, target.lanes(dtype))
+            if answer.parameters["parallel"]:
+                sch.parallel(sch.fuse(*together))
+            return tuple(done)
         if _same_everywhere(sch.get(block)):
             loops = [sch.fuse(*loops)]
         steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
         if answer.parameters["parallel"]:
             _parallelize(sch, loops[:-1], steps)
         return tuple(done)
+
+
+def _turned_axis(block: Block) -> int | None:
+    """Of a transposing block, which variable runs over neighbours in what it reads, while that of
+    its last dimension strides; None for other blocks."""
+    body = block.body
+    own = [item.var for item in block.iter_vars]
+    if not isinstance(body, BufferStore) or list(body.indices) != own or len(own) < 2:
+        return None
+    for term in walk(body.value):
+        if not isinstance(term, BufferLoad) or len(term.indices) < 2:
+            continue
+        *outer, last = term.indices
+        if last in own[:-1] and own[-1] in outer:
+            return own.index(last)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+def _tile(sch: Schedule, loops: list[LoopRV], across: int, lanes: int) -> list[LoopRV]:
+    """Square tiles of `lanes` by `lanes` over the loop `across` and the last one, which becomes
+    the vector: what a tile reads side by side is used while it is in the first-level cache.
+
+    Gives the loops around the tiles.
+    """
+    turned, last = loops[across], loops[-1]
+    outer = [loop for loop in loops if loop not in (turned, last)]
+    rows, row = sch.split(turned, [None, lanes])
+    columns, lane = sch.split(last, [None, lanes])
+    sch.reorder(*outer, rows, columns, row, lane)
+    sch.vectorize(lane)
+    return [*outer, rows, columns]
 
 
 def _parallelize(sch: Schedule, outer: list[LoopRV], inner: LoopRV | None) -> None:

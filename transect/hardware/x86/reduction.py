@@ -140,8 +140,10 @@ class RowReductionRule(ScheduleRule):
     def _partial(
         self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target
     ) -> tuple[list[BlockRV], list[BlockRV]]:
-        """Partial results: in several vectors, in one vector, in half of its lanes, and so on: those
-        that are chains of additions, and those that are written out."""
+        """Partial results: in several vectors, in one vector, in half of its lanes, and so on.
+
+        Gives those that are chains of additions, and those that are written out.
+        """
         answer = sch.sample(self._width_site(site, sch.subject, target))
         width = answer.parameters["width"]
         assert isinstance(width, int)
@@ -219,8 +221,7 @@ def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
 
 
 def last_axis(block: Block) -> IterVar | None:
-    """The reduction variable over the last dimension of what a block reads, where no other one
-    runs over that dimension too."""
+    """The reduction variable that alone runs over the last dimension of what a block reads."""
     reduced = [item for item in block.iter_vars if item.kind == "reduce"]
     body = block.body
     if not reduced or not isinstance(body, BufferStore):
@@ -235,8 +236,16 @@ def last_axis(block: Block) -> IterVar | None:
         last = reduced
     if len(last) != 1:
         return None
-    inner = any(_has(index, last[0].var) for load in loads for index in load.indices[:-1])
-    return None if inner else last[0]
+    own = last[0].var
+    others = [item.var for item in block.iter_vars if item.var is not own]
+    for load in loads:
+        *outer, index = load.indices
+        if any(_has(item, own) for item in outer):
+            return None
+        # A window that slides: neighbouring results read what overlaps.
+        if _has(index, own) and any(_has(index, var) for var in others):
+            return None
+    return last[0]
 
 
 def _has(expr: Expr, var: Var) -> bool:
