@@ -27,7 +27,7 @@ PROGRAMS: list[Callable[[], PrimFunc]] = [
 STEPS = (
     "split", "split", "fuse", "reorder", "parallel", "vectorize", "unroll", "compute_inline",
     "reverse_compute_inline", "cache_read", "cache_write", "compute_at", "reverse_compute_at",
-    "decompose", "rfactor", "pad", "partition", "merge", "reindex", "bind", "layout", "layout",
+    "decompose", "rfactor", "fold", "pad", "partition", "merge", "reindex", "bind", "layout", "layout",
     "block_layout", "reindex_read", "reindex_write", "reorder_vars", "einsum", "fill", "separate",
 )  # fmt: skip
 
@@ -92,6 +92,8 @@ def step(s: Schedule, name: str, pick: Callable[[int], int]) -> None:
             s.merge(loop, target)
         case "decompose" if loop is not None:
             s.decompose_reduction(block, loop)
+        case "fold":
+            s.fold_reduction(block)
         case "rfactor" if loop is not None:
             s.rfactor(loop, axis=pick(2))
         case "bind" if loop is not None:

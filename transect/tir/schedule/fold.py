@@ -9,7 +9,8 @@ from typing import ClassVar
 from transect.arith import Analyzer
 from transect.ir.expr import Add, Expr, Max, Min, Mul, Var, as_int, const
 from transect.ir.node import replace
-from transect.ir.traverse import substitute
+from transect.ir.term import Term
+from transect.ir.traverse import rewrite, substitute
 from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import mentions
@@ -61,13 +62,21 @@ class FoldReduction(Primitive):
                 (item for item in block.iter_vars if item.kind != "spatial"), loops, strict=True
             )
         }
+
+        def simplify(item: Term) -> Term:
+            # Not whole terms: an index must stay within its buffer where a Select discards it too.
+            if isinstance(item, BufferLoad):
+                indices = tuple(analyzer.simplify(index) for index in item.indices)
+                return BufferLoad(item.buffer, indices, item.predicate)
+            return item
+
         terms: list[Expr] = []
         for place in product(*(range(_extent(loop)) for loop in loops)):
             at = {
                 var: loop.min + const(number, var.dtype)
                 for (var, loop), number in zip(names.items(), place, strict=True)
             }
-            terms.append(analyzer.simplify(substitute(operand, at)))
+            terms.append(rewrite(substitute(operand, at), simplify))
         kind = type(store.value)
         while len(terms) > 1:
             pairs = [kind(a, b) for a, b in zip(terms[::2], terms[1::2], strict=False)]  # pyright: ignore[reportCallIssue]
