@@ -277,26 +277,32 @@ def _large_hyperbolic(f: Formula, a: str, near: str) -> str:
     return f.select(f.test("ogt", a, limit), f.mul(f.mul(e, 0.5), e), near)
 
 
-_ERF_PIECES = 3.9375
-"""Pieces of erf's table in an interval of length 1: beyond the last of 16, the result is 1."""
+_ERF_PIECES = 3.93603515625
+"""Pieces of erf's table in an interval of length 1: beyond the last of 16, the result is 1. This
+value has the first constants of the table close to numbers of 24 bits."""
 
 
 @cache
 def _erf_table() -> tuple[tuple[float, ...], ...]:
     """The coefficients of erf((k + d) / _ERF_PIECES), |d| <= 1/2, for k from 0 to 15, highest power
-    of d first: interpolated at Chebyshev nodes, off by 2e-8 at most. At k = 0 it is a multiple of
+    of d first: fitted at Chebyshev nodes, off by 2e-8 at most. At k = 0 it is a multiple of
     d, and the relative error as small."""
 
-    def piece(k: int) -> np.ndarray:
-        if k:
-            nodes = chebyshev.chebpts1(6) * 0.5
-            values = [math.erf((k + d) / _ERF_PIECES) for d in nodes]
-            return np.polyfit(nodes, values, 5)
-        nodes = chebyshev.chebpts1(5) * 0.25 + 0.25
-        values = [math.erf(d / _ERF_PIECES) / d for d in nodes]
-        return np.append(np.polyfit(nodes, values, 4), 0.0)
+    def piece(k: int) -> list[float]:
+        nodes = chebyshev.chebpts1(12) * 0.5 if k else chebyshev.chebpts1(12) * 0.25 + 0.25
+        values = exact = np.array([math.erf((k + d) / _ERF_PIECES) for d in nodes])
+        coefficients: list[float] = []
+        # Each is rounded before the higher ones are fitted, which then make up for that. The
+        # weights are for the relative error.
+        while len(coefficients) < 6:
+            done = len(coefficients)
+            weights = np.abs(nodes) ** done / exact
+            fitted = np.polyfit(nodes, values, 5 - done, w=weights)
+            coefficients.append(float(np.float32(fitted[-1])) if done or k else 0.0)
+            values = (values - coefficients[-1]) / nodes
+        return coefficients[::-1]
 
-    return tuple(zip(*(map(float, piece(k)) for k in range(16)), strict=True))
+    return tuple(zip(*(piece(k) for k in range(16)), strict=True))
 
 
 def erf(f: Formula) -> str:

@@ -36,11 +36,14 @@ _FREE_OPERATIONS = 2
 class RowReductionRule(ScheduleRule):
     """Chains of reductions over the last dimension and maps around them, fused row by row.
 
-    widths: how many vectors of partial results a reduction may keep.
+    widths: how many vectors of partial results a reduction may keep. inline_limit: operations of a
+    producer that are worth repeating at each of several readers; repeat_limit: where the length of
+    a row is not known, so that it cannot be kept close.
     """
 
     widths: tuple[int, ...] = (1, 2, 4)
     inline_limit: int = 8
+    repeat_limit: int = 40
     name: ClassVar[str] = "x86.rows"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -66,6 +69,11 @@ class RowReductionRule(ScheduleRule):
         return [
             info.site(name) for name in info.pending if info.kind(name) is PatternKind.REDUCTION
         ]
+
+    def _rows(self, info: KernelInfo) -> list[IterVar]:
+        """What runs over the elements of a row, of each reduction."""
+        found = (last_axis(site.block) for site in self._reductions(info))
+        return [item for item in found if item is not None]
 
     def _width_site(self, site: BlockSite, subject: str, target: Target) -> Site:
         dtype = site.block.writes[0].buffer.dtype
