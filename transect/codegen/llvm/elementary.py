@@ -244,9 +244,16 @@ def tanh(f: Formula) -> str:
     if f.shape.bits == 32:
         # From 9.1 on the result is 1: so 2^n is at most 2^26, and never below 1.
         a = f.select(f.test("ogt", a, 9.1), 9.1, a)
-        _, n, r = _exp_parts(f, f.add(a, a))
-        p = f.mul(r, f.polynomial(r, [*_EXP32, 1.0]))
-        scale = f.power_of_two(n)
+        magic = 1.5 * 2.0**23
+        total = f.fma(a, 2.0 / _LN2, magic)
+        number = f.sub(total, magic)
+        # Half of what exp reduces 2a to; the coefficients have the powers of two.
+        r = f.fma(number, 2.12194440e-4 / 2, f.fma(number, -0.693359375 / 2, a))
+        series = [c * 2.0 ** (6 - k) for k, c in enumerate([*_EXP32, 1.0])]
+        p = f.mul(r, f.polynomial(r, series))
+        # The low bits of the sum are n; the others leave at the top.
+        power = f.int_op("shl", f.bits(total), f.shape.fraction_bits)
+        scale = f.from_bits(f.int_op("add", power, f.shape.bias << f.shape.fraction_bits))
         t = f.fma(p, scale, f.sub(scale, 1.0))
         return f.copysign(f.quotient(t, f.add(t, 2.0)), x)
     # Beyond 20 the result is 1.
