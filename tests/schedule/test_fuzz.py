@@ -27,8 +27,9 @@ PROGRAMS: list[Callable[[], PrimFunc]] = [
 STEPS = (
     "split", "split", "fuse", "reorder", "parallel", "vectorize", "unroll", "compute_inline",
     "reverse_compute_inline", "cache_read", "cache_write", "compute_at", "reverse_compute_at",
-    "decompose", "rfactor", "fold", "pad", "partition", "merge", "reindex", "bind", "layout", "layout",
-    "block_layout", "reindex_read", "reindex_write", "reorder_vars", "einsum", "fill", "separate",
+    "decompose", "rfactor", "fold", "pad", "partition", "merge", "reindex", "bind", "layout",
+    "layout", "block_layout", "reindex_read", "reindex_write", "reorder_vars", "einsum", "fill",
+    "separate",
 )  # fmt: skip
 
 
