@@ -331,6 +331,7 @@ STEPS: dict[str, Callable[[Scene], object]] = {
     "pad_einsum": lambda c: c.s.pad_einsum(
         c.block, [1 + c.pick(4) for _ in c.s.get(c.block).iter_vars]
     ),
+    "fold_reduction": lambda c: c.s.fold_reduction(c.block),
     "decompose_padding": lambda c: c.s.decompose_padding(c.block, c.loop),
     "set_axis_separator": lambda c: c.s.set_axis_separator(c.block, ("write", 0), [1]),
     "set_scope": lambda c: c.s.set_scope(c.block, 0, c.scope),

@@ -12,9 +12,13 @@ from tests.hardware.test_x86_rules import (
     column_sum,
     conv1d,
     epilogue,
+    kept_row,
+    plane_sum,
     pool,
     softmax,
+    strided_pool,
     transposed,
+    turned,
 )
 from tests.schedule.programs import chain, matmul, row_sum
 from transect.hardware.x86 import host
@@ -52,6 +56,14 @@ PROGRAMS: dict[str, Callable[[], PrimFunc]] = {
     "centred": lambda: centred(N, M),
     "pool": lambda: pool(37),
     "softmax": lambda: softmax(N, M),
+    "kept row": lambda: kept_row(N, M),
+    "kept row in registers": lambda: kept_row(3, 128),
+    "kept row with a rest": lambda: kept_row(3, 1000),
+    "plane sum": lambda: plane_sum(N, M),
+    "plane sum static": lambda: plane_sum(7, 7),
+    "strided pool": lambda: strided_pool(37),
+    "turned": lambda: turned(N, M),
+    "turned static": lambda: turned(33, 48),
     "row sum": lambda: row_sum(N, M),
     "row sum static": lambda: row_sum(3, 508),
     "chain": lambda: chain(N, M),

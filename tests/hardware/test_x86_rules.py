@@ -12,7 +12,7 @@ from transect.hardware.schedule_kernels import SCHEDULED, ScheduleKernels
 from transect.hardware.x86 import TARGETS, ZNVER4
 from transect.hardware.x86.contraction import ContractionRule, roles
 from transect.ir.dtype import FLOAT32
-from transect.ir.expr import Var, maximum
+from transect.ir.expr import Expr, Var, maximum
 from transect.ir.function import IRModule
 from transect.plan import Option, Planner, RandomPolicy, Site
 from transect.tir.builder import FunctionBuilder
@@ -97,6 +97,44 @@ def softmax(n: Var | int, m: Var | int) -> PrimFunc:
     return builder.finish([builder.compute((n, m), lambda i, j: e[i, j] - s[i], name="o")])
 
 
+def plane_sum(n: Var | int, m: Var | int) -> PrimFunc:
+    """y[b] = sum of x[b, :, :]."""
+    builder = FunctionBuilder("plane_sum")
+    x = builder.input("x", (3, n, m), "float32")
+    return builder.finish([builder.reduce((3,), (n, m), lambda b, i, j: x[b, i, j], name="y")])
+
+
+def strided_pool(length: Var | int) -> PrimFunc:
+    """The largest of three neighbours, every second time."""
+    builder = FunctionBuilder("strided_pool")
+    x = builder.input("x", (2, length * 2 + 1), "float32")
+    y = builder.reduce((2, length), (3,), lambda i, j, k: x[i, j * 2 + k], combiner="max", name="y")
+    return builder.finish([y])
+
+
+def turned(n: Var | int, m: Var | int) -> PrimFunc:
+    """o[b, i, j] = x[j, b, i] + 1."""
+    builder = FunctionBuilder("turned")
+    x = builder.input("x", (m, 2, n), "float32")
+    return builder.finish([builder.compute((2, n, m), lambda b, i, j: x[j, b, i] + 1.0, name="o")])
+
+
+def kept_row(n: Var | int, m: Var | int) -> PrimFunc:
+    """Like softmax: a row of results that two readers share, and a factor once a row."""
+    builder = FunctionBuilder("kept_row")
+    x = builder.input("x", (n, m), "float32")
+    t = builder.reduce((n,), (m,), lambda i, k: x[i, k], combiner="max", name="t")
+
+    def element(i: Var, j: Var) -> Expr:
+        d = x[i, j] - t[i]
+        return d * d * d + d * d + d * 2.0 + 1.0
+
+    e = builder.compute((n, m), element, name="e")
+    s = builder.reduce((n,), (m,), lambda i, k: e[i, k], name="s")
+    f = builder.compute((n,), lambda i: s[i] * 0.5 + s[i] * 0.25 + 1.0, name="f")
+    return builder.finish([builder.compute((n, m), lambda i, j: e[i, j] * f[i], name="o")])
+
+
 PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
     "matmul": (lambda: matmul(N, M, D), "x86.contraction"),
     "matmul bias": (lambda: matmul(N, M, 5, bias=True), "x86.contraction"),
@@ -115,6 +153,13 @@ PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
     "softmax static": (lambda: softmax(5, 40), "x86.rows"),
     "normalized": (lambda: normalized(N, M), "x86.rows"),
     "row sum": (lambda: row_sum(N, M), "x86.rows"),
+    "kept row": (lambda: kept_row(N, M), "x86.rows"),
+    "kept row static": (lambda: kept_row(3, 72), "x86.rows"),
+    "plane sum": (lambda: plane_sum(N, M), "x86.rows"),
+    "plane sum static": (lambda: plane_sum(5, 7), "x86.rows"),
+    "strided pool": (lambda: strided_pool(37), "x86.columns"),
+    "turned": (lambda: turned(N, M), "x86.elementwise"),
+    "turned static": (lambda: turned(16, 33), "x86.elementwise"),
     "chain": (lambda: chain(N, M), "x86.elementwise"),
 }
 SIZES = [{"n": 1, "m": 1, "d": 1}, {"n": 9, "m": 35, "d": 3}, {"n": 4, "m": 64, "d": 8}]

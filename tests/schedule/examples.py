@@ -124,7 +124,15 @@ def tensorized(s: Schedule) -> None:
     s.tensorize(j1, "x86.avx512_vnni.vpdpbusd_16")
 
 
+def _decide(s: Schedule) -> None:
+    tile = s.decision("tile", [2, 4])
+    s.split(loop(s, "c"), [None, tile])
+    s.decide_sizes({tile: 4})
+
+
 EXAMPLES: dict[str, Example] = {
+    "decision": (small, _decide),
+    "decide_sizes": (small, _decide),
     "get_block": (two_functions, lambda s: s.get_block("c", "second")),
     "get_loops": (small, lambda s: s.get_loops("c")),
     "get_child_blocks": (small, lambda s: s.unroll(s.get_loops(s.get_child_blocks("root")[1])[0])),
@@ -209,6 +217,7 @@ EXAMPLES: dict[str, Example] = {
         contraction,
         lambda s: s.decompose_reduction("y", loop(s, "y", 2)),
     ),
+    "fold_reduction": (lambda: row_sum(4, 6), lambda s: s.fold_reduction("s")),
     "pad_domain": (lambda: normalized(Var("n"), Var("m")), lambda s: s.pad_domain("t", [1, 4])),
     "rfactor": (lambda: row_sum(4, 6), lambda s: s.rfactor(loop(s, "s", 1), 1)),
 }

@@ -135,6 +135,30 @@ def test_rfactor_of_a_sum() -> None:
     check(lambda: row_sum(N, 12), edit, {"n": 5})
 
 
+def test_fold_a_sum_in_pairs() -> None:
+    def edit(s: Schedule) -> None:
+        block = s.get_block("s")
+        s.fold_reduction(block)
+        assert len(s.get_loops(block)) == 1
+
+    schedule = check(lambda: row_sum(N, 5), edit, {"n": 3})
+    text = repr(schedule.func)
+    assert "T.init()" not in text
+    assert "x[v_i0, 0] + x[v_i0, 1] + (x[v_i0, 2] + x[v_i0, 3]) + x[v_i0, 4]" in text, text
+
+
+def test_fold_partial_results_and_move_them() -> None:
+    def edit(s: Schedule) -> None:
+        block = s.get_block("t")
+        s.pad_domain(block, [1, 8])
+        _, lane = s.split(loop(s, "t", 1), [None, 8])
+        parts = s.rfactor(lane, axis=-1)
+        s.compute_at(parts, s.get_loops(block)[0])
+        s.fold_reduction(block)
+
+    check(lambda: normalized(N, M), edit, *SIZES)
+
+
 def test_decompose_at_an_outer_loop() -> None:
     check(
         lambda: row_sum(N, M),
@@ -233,6 +257,17 @@ def two_readers() -> PrimFunc:
             row_sum(4, 6),
             lambda s: s.rfactor(s.split(loop(s, "s", 1), [None, 4])[1]),
             "split by a factor that divides the extent",
+        ),
+        (row_sum(4, M), lambda s: s.fold_reduction(s.get_block("s")), "no loop of a constant"),
+        (row_sum(4, 65), lambda s: s.fold_reduction(s.get_block("s")), "65 values, more than 64"),
+        (chain(4, 4), lambda s: s.fold_reduction(s.get_block("c")), "no reduction of one store"),
+        (
+            row_sum(4, 4),
+            lambda s: (
+                s.reorder(loop(s, "s", 1), loop(s, "s")),
+                s.fold_reduction(s.get_block("s")),
+            ),
+            "its reduction loops are not the innermost ones",
         ),
         (
             chain(4, 4),

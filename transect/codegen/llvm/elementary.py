@@ -1,14 +1,19 @@
 """Elementary functions as polynomials, on float and double lanes.
 
 Relative errors are about one unit in the last place (see tests/codegen/test_math.py), specials as
-in C. Sources: S. Moshier's Cephes for the float32 polynomials of log, tanh, sin and cos; N. Juffa's
-erff; Taylor series elsewhere, cut where the next term is below half a unit.
+in C. Sources: S. Moshier's Cephes for the float32 polynomials of log, sin and cos; N. Juffa's
+erff; a minimax fit of our own for exp; Taylor series elsewhere, cut where the next term is below
+half a unit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+from numpy.polynomial import chebyshev
 
 from transect.codegen.llvm.formula import Formula
 from transect.codegen.llvm.types import vector_of
@@ -23,28 +28,18 @@ _LOG10_2 = {
 """log10(2) in two parts, the first with trailing zeros: products with exponents are exact."""
 
 
-def _round(f: Formula, x: str) -> tuple[str, str]:
-    """(the nearest integer as a float, the same as an integer), for |x| below 2^21.
+def _round(f: Formula, x: str, factor: float = 1.0) -> tuple[str, str]:
+    """(the integer nearest to x * factor as a float, the same as an integer), for |x * factor|
+    below 2^21.
 
     Adding 1.5 * 2^fraction leaves the integer in the low bits of the sum.
     """
     magic = 1.5 * 2.0**f.shape.fraction_bits
-    total = f.add(x, magic)
+    total = f.add(x, magic) if factor == 1.0 else f.fma(x, factor, magic)
     # As bits: the compiler must not see that adding and subtracting cancel (it would not, without
     # fast-math flags, and there are none here).
     number = f.sub(total, magic)
     return number, f.int_op("sub", f.bits(total), f.bits(f.constant(magic)))
-
-
-def _power_of_two(f: Formula, n: str) -> str:
-    """2^n for an integer n within the normal exponents."""
-    return f.from_bits(f.int_op("shl", f.int_op("add", n, f.shape.bias), f.shape.fraction_bits))
-
-
-def _scale(f: Formula, x: str, n: str) -> str:
-    """x * 2^n in two steps, so that results may be subnormal or infinite."""
-    half = f.int_op("ashr", n, 1)
-    return f.mul(f.mul(x, _power_of_two(f, half)), _power_of_two(f, f.int_op("sub", n, half)))
 
 
 def _taylor(terms: int) -> list[float]:
@@ -62,41 +57,42 @@ def _clamp(f: Formula, x: str, low: float, high: float) -> str:
     return f.select(f.test("ogt", x, high), high, x)
 
 
-def _exp_parts(f: Formula, x: str) -> tuple[str, str]:
-    """(n, r) with x = n ln 2 + r and |r| <= ln(2)/2."""
-    number, n = _round(f, f.mul(x, 1.0 / _LN2))
+def _exp_parts(f: Formula, x: str) -> tuple[str, str, str]:
+    """(n as a float, n, r) with x = n ln 2 + r and |r| <= ln(2)/2."""
+    number, n = _round(f, x, 1.0 / _LN2)
     high, low = (
         (0.693359375, -2.12194440e-4)
         if f.shape.bits == 32
         else (6.93145751953125e-1, 1.42860682030941723212e-6)
     )
     r = f.fma(number, -high, x)
-    return n, f.fma(number, -low, r)
+    return number, n, f.fma(number, -low, r)
 
 
-def _exp_polynomial(f: Formula, r: str) -> str:
-    """exp(r) - 1 - r over r^2."""
-    if f.shape.bits == 32:
-        return f.polynomial(
-            r,
-            [
-                1.9875691500e-4,
-                1.3981999507e-3,
-                8.3334519073e-3,
-                4.1665795894e-2,
-                1.6666665459e-1,
-                5.0000001201e-1,
-            ],
-        )
-    return f.polynomial(r, _taylor(13))
+_EXP32 = [0.00138145963823, 0.00836871709086, 0.0416683880927, 0.166665206294, 0.499999934476]
+"""(exp(r) - 1 - r) / r^2 for |r| <= ln(2)/2: the result is off by 3.1e-9 at most (minimax fit)."""
+
+
+def _exp_coefficients(f: Formula) -> list[float]:
+    return _EXP32 if f.shape.bits == 32 else _taylor(13)
+
+
+def _exp_near_zero(f: Formula, r: str) -> str:
+    """exp(r) for |r| <= ln(2)/2, within 0.7 units: the last product is a third of the result."""
+    return f.polynomial(r, [*_exp_coefficients(f), 1.0, 1.0])
 
 
 def exp(f: Formula) -> str:
     low, high = _exp_range(f)
-    x = _clamp(f, f.arguments[0], low, high)
-    n, r = _exp_parts(f, x)
-    p = f.add(f.fma(f.mul(r, r), _exp_polynomial(f, r), r), 1.0)
-    return _scale(f, p, n)
+    x = f.arguments[0]
+    if f.has_avx512 and f.shape.bits == 32:
+        # Above, the polynomial of even degree is positive or, near infinity, NaN: both scaled by
+        # what is too much, or infinite, are infinity.
+        x = f.select(f.test("olt", x, low), low, x)
+    else:
+        x = _clamp(f, x, low, high)
+    number, n, r = _exp_parts(f, x)
+    return f.scale(_exp_near_zero(f, r), number, n)
 
 
 def exp2(f: Formula) -> str:
@@ -104,30 +100,28 @@ def exp2(f: Formula) -> str:
     x = _clamp(f, f.arguments[0], low, high)
     number, n = _round(f, x)
     r = f.mul(f.sub(x, number), _LN2)
-    p = f.add(f.fma(f.mul(r, r), _exp_polynomial(f, r), r), 1.0)
-    return _scale(f, p, n)
+    return f.scale(_exp_near_zero(f, r), number, n)
 
 
 def exp10(f: Formula) -> str:
     """10^x = 2^n * exp(r) with the reduction done in the base, which keeps large results exact."""
     low, high = (-46.0, 39.0) if f.shape.bits == 32 else (-324.5, 309.0)
     x = _clamp(f, f.arguments[0], low, high)
-    number, n = _round(f, f.mul(x, math.log2(10.0)))
+    number, n = _round(f, x, math.log2(10.0))
     head, rest = _LOG10_2[f.shape.bits]
     r = f.fma(number, -rest, f.fma(number, -head, x))
     r = f.mul(r, math.log(10.0))
-    p = f.add(f.fma(f.mul(r, r), _exp_polynomial(f, r), r), 1.0)
-    return _scale(f, p, n)
+    return f.scale(_exp_near_zero(f, r), number, n)
 
 
 def expm1(f: Formula) -> str:
     low, high = (-26.0, 89.0) if f.shape.bits == 32 else (-56.0, 710.0)
     x0 = f.arguments[0]
     x = _clamp(f, x0, low, high)
-    n, r = _exp_parts(f, x)
-    p = f.fma(f.mul(r, r), _exp_polynomial(f, r), r)
+    _, n, r = _exp_parts(f, x)
+    p = f.fma(f.mul(r, r), f.polynomial(r, _exp_coefficients(f)), r)
     # 2^n p + (2^n - 1); 2^n may be out of range at the top, so halve and double.
-    scale = _power_of_two(f, f.int_op("sub", n, 1))
+    scale = f.power_of_two(f.int_op("sub", n, 1))
     value = f.fma(p, scale, f.sub(scale, 0.5))
     value = f.add(value, value)
     # exp(x) - 1 keeps the sign of zero, and x itself where it is tiny.
@@ -239,33 +233,32 @@ def sigmoid(f: Formula) -> str:
     x = f.arguments[0]
     e = f.apply("exp", f.line(f"fneg {f.shape.type} {f.fabs(x)}"))
     below = f.test("olt", x, 0.0)
-    value = f.div(f.select(below, e, 1.0), f.add(e, 1.0))
-    return f.select(f.test("uno", x, x), x, value)
+    # NaN comes out of exp.
+    return f.quotient(f.select(below, e, 1.0), f.add(e, 1.0))
 
 
 def tanh(f: Formula) -> str:
+    """t / (t + 2) with t = expm1(2 |x|), which keeps every digit near zero."""
     x = f.arguments[0]
     a = f.fabs(x)
     if f.shape.bits == 32:
-        z = f.mul(x, x)
-        p = f.polynomial(
-            z,
-            [
-                -5.70498872745e-3,
-                2.06390887954e-2,
-                -5.37397155531e-2,
-                1.33314422036e-1,
-                -3.33332819422e-1,
-            ],
-        )
-        near = f.fma(f.mul(z, a), p, a)
-        e = f.apply("exp", f.add(a, a))
-        far = f.sub(1.0, f.div(2.0, f.add(e, 1.0)))
-        value = f.copysign(f.select(f.test("olt", a, 0.625), near, far), x)
-    else:
-        # expm1 keeps every digit near zero; beyond 20 the result is 1.
-        t = f.apply("expm1", f.add(a, a))
-        value = f.copysign(f.select(f.test("ogt", a, 20.0), 1.0, f.div(t, f.add(t, 2.0))), x)
+        # From 9.1 on the result is 1: so 2^n is at most 2^26, and never below 1.
+        a = f.select(f.test("ogt", a, 9.1), 9.1, a)
+        magic = 1.5 * 2.0**23
+        total = f.fma(a, 2.0 / _LN2, magic)
+        number = f.sub(total, magic)
+        # Half of what exp reduces 2a to; the coefficients have the powers of two.
+        r = f.fma(number, 2.12194440e-4 / 2, f.fma(number, -0.693359375 / 2, a))
+        series = [c * 2.0 ** (6 - k) for k, c in enumerate([*_EXP32, 1.0])]
+        p = f.mul(r, f.polynomial(r, series))
+        # The low bits of the sum are n; the others leave at the top.
+        power = f.int_op("shl", f.bits(total), f.shape.fraction_bits)
+        scale = f.from_bits(f.int_op("add", power, f.shape.bias << f.shape.fraction_bits))
+        t = f.fma(p, scale, f.sub(scale, 1.0))
+        return f.copysign(f.quotient(t, f.add(t, 2.0)), x)
+    # Beyond 20 the result is 1.
+    t = f.apply("expm1", f.add(a, a))
+    value = f.copysign(f.select(f.test("ogt", a, 20.0), 1.0, f.div(t, f.add(t, 2.0))), x)
     return f.select(f.test("uno", x, x), x, value)
 
 
@@ -291,8 +284,55 @@ def _large_hyperbolic(f: Formula, a: str, near: str) -> str:
     return f.select(f.test("ogt", a, limit), f.mul(f.mul(e, 0.5), e), near)
 
 
+_ERF_PIECES = 3.93603515625
+"""Pieces of erf's table in an interval of length 1: beyond the last of 16, the result is 1. This
+value has the first constants of the table close to numbers of 24 bits."""
+
+
+@cache
+def _erf_table() -> tuple[tuple[float, ...], ...]:
+    """The coefficients of erf((k + d) / _ERF_PIECES), |d| <= 1/2, for k from 0 to 15, highest power
+    of d first: fitted at Chebyshev nodes, off by 2e-8 at most. At k = 0 it is a multiple of
+    d, and the relative error as small."""
+
+    def piece(k: int) -> list[float]:
+        nodes = chebyshev.chebpts1(12) * 0.5 if k else chebyshev.chebpts1(12) * 0.25 + 0.25
+        values = exact = np.array([math.erf((k + d) / _ERF_PIECES) for d in nodes])
+        coefficients: list[float] = []
+        # Each is rounded before the higher ones are fitted, which then make up for that. The
+        # weights are for the relative error.
+        while len(coefficients) < 6:
+            done = len(coefficients)
+            weights = np.abs(nodes) ** done / exact
+            fitted = np.polyfit(nodes, values, 5 - done, w=weights)
+            coefficients.append(float(np.float32(fitted[-1])) if done or k else 0.0)
+            values = (values - coefficients[-1]) / nodes
+        return coefficients[::-1]
+
+    return tuple(zip(*(piece(k) for k in range(16)), strict=True))
+
+
 def erf(f: Formula) -> str:
-    """N. Juffa's erff: two polynomials, the outer one in the exponent. float32 only."""
+    """float32 only."""
+    if not f.has_tables:
+        return _erf_of_two_parts(f)
+    x = f.arguments[0]
+    t = f.fabs(x)
+    last = 15.49 / _ERF_PIECES
+    t = f.select(f.test("ogt", t, last), last, t)
+    magic = 1.5 * 2.0**23
+    total = f.fma(t, _ERF_PIECES, magic)
+    number = f.sub(total, magic)
+    d = f.fma(t, _ERF_PIECES, f.line(f"fneg {f.shape.type} {number}"))
+    index = f.bits(total)
+    value, *rest = (f.look_up(row, index) for row in _erf_table())
+    for coefficient in rest:
+        value = f.fma(value, d, coefficient)
+    return f.copysign(value, x)
+
+
+def _erf_of_two_parts(f: Formula) -> str:
+    """N. Juffa's erff: two polynomials, the outer one in the exponent."""
     x = f.arguments[0]
     t, s = f.fabs(x), f.mul(x, x)
     near = f.fma(
@@ -356,7 +396,7 @@ def _reduce(f: Formula) -> tuple[str, str]:
     # Reduce in double, where two parts of pi/2 suffice.
     lanes = f.shape.lanes
     double, integers = vector_of("double", lanes), vector_of("i64", lanes)
-    wide = Formula(f.module, type(f.shape)(64, lanes))
+    wide = Formula(f.module, type(f.shape)(64, lanes), features=f.features)
     wide.lines = f.lines
     y = f.line(f"fpext {f.shape.type} {x} to {double}")
     number, quadrant = _round(wide, wide.mul(y, 2.0 / math.pi))

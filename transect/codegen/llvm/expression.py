@@ -229,9 +229,10 @@ class ExpressionEmitter:
         if dtype.is_float:
             first = define(f"fcmp {'olt' if kind is Min else 'ogt'} {lanes} {a}, {b}")
             chosen = define(f"select {flag} {first}, {lanes} {a}, {lanes} {b}")
-            # The comparison is false for NaN and gives b: only a NaN in `a` is left to keep.
-            is_nan = define(f"fcmp uno {lanes} {a}, {a}")
-            return define(f"select {flag} {is_nan}, {lanes} {a}, {lanes} {chosen}")
+            # The comparison is false for NaN and gives b: only a NaN in `a` is left to keep, which
+            # takes no instruction where the extreme itself can be masked.
+            ordered = define(f"fcmp ord {lanes} {a}, {a}")
+            return define(f"select {flag} {ordered}, {lanes} {chosen}, {lanes} {a}")
         order = ("s" if dtype.is_int else "u") + ("lt" if kind is Min else "gt")
         first = define(f"icmp {order} {lanes} {a}, {b}")
         return define(f"select {flag} {first}, {lanes} {a}, {lanes} {b}")
@@ -427,6 +428,14 @@ class ExpressionEmitter:
     def addresses(self, data: Var, kind: DType, index: Expr) -> str:
         """The vector of addresses of the elements at a vector index."""
         lanes = index.dtype.lanes
+        stride = as_int(index.stride) if isinstance(index, Ramp) else None
+        if isinstance(index, Ramp) and stride is not None:
+            # One address and constants, which take half the bits of general offsets.
+            first = self.element_address(data, kind, index.base)
+            steps = ", ".join(f"i64 {lane * stride}" for lane in range(lanes))
+            return self.text.define(
+                f"getelementptr {memory_type(kind)}, ptr {first}, <{lanes} x i64> <{steps}>"
+            )
         offsets = self.convert(self.emit(index), index.dtype, INT64.with_lanes(lanes))
         return self.text.define(
             f"getelementptr {memory_type(kind)}, ptr {self.pointer(data)}, "

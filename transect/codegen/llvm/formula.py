@@ -59,11 +59,22 @@ class Shape:
 
 
 class Formula:
-    """Writes the body of one function. Values are operands; Python floats become constants."""
+    """Writes the body of one function. Values are operands; Python floats become constants.
 
-    def __init__(self, module: ModuleText, shape: Shape, parameters: int = 1) -> None:
+    features: of the processor, as a Target names them; instructions that only some have are used
+    where they fit the lanes.
+    """
+
+    def __init__(
+        self,
+        module: ModuleText,
+        shape: Shape,
+        parameters: int = 1,
+        features: frozenset[str] = frozenset(),
+    ) -> None:
         self.module = module
         self.shape = shape
+        self.features = features
         self.lines: list[str] = []
         self.arguments = [f"%x{i}" for i in range(parameters)]
         self.lane_function: Callable[[str], str] = _no_functions
@@ -71,9 +82,12 @@ class Formula:
 
     def constant(self, value: float) -> str:
         """A splat constant."""
+        return splat(self.shape.element, self._element(value), self.shape.lanes)
+
+    def _element(self, value: float) -> str:
         rounded = float(np.float32(value)) if self.shape.bits == 32 else value
         bits = struct.unpack("<Q", struct.pack("<d", rounded))[0]
-        return splat(self.shape.element, f"0x{bits:016X}", self.shape.lanes)
+        return f"0x{bits:016X}"
 
     def integer(self, value: int) -> str:
         """A splat integer constant."""
@@ -120,6 +134,72 @@ class Formula:
         for coefficient in coefficients[1:]:
             result = self.fma(result, x, coefficient)
         return result
+
+    # --- instructions of some processors ---
+
+    @property
+    def has_avx512(self) -> bool:
+        """Whether the lanes fill a register that AVX-512 instructions work on."""
+        bits = self.shape.bits * self.shape.lanes
+        needed = {512: "avx512f", 256: "avx512vl", 128: "avx512vl"}.get(bits)
+        return needed in self.features
+
+    def _avx512(self, name: str, *operands: str, rounds: bool = False) -> str:
+        """An AVX-512 intrinsic on floats with all lanes enabled. rounds: whether its 512-bit form
+        takes a rounding mode, of which 4 is the current one."""
+        shape = self.shape
+        mask = f"i{max(8, shape.lanes)}"
+        text = [f"{shape.type} {operand}" for operand in (*operands, "zeroinitializer")]
+        kinds = [shape.type] * len(text)
+        wide = shape.bits * shape.lanes == 512
+        text.append(f"{mask} -1")
+        kinds.append(mask)
+        if rounds and wide:
+            text.append("i32 4")
+            kinds.append("i32")
+        suffix = f"{'ps' if shape.bits == 32 else 'pd'}.{shape.bits * shape.lanes}"
+        identifier = self.module.declare(f"llvm.x86.avx512.{name}.{suffix}", shape.type, kinds)
+        return self.line(f"call {shape.type} {identifier}({', '.join(text)})")
+
+    @property
+    def has_tables(self) -> bool:
+        """Whether `look_up` works on the lanes."""
+        return self.has_avx512 and self.shape.bits == 32 and self.shape.lanes == 16
+
+    def look_up(self, table: Sequence[float], index: str) -> str:
+        """The entries of a table of 16 numbers at the low four bits of each integer."""
+        kind, integers = self.shape.type, self.shape.integers
+        entries = ", ".join(f"float {self._element(value)}" for value in table)
+        identifier = self.module.declare("llvm.x86.avx512.permvar.sf.512", kind, [kind, integers])
+        return self.line(f"call {kind} {identifier}({kind} <{entries}>, {integers} {index})")
+
+    def quotient(self, a: str | float, b: str) -> str:
+        """a / b to about half a unit in the last place, for b and 1 / b normal numbers.
+
+        A division keeps the divider busy for 16 cycles a register of 16 floats. An estimate of
+        1 / b of 14 bits and the remainder of a product with it take four operations.
+        """
+        if not self.has_avx512 or self.shape.bits != 32:
+            return self.div(a, b)
+        estimate = self._avx512("rcp14", b)
+        first = self.mul(a, estimate)
+        rest = self.fma(self.line(f"fneg {self.shape.type} {first}"), b, a)
+        return self.fma(rest, estimate, first)
+
+    def scale(self, x: str, number: str, n: str) -> str:
+        """x * 2^n with x near 1: subnormal or infinite where that is the result. `number` is n as
+        a float."""
+        if self.has_avx512:
+            return self._avx512("mask.scalef", x, number, rounds=True)
+        # In two steps, as a power of two alone may be out of range.
+        half = self.int_op("ashr", n, 1)
+        first = self.mul(x, self.power_of_two(half))
+        return self.mul(first, self.power_of_two(self.int_op("sub", n, half)))
+
+    def power_of_two(self, n: str) -> str:
+        """2^n for an integer n within the normal exponents."""
+        biased = self.int_op("add", n, self.shape.bias)
+        return self.from_bits(self.int_op("shl", biased, self.shape.fraction_bits))
 
     def test(self, predicate: str, a: str | float, b: str | float) -> str:
         """fcmp."""

@@ -22,15 +22,20 @@ from transect.ir.expr import Call
 from transect.support.errors import UnsupportedError
 
 
-def function_of_lanes(module: ModuleText, name: str, bits: int, lanes: int) -> str:
-    """The identifier of the IR function that computes `name` on lanes."""
+def function_of_lanes(
+    module: ModuleText, name: str, bits: int, lanes: int, features: frozenset[str]
+) -> str:
+    """The identifier of the IR function that computes `name` on lanes, on a processor with
+    `features`."""
     shape = Shape(bits, lanes)
     symbol = f"transect.{name}.{shape.suffix}"
     writer, _ = ELEMENTARY[name]
 
     def write() -> str:
-        formula = Formula(module, shape)
-        formula.lane_function = lambda inner: function_of_lanes(module, inner, bits, lanes)
+        formula = Formula(module, shape, features=features)
+        formula.lane_function = lambda inner: function_of_lanes(
+            module, inner, bits, lanes, features
+        )
         return formula.text(symbol, writer(formula))
 
     return module.define_helper(symbol, write)
@@ -65,7 +70,8 @@ def _elementary(name: str) -> Handler:
         if dtype.bits not in widths:
             return by_lane(emitter, name, operands, dtype)
         kind = register_type(dtype)
-        identifier = function_of_lanes(emitter.text.module, name, dtype.bits, dtype.lanes)
+        features = emitter.unit.target.features
+        identifier = function_of_lanes(emitter.text.module, name, dtype.bits, dtype.lanes, features)
         return emitter.text.define(f"call {kind} {identifier}({kind} {operands[0]})")
 
     def handle(emitter: ExpressionEmitter, call: Call) -> str:
@@ -89,7 +95,8 @@ def _trigonometric(name: str) -> Handler:
             flags = vector_of("i1", dtype.lanes)
             reduce = text.module.declare(f"llvm.vector.reduce.or.v{dtype.lanes}i1", "i1", [flags])
             large = text.define(f"call i1 {reduce}({flags} {large})")
-        identifier = function_of_lanes(text.module, name, dtype.bits, dtype.lanes)
+        features = emitter.unit.target.features
+        identifier = function_of_lanes(text.module, name, dtype.bits, dtype.lanes, features)
         return emitter.choose(
             large,
             lambda: by_lane(emitter, name, operands, dtype),
@@ -172,7 +179,7 @@ def _power(emitter: ExpressionEmitter, call: Call) -> str:
         wide = FLOAT64.with_lanes(lanes)
         identifier = emitter.text.module.define_helper(
             f"transect.pow.{Shape(32, lanes).suffix}",
-            lambda: _power_text(emitter.text.module, lanes),
+            lambda: _power_text(emitter.text.module, lanes, emitter.unit.target.features),
         )
         kind = register_type(wide)
         x, y = (emitter.convert(operand, dtype, wide) for operand in operands)
@@ -182,10 +189,10 @@ def _power(emitter: ExpressionEmitter, call: Call) -> str:
     return on_float32(emitter, call, compute)
 
 
-def _power_text(module: ModuleText, lanes: int) -> str:
+def _power_text(module: ModuleText, lanes: int, features: frozenset[str]) -> str:
     shape = Shape(64, lanes)
-    f = Formula(module, shape, 2)
-    f.lane_function = lambda inner: function_of_lanes(module, inner, 64, lanes)
+    f = Formula(module, shape, 2, features)
+    f.lane_function = lambda inner: function_of_lanes(module, inner, 64, lanes, features)
     x, y = f.arguments
     infinity = float("inf")
     magnitude = f.apply("exp2", f.mul(y, f.apply("log2", f.fabs(x))))

@@ -335,7 +335,7 @@ def _tile(
     for number, region in enumerate(sch.get(block).reads):
         copy = by_buffer.get(region.buffer)
         if copy is not None:
-            loads[copy] = sch.cache_read(block, number, TILE_SCOPE)
+            loads[copy] = sch.cache_read(block, number, TILE_SCOPE, [block])
     left, right = loads[packed.rows], loads[packed.columns]
     loops = sch.get_loops(block)
     outer = [loops[n] for n in part.batch]

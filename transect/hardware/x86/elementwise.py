@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -118,12 +119,49 @@ class ElementwiseRule(ScheduleRule):
         loops = sch.get_loops(block)
         if not loops:
             return tuple(done)
+        across = _turned_axis(sch.get(block))
+        if across is not None:
+            together = _tile(sch, loops, across, target.lanes(dtype))
+            if answer.parameters["parallel"]:
+                sch.parallel(sch.fuse(*together))
+            return tuple(done)
         if _same_everywhere(sch.get(block)):
             loops = [sch.fuse(*loops)]
         steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
         if answer.parameters["parallel"]:
             _parallelize(sch, loops[:-1], steps)
         return tuple(done)
+
+
+def _turned_axis(block: Block) -> int | None:
+    """Of a transposing block, which variable runs over neighbours in what it reads, while that of
+    its last dimension strides; None for other blocks."""
+    body = block.body
+    own = [item.var for item in block.iter_vars]
+    if not isinstance(body, BufferStore) or list(body.indices) != own or len(own) < 2:
+        return None
+    for term in walk(body.value):
+        if not isinstance(term, BufferLoad) or len(term.indices) < 2:
+            continue
+        *outer, last = term.indices
+        if last in own[:-1] and own[-1] in outer:
+            return own.index(last)  # pyright: ignore[reportArgumentType]
+    return None
+
+
+def _tile(sch: Schedule, loops: list[LoopRV], across: int, lanes: int) -> list[LoopRV]:
+    """Square tiles of `lanes` by `lanes` over the loop `across` and the last one, which becomes
+    the vector: what a tile reads side by side is used while it is in the first-level cache.
+
+    Gives the loops around the tiles.
+    """
+    turned, last = loops[across], loops[-1]
+    outer = [loop for loop in loops if loop not in (turned, last)]
+    rows, row = sch.split(turned, [None, lanes])
+    columns, lane = sch.split(last, [None, lanes])
+    sch.reorder(*outer, rows, columns, row, lane)
+    sch.vectorize(lane)
+    return [*outer, rows, columns]
 
 
 def _parallelize(sch: Schedule, outer: list[LoopRV], inner: LoopRV | None) -> None:
@@ -155,8 +193,15 @@ def _index_vars(loads: list[BufferLoad]) -> set[Var]:
     return set(free_vars([index for load in loads for index in load.indices]))
 
 
-def inline_producers(sch: Schedule, info: KernelInfo, block: Block, limit: int) -> list[str]:
-    """Inline the spatial producers of a block, and theirs, unless that repeats much work."""
+def inline_producers(
+    sch: Schedule,
+    info: KernelInfo,
+    block: Block,
+    limit: int,
+    keep: Callable[[Block, Block], bool] = lambda producer, reader: False,
+) -> list[str]:
+    """Inline the spatial producers of a block, and theirs, unless that repeats much work or `keep`
+    tells not to, of a producer and its reader."""
     done: list[str] = []
     waiting = [block]
     while waiting:
@@ -168,6 +213,8 @@ def inline_producers(sch: Schedule, info: KernelInfo, block: Block, limit: int) 
             if info.kind(producer.name) > PatternKind.INJECTIVE:
                 continue
             readers = info.consumers(region.buffer)
+            if keep(producer, reader):
+                continue
             if len(readers) > 1 and operations_of(producer) > limit:
                 continue
             try:

@@ -11,7 +11,12 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.elementwise import inline_producers, parallel_site, vectorize_loop
+from transect.hardware.x86.elementwise import (
+    inline_producers,
+    operations_of,
+    parallel_site,
+    vectorize_loop,
+)
 from transect.ir.expr import Expr, Var, as_int
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -23,19 +28,22 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
-_LAST_LANES = 4
-"""Partial results that are combined one after the other; more of them in vectors."""
+_FREE_OPERATIONS = 2
+"""What is repeated for every element rather than kept for a row: a copy, or one operation."""
 
 
 @dataclass(frozen=True)
 class RowReductionRule(ScheduleRule):
     """Chains of reductions over the last dimension and maps around them, fused row by row.
 
-    widths: how many vectors of partial results a reduction may keep.
+    widths: how many vectors of partial results a reduction may keep. inline_limit: operations of a
+    producer that are worth repeating at each of several readers; repeat_limit: where the length of
+    a row is not known, so that it cannot be kept close.
     """
 
     widths: tuple[int, ...] = (1, 2, 4)
     inline_limit: int = 8
+    repeat_limit: int = 40
     name: ClassVar[str] = "x86.rows"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -62,12 +70,23 @@ class RowReductionRule(ScheduleRule):
             info.site(name) for name in info.pending if info.kind(name) is PatternKind.REDUCTION
         ]
 
+    def _rows(self, info: KernelInfo) -> list[IterVar]:
+        """What runs over the elements of a row, of each reduction."""
+        found = (last_axis(site.block) for site in self._reductions(info))
+        return [item for item in found if item is not None]
+
     def _width_site(self, site: BlockSite, subject: str, target: Target) -> Site:
         dtype = site.block.writes[0].buffer.dtype
         axis = last_axis(site.block)
         assert axis is not None
         extent = axis.dom.extent
         options: list[Option] = []
+        vector = target.lanes(dtype)
+        known = as_int(extent)
+        if known is not None and known <= vector * target.vector_registers // 2:
+            # All vectors of a row at once, in pairs: nothing is initialised and no chain waits.
+            padded = -(-known // vector) * vector
+            options.append(Option("all in pairs", {"width": 0}, Cost({dtype: padded})))
         for width in self.widths:
             lanes = width * target.lanes(dtype)
             # A chain of additions waits for each; several chains hide that, but round up more.
@@ -83,18 +102,20 @@ class RowReductionRule(ScheduleRule):
         last = info.site(info.pending[-1])
         inlined: set[str] = set()
         for block in info.blocks():
-            inlined |= set(inline_producers(sch, info, block, self.inline_limit))
+            inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
         order: list[BlockRV] = []
         partial: list[BlockRV] = []
+        narrower: list[BlockRV] = []
         final: list[BlockRV] = []
         for name in (name for name in info.pending if name not in inlined):
             block = sch.get_block(name)
             if info.kind(name) is PatternKind.REDUCTION:
-                parts = self._partial(sch, info.site(name), block, target)
-                order += parts
-                partial += parts
+                chains, pairs = self._partial(sch, info.site(name), block, target)
+                order += (*chains, *pairs)
+                partial += chains
+                narrower += pairs
                 final.append(block)
-                done += [sch.get(part).name for part in parts]
+                done += [sch.get(part).name for part in (*chains, *pairs)]
             order.append(block)
         rows = self._row_loops(sch, order[-1])
         if rows:
@@ -109,23 +130,33 @@ class RowReductionRule(ScheduleRule):
             loops = sch.get_loops(block)[1 if rows else 0 :]
             if block in partial:
                 self._lanes(sch, block, loops, target.lanes(dtype))
+            elif block in narrower:
+                lane = self._lane(sch, block, loops)
+                sch.reorder(lane, *(loop for loop in loops if loop is not lane))
+                sch.fold_reduction(block)
+                sch.set_scope(block, 0, "local")
+                sch.vectorize(lane)
             elif block in final:
-                # A few lanes, at constant indices.
-                sch.decompose_reduction(block, loops[-1])
-                sch.unroll(loops[-1])
+                sch.fold_reduction(block)
             elif loops:
-                vectorize_loop(sch, loops[-1], target.lanes(dtype))
+                steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
+                # Half of the registers may hold a row between its passes.
+                if steps is not None and _few(sch, [steps], target.vector_registers // 2):
+                    sch.unroll(steps)
         return tuple(done)
 
     def _partial(
         self, sch: Schedule, site: BlockSite, block: BlockRV, target: Target
-    ) -> list[BlockRV]:
-        """Partial results: in several vectors, in one vector, in a few lanes."""
+    ) -> tuple[list[BlockRV], list[BlockRV]]:
+        """Partial results: in several vectors, in one vector, in half of its lanes, and so on.
+
+        Gives those that are chains of additions, and those that are written out.
+        """
         answer = sch.sample(self._width_site(site, sch.subject, target))
         width = answer.parameters["width"]
         assert isinstance(width, int)
         vector = target.lanes(site.block.writes[0].buffer.dtype)
-        lanes = width * vector
+        lanes = max(1, width) * vector
         axis = last_axis(site.block)
         assert axis is not None
         position = site.block.iter_vars.index(axis)
@@ -139,12 +170,11 @@ class RowReductionRule(ScheduleRule):
         loop = sch.get_loops(block)[position]
         _, lane = sch.split(loop, [None, lanes])
         parts = [sch.rfactor(lane, -1)]
-        for narrower in (vector, _LAST_LANES):
-            if narrower < lanes:
-                _, lane = sch.split(sch.get_loops(block)[-1], [None, narrower])
-                parts.append(sch.rfactor(lane, -1))
-                lanes = narrower
-        return parts
+        while lanes > 2:
+            lanes = vector if lanes > vector else lanes // 2
+            _, lane = sch.split(sch.get_loops(block)[-1], [None, lanes])
+            parts.append(sch.rfactor(lane, -1))
+        return (parts[:1] if width else []), (parts[1:] if width else parts)
 
     def _row_loops(self, sch: Schedule, final: BlockRV) -> list[LoopRV]:
         """The loops of the last block over rows: all but that over a row's elements."""
@@ -156,14 +186,14 @@ class RowReductionRule(ScheduleRule):
 
     def _lanes(self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int) -> None:
         """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
-        lane = next(loop for loop in loops if self._is_lane(sch, block, loop))
+        lane = self._lane(sch, block, loops)
         steps = [loop for loop in loops if loop is not lane]
         several = (as_int(sch.get(lane).extent) or 0) > lanes
         inner = sch.split(lane, [None, lanes]) if several else [lane]
         sch.reorder(*steps, *inner)
         init = sch.decompose_reduction(block, steps[0] if steps else inner[0])
         sch.set_scope(block, 0, "local")
-        if self._few(sch, steps):
+        if _few(sch, steps, max(self.widths)):
             for step in steps:
                 sch.unroll(step)
         for nest in (inner, sch.get_loops(init)[-len(inner) :]):
@@ -171,12 +201,11 @@ class RowReductionRule(ScheduleRule):
                 sch.unroll(loop)
             sch.vectorize(nest[-1])
 
-    def _few(self, sch: Schedule, loops: list[LoopRV]) -> bool:
-        extents = [as_int(sch.get(loop).extent) for loop in loops]
-        return all(extent is not None and extent <= max(self.widths) for extent in extents)
+    def _lane(self, sch: Schedule, block: BlockRV, loops: list[LoopRV]) -> LoopRV:
+        """The loop over partial results: the block's only spatial one left."""
+        return next(loop for loop in loops if self._is_spatial(sch, block, loop))
 
-    def _is_lane(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
-        """Whether a loop runs over the partial results: the block's only spatial one left."""
+    def _is_spatial(self, sch: Schedule, block: BlockRV, loop: LoopRV) -> bool:
         realize = Tree(sch.func).realize(sch.get(block))
         var = sch.get(loop).var
         return any(
@@ -185,19 +214,46 @@ class RowReductionRule(ScheduleRule):
         )
 
 
+def _once_a_row(producer: Block, reader: Block) -> bool:
+    """Whether a producer has fewer instances than its reader, and does enough to pay for memory."""
+    return _rank(producer) < _rank(reader) and operations_of(producer) > _FREE_OPERATIONS
+
+
+def _rank(block: Block) -> int:
+    return sum(as_int(item.dom.extent) != 1 for item in block.iter_vars)
+
+
+def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
+    extents = [as_int(sch.get(loop).extent) for loop in loops]
+    return all(extent is not None and extent <= limit for extent in extents)
+
+
 def last_axis(block: Block) -> IterVar | None:
-    """The reduction variable over the last dimension of what a block reads, if it has only one."""
+    """The reduction variable that alone runs over the last dimension of what a block reads."""
     reduced = [item for item in block.iter_vars if item.kind == "reduce"]
     body = block.body
-    if len(reduced) != 1 or not isinstance(body, BufferStore):
+    if not reduced or not isinstance(body, BufferStore):
         return None
-    var = reduced[0].var
-    for term in walk(body.value):
-        if isinstance(term, BufferLoad) and term.buffer is not body.buffer:
-            used = [n for n, index in enumerate(term.indices) if _has(index, var)]
-            if used and used != [len(term.indices) - 1]:
-                return None
-    return reduced[0]
+    loads = [
+        term
+        for term in walk(body.value)
+        if isinstance(term, BufferLoad) and term.buffer is not body.buffer
+    ]
+    last = [item for item in reduced if any(_has(load.indices[-1], item.var) for load in loads)]
+    if len(reduced) == 1 and not last:
+        last = reduced
+    if len(last) != 1:
+        return None
+    own = last[0].var
+    others = [item.var for item in block.iter_vars if item.var is not own]
+    for load in loads:
+        *outer, index = load.indices
+        if any(_has(item, own) for item in outer):
+            return None
+        # A window that slides: neighbouring results read what overlaps.
+        if _has(index, own) and any(_has(index, var) for var in others):
+            return None
+    return last[0]
 
 
 def _has(expr: Expr, var: Var) -> bool:

@@ -326,9 +326,38 @@ class Softmax(AlongAxis):
 
     name = "nn.softmax"
 
-    def finish(self, shifted: Expr, total: Expr) -> Expr:
-        """exp(x - max) / sum."""
-        return math("exp", shifted) / total
+    def legalize(self, b: FunctionBuilder, x: Buffer) -> Buffer:
+        """The maximum, the exponentials of the distances from it, their sum, and a map.
+
+        One reciprocal a row instead of a division an element: a result is off by 1.5 units in the
+        last place at most, besides what the exponential and the sum are off.
+        """
+        axis = normalize_axis(self, self.axis, x.ndim)
+        wide = accumulator(x.dtype)
+
+        def row(i: tuple[Expr, ...]) -> tuple[Expr, ...]:
+            return (*i[:axis], *i[axis + 1 :])
+
+        def value(*i: Expr) -> Expr:
+            return cast(x[i], wide)
+
+        largest = reduce_axes(b, x.shape, (axis,), value, "max", "largest")
+
+        def exponential(*i: Var) -> Expr:
+            return math("exp", value(*i) - largest[row(i)])
+
+        powers = b.compute(x.shape, exponential, name="powers", dtype=wide)
+        total = reduce_axes(b, x.shape, (axis,), lambda *i: powers[i], "sum", "total")
+
+        def inverse(*i: Var) -> Expr:
+            return const(1, wide) / total[i]
+
+        scale = b.compute(total.shape, inverse, name="scale", dtype=wide)
+
+        def element(*i: Var) -> Expr:
+            return cast(powers[i] * scale[row(i)], x.dtype)
+
+        return b.compute(x.shape, element, name="y", dtype=x.dtype)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The primitive that puts numbers in place of decision variables: decide_sizes."""
+"""The primitives of decision variables: decision, decide_sizes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,31 @@ from transect.tir.function import PrimFunc
 from transect.tir.schedule.edit import Edit, Primitive, Target
 from transect.tir.schedule.tree import ForwardingSubstitution
 from transect.tir.stmt import BlockRealize
+
+
+@dataclass(frozen=True)
+class Decision(Primitive):
+    """A number that is chosen later, to use in factors, multiples and extents.
+
+    candidates: positive numbers that it may become. The program is as it was until another
+    primitive uses the variable:
+
+        t = sch.decision("t", [4, 8])            for i_0, i_1 in T.grid(99 // t + 1, t):
+        sch.split(i, [None, t])          ->          …
+    """
+
+    var: Var
+    candidates: tuple[int, ...]
+    name: ClassVar[str] = "decision"
+
+    def apply(self, func: PrimFunc, *targets: Target) -> Edit:
+        if not self.candidates or min(self.candidates) < 1:
+            raise ScheduleError(
+                f"decision {self.var.name!r}: candidates {self.candidates}",
+                span=func.span,
+                remedy="give positive numbers",
+            )
+        return Edit(func)
 
 
 @dataclass(frozen=True)

@@ -58,21 +58,20 @@ class Schedule(Session):
 
     # --- decisions --------------------------------------------------------------------------
 
-    def decision(self, name: str, candidates: Sequence[int]) -> Var:
-        """A number that is chosen later: a variable to use in factors, multiples and extents.
+    def decision(self, var: str | Var, candidates: Sequence[int]) -> Var:
+        """A number that is chosen later: a variable of the name. See `decide.Decision`.
 
         `hardware.tile_site` predicts the time for all candidates at once; `decide_sizes` puts
-        numbers in. Raises ScheduleError for candidates that are not positive, and for a name
-        used before.
+        numbers in. Raises ScheduleError for a name used before.
         """
-        if not candidates or min(candidates) < 1 or any(v.name == name for v in self.candidates):
+        made = Var(var) if isinstance(var, str) else var
+        if any(known.name == made.name for known in self.candidates):
             raise ScheduleError(
-                f"decision {name!r}: candidates {tuple(candidates)}",
-                remedy="give positive numbers, and each decision a name of its own",
+                f"decision {made.name!r} is made already",
+                remedy=f"use sch.size({made.name!r}), or another name",
             )
-        var = Var(name)
-        self.candidates[var] = tuple(candidates)
-        return var
+        self._apply("decision", var=made, candidates=tuple(candidates))
+        return made
 
     def decide_sizes(self, values: Mapping[Var, int] | Sequence[tuple[Var, int]]) -> None:
         """Numbers in place of decision variables. See `decide.DecideSizes`."""
@@ -382,6 +381,10 @@ class Schedule(Session):
     def rfactor(self, loop: LoopRV, factor_axis: int = 0) -> BlockRV:
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, factor_axis=factor_axis)[0]
+
+    def fold_reduction(self, block: Place) -> None:
+        """Write a short reduction out as one expression. See `fold.FoldReduction`."""
+        self._apply("fold_reduction", self._place(block))
 
     def pad_domain(self, block: Place, multiples: Sequence[Expr | int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""

@@ -21,6 +21,7 @@ from transect.target import Target
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.schedule.check import check_edit
+from transect.tir.schedule.decide import Decision
 from transect.tir.schedule.edit import Edit, Primitive
 from transect.tir.schedule.look import GetBlock
 from transect.tir.schedule.marks import WorkOn
@@ -323,6 +324,8 @@ class Session:
             check_edit(primitive.name, self._now[home], made, option_vars(primitive))
         if isinstance(primitive, WorkOn):
             self.function = home
+        if isinstance(primitive, Decision):
+            self.candidates[primitive.var] = primitive.candidates
         self._now[home] = made.func
         for handle, node in self._nodes.items():
             if node is not None and node in made.forward:

@@ -24,6 +24,7 @@ from transect.ir.expr import (
 from transect.ir.traverse import free_vars
 from transect.support.errors import InputError
 from transect.tir.index_map import IndexMap
+from transect.tir.schedule.decide import Decision
 from transect.tir.schedule.edit import Primitive
 
 FORMAT = "transect.trace.2"
@@ -79,6 +80,8 @@ class Trace:
         known: set[str] = set()
         values = 0
         for step in steps:
+            if isinstance(step.primitive, Decision):
+                known.add(step.primitive.var.name)
             for name in sorted({var.name for var in _sizes(step)} - known):
                 known.add(name)
                 lines.append(f"{_size_name(name)} = {schedule}.size({name!r})")
@@ -216,6 +219,9 @@ def _statement(step: Instruction, schedule: str, result: str) -> str:
     left = ", ".join(step.outputs) or result
     if step.primitive is None:
         return f"# {step.site}: {step.answer}"
+    if isinstance(step.primitive, Decision):
+        var, candidates = step.primitive.var, step.primitive.candidates
+        return f"{_size_name(var.name)} = {schedule}.decision({var.name!r}, {candidates!r})"
     options = [f"{name}={_python(value)}" for name, value in _stated(step.primitive).items()]
     if step.primitive.name == "get_block":
         options[0] = options[0].removeprefix("block=")
@@ -248,12 +254,16 @@ def _record(step: Instruction) -> dict[str, Any]:
 
 
 def _step(
-    item: Any, primitives: Mapping[str, type[Primitive]], variables: Mapping[str, Var]
+    item: Any, primitives: Mapping[str, type[Primitive]], variables: dict[str, Var]
 ) -> Instruction:
+    """The step of a record. variables: by name; decisions add theirs."""
     inputs, outputs = tuple(item["inputs"]), tuple(item["outputs"])
     site, answer = item.get("site", ""), item.get("answer", "")
     if "name" not in item:
         return Instruction(None, inputs, outputs, site, answer)
+    if item["name"] == Decision.name:
+        made = item["options"]["var"]
+        variables.setdefault(made["variable"], Var(made["variable"], as_dtype(made["dtype"])))
     options = {name: decode(value, variables) for name, value in item["options"].items()}
     return Instruction(primitives[item["name"]](**options), inputs, outputs, site, answer)
 

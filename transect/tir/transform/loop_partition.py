@@ -33,7 +33,7 @@ from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.lower_init import conjuncts
-from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, walk_stmts
+from transect.tir.visit import StmtRewriter, child_stmts, fresh_copy, own_terms, walk_stmts
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
@@ -70,7 +70,10 @@ class _Partition(StmtRewriter):
 
     def visit_for(self, stmt: For) -> Stmt:
         if stmt.kind not in ("serial", "parallel") or not (
-            stmt.kind == "parallel" or as_int(stmt.extent) is None or _has_serial_loop(stmt.body)
+            stmt.kind == "parallel"
+            or as_int(stmt.extent) is None
+            or _has_serial_loop(stmt.body)
+            or _unrolled_size(stmt.body) <= self.limit
         ):
             return super().visit_for(stmt)
         full = _full_tile(stmt)
@@ -182,6 +185,13 @@ def _has_serial_loop(stmt: Stmt) -> bool:
 
 def _is_choice(item: Term) -> TypeGuard[Call]:
     return isinstance(item, Call) and item.op is INTRINSICS["if_then_else"]
+
+
+def _unrolled_size(stmt: Stmt) -> int:
+    """How many statements the inner loops that are unrolled become."""
+    if isinstance(stmt, For) and stmt.kind == "unrolled":
+        return (as_int(stmt.extent) or 1) * _unrolled_size(stmt.body)
+    return 1 + sum(_unrolled_size(child) for child in child_stmts(stmt))
 
 
 def _sides(extremum: Min | Max) -> tuple[tuple[Expr, Expr], ...]:

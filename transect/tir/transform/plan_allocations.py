@@ -203,8 +203,28 @@ def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box], reach: Reach) 
         for child in children:
             if not _writes_first(child, buffer, list(written), reach):
                 return False
-    written.extend(item.ranges for item in _certain_writes(stmt, buffer, reach))
+    for item in _certain_writes(stmt, buffer, reach):
+        written.append(item.ranges)
+        joined = [box for old in written[:-1] if (box := _joined(old, item.ranges)) is not None]
+        written.extend(joined)
     return True
+
+
+def _joined(a: Box, b: Box) -> Box | None:
+    """Two boxes as one, if they are next to each other along one axis and alike in the others."""
+    result: list[Interval] = []
+    apart = 0
+    for one, other in zip(a, b, strict=True):
+        if one is None or other is None:
+            return None
+        if difference(one[0], other[0]) == 0 and difference(one[1], other[1]) == 0:
+            result.append(one)
+        elif difference(other[0], one[1]) == 1:
+            result.append((one[0], other[1]))
+            apart += 1
+        else:
+            return None
+    return result if apart == 1 else None
 
 
 def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
@@ -235,8 +255,9 @@ def _conditions(stmt: Stmt) -> Iterator[Expr]:
 
 
 def _keeps_inside(condition: Expr, store: BufferStore) -> bool:
+    # index < extent, perhaps with something taken from both sides.
     return isinstance(condition, LT) and any(
-        difference(condition.a, index) == 0 and difference(condition.b, extent) == 0
+        difference(condition.a + extent, condition.b + index) == 0
         for index, extent in zip(store.indices, store.buffer.shape, strict=True)
         if index.dtype is condition.a.dtype
     )
