@@ -495,6 +495,14 @@ class Schedule:
         """Reorder iteration variables. See `block_layout.ReorderBlockIterVar`."""
         self._apply("reorder_block_iter_var", block, new_order=tuple(new_order))
 
+    def cache_common(self, first: BlockRV, second: BlockRV, scope: str = "global") -> BlockRV:
+        """Compute once what two blocks have in common. See `share.CacheCommon`."""
+        return self._apply("cache_common", first, second, scope=scope)[0]
+
+    def factor_out(self, block: BlockRV, scope: str = "global") -> BlockRV:
+        """Multiply or divide a sum instead of its terms. See `share.FactorOut`."""
+        return self._apply("factor_out", block, scope=scope)[0]
+
     # --- facts ------------------------------------------------------------------------------
 
     def annotate(self, target: Handle, key: str, value: Any) -> None:

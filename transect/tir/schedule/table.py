@@ -50,6 +50,8 @@ PRIMITIVES: dict[str, str] = {
     "pad_einsum": "transect.tir.schedule.pad_einsum:PadEinsum",
     "decompose_padding": "transect.tir.schedule.decompose_padding:DecomposePadding",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
+    "cache_common": "transect.tir.schedule.share:CacheCommon",
+    "factor_out": "transect.tir.schedule.share:FactorOut",
 }
 """Name -> "module:Class" of each primitive."""
 

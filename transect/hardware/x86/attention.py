@@ -1,0 +1,413 @@
+"""How attention is scheduled on x86: a product, functions of its rows, and a second product that
+sums over these rows, as in softmax(q @ k.T) @ v.
+
+A block of rows at a time: register tiles of the first product are written to whole rows in a buffer
+that stays in the second-level cache, each row becomes weights there, and register tiles of the
+second product read them. The operands that are read in vectors are packed into panels, once for
+each batch. The first product as a whole is never in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from transect.hardware.kernel import KernelInfo
+from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.contraction import inline_consumers
+from transect.hardware.x86.elementwise import inline_producers, operations_of, vectorize_loop
+from transect.hardware.x86.row_chain import Chain, find_chain
+from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
+from transect.ir.structural import structural_hash
+from transect.ir.traverse import walk
+from transect.plan import Cost, Option, Site, SiteKey
+from transect.support.errors import ScheduleError
+from transect.target import Target
+from transect.tir.analysis.pattern import PatternKind, block_kind
+from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule.tree import Tree
+from transect.tir.stmt import Block, BufferStore
+
+_WIDTH = 2
+"""Vectors of partial results of a row's reduction."""
+_LAST_LANES = 4
+"""Partial results that are combined one after the other; more of them in vectors."""
+
+
+@dataclass(frozen=True)
+class AttentionRule(ScheduleRule):
+    """Two products with functions of rows between them, a block of rows at a time.
+
+    tiles: (rows, vectors) of register tiles. blocks: how many such tiles a block of rows may have.
+    inline_limit: operations of a producer of the first product's rows that are worth repeating.
+    """
+
+    tiles: tuple[tuple[int, int], ...] = (
+        (1, 4),
+        (2, 4),
+        (4, 4),
+        (6, 4),
+        (8, 2),
+        (8, 3),
+        (12, 2),
+        (14, 2),
+    )
+    blocks: tuple[int, ...] = (1, 2, 4, 8, 16)
+    inline_limit: int = 4
+    name: ClassVar[str] = "x86.attention"
+
+    def matches(self, info: KernelInfo) -> bool:
+        """See ScheduleRule."""
+        return find_chain(info) is not None
+
+    def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
+        """See ScheduleRule."""
+        found = find_chain(info)
+        assert found is not None
+        return self._sites(found, target)
+
+    def _sites(self, found: Chain, target: Target) -> tuple[Site, ...]:
+        subject = structural_hash((found.scores.site.block, found.results.site.block))
+        name = found.results.site.block.name
+
+        def key(role: str) -> SiteKey:
+            return SiteKey("schedule", subject, str(target), f"rows.{role}")
+
+        return (
+            Site(key("tile"), self._tile_options(found, target), f"{name} register tiles"),
+            Site(key("divide"), self._divide_options(found, target), f"{name} factors of a row"),
+            Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
+        )
+
+    def _tile_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
+        dtype = found.results.output.buffer.dtype
+        lanes = target.lanes(dtype)
+        options: list[Option] = []
+        for rows, vectors in self.tiles:
+            if rows * vectors + vectors + 1 > target.vector_registers:
+                continue
+            for tiles in self.blocks:
+                options.append(
+                    Option(
+                        f"{rows}x{vectors * lanes}, {tiles * rows} rows",
+                        {"rows": rows, "vectors": vectors, "tiles": tiles},
+                        self._tile_cost(found, target, rows, vectors, tiles),
+                    )
+                )
+        return tuple(options)
+
+    def _tile_cost(
+        self, found: Chain, target: Target, rows: int, vectors: int, tiles: int
+    ) -> Cost:
+        return Cost()
+
+    def _divide_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
+        return (Option("of results", {"results": True}), Option("of weights", {"results": False}))
+
+    def _parallel_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
+        dtype = found.results.output.buffer.dtype
+        work = {dtype: found.scores.operations + found.results.operations}
+        serial = Option("serial", {"parallel": False}, Cost(work, threads=1))
+        if target.cores == 1:
+            return (serial,)
+        return (serial, Option("parallel", {"parallel": True}, Cost(work, launches=1)))
+
+    def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
+        """See ScheduleRule."""
+        found = find_chain(info)
+        assert found is not None
+        tile, divide, parallel = (
+            sch.sample(site).parameters for site in self._sites(found, target)
+        )
+        nest = _Nest(sch, info, found, target, self.inline_limit)
+        nest.prepare(divide=bool(divide["results"]))
+        nest.tile(_number(tile["rows"]), _number(tile["vectors"]), _number(tile["tiles"]))
+        if parallel["parallel"]:
+            nest.parallelize()
+        return nest.handled()
+
+
+class _Nest:
+    """The schedule of one chain, step by step."""
+
+    def __init__(
+        self, sch: Schedule, info: KernelInfo, found: Chain, target: Target, inline_limit: int
+    ) -> None:
+        self.sch = sch
+        self.info = info
+        self.found = found
+        self.inline_limit = inline_limit
+        self.lanes = target.lanes(found.results.output.buffer.dtype)
+        self.scores = sch.get_block(found.scores.site.block.name)
+        self.results = sch.get_block(found.results.site.block.name)
+        self.before = {site.block.name for site in info.sites}
+        self.gone: list[str] = []
+        self.mine: list[BlockRV] = [self.scores, self.results]
+        self.rank = len(found.batch)
+        """How many loops are outside of the rows."""
+
+    def handled(self) -> tuple[str, ...]:
+        """The names of the blocks that were dealt with."""
+        now = {site for site in _names(self.sch)}
+        made = now - self.before
+        return (*self.gone, *(self.name(item) for item in self.mine), *sorted(made))
+
+    def name(self, block: BlockRV) -> str:
+        return self.sch.get(block).name
+
+    # --- what is computed where -----------------------------------------------------------------
+
+    def prepare(self, *, divide: bool) -> None:
+        """Inline what is cheap, compute once what is not, and write through registers."""
+        sch, found = self.sch, self.found
+        self._inline_operands()
+        self.store_scores = sch.cache_write(self.scores, 0, "local")
+        between = list(found.between)
+        inlined = inline_consumers(sch, self.info, found.scores.output.buffer)
+        self.gone += inlined
+        between = [name for name in between if name not in inlined]
+        blocks = self._share(between)
+        if divide:
+            blocks = self._weigh_results(blocks)
+        else:
+            self.store_results = sch.cache_write(self.results, 0, "local")
+        self.between = blocks
+        self.mine += blocks
+        self.gone += inline_consumers(sch, self.info, found.results.output.buffer)
+
+    def _inline_operands(self) -> None:
+        """Copies of operands are read where they come from; those in vectors are packed anyway."""
+        for block, columns in ((self.scores, self.found.scores), (self.results, self.found.results)):
+            for load in (columns.left, columns.right):
+                if load.buffer is self.found.results.left.buffer:
+                    continue
+                producer = self.info.producer(load.buffer)
+                cheap = load is not self.found.scores.left
+                while producer is not None:
+                    if producer.name not in self.info.pending:
+                        break
+                    if self.info.kind(producer.name) > PatternKind.INJECTIVE:
+                        break
+                    calls = any(isinstance(t, Call) for t in walk(_value(producer)))
+                    if not cheap and (calls or operations_of(producer) > self.inline_limit):
+                        break
+                    try:
+                        self.sch.compute_inline(self.sch.get_block(producer.name))
+                    except ScheduleError:
+                        break
+                    self.gone.append(producer.name)
+                    sources = [self.info.producer(region.buffer) for region in producer.reads]
+                    producer = sources[0] if len(sources) == 1 else None
+
+    def _share(self, names: list[str]) -> list[BlockRV]:
+        """Elementary functions of rows are computed once, although two blocks need them."""
+        blocks = [self.sch.get_block(name) for name in names]
+        position = 0
+        while position < len(blocks):
+            for other in blocks[position + 1 :]:
+                attempt = self.sch.copy()
+                try:
+                    made = attempt.cache_common(blocks[position], other)
+                except ScheduleError:
+                    continue
+                if not any(isinstance(t, Call) for t in walk(_value(attempt.get(made)))):
+                    continue
+                made = self.sch.cache_common(blocks[position], other)
+                blocks.insert(position, made)
+                break
+            position += 1
+        return blocks
+
+    def _weigh_results(self, blocks: list[BlockRV]) -> list[BlockRV]:
+        """A divisor of all weights of a row divides the results instead."""
+        sch = self.sch
+        last = blocks[-1] if blocks else None
+        if last is not None and not any(isinstance(t, Call) for t in walk(_value(sch.get(last)))):
+            attempt = sch.copy()
+            try:
+                attempt.compute_inline(last)
+                attempt.factor_out(self.results, "local")
+            except ScheduleError:
+                pass
+            else:
+                self.gone.append(self.name(last))
+                sch.compute_inline(last)
+                self.store_results = sch.factor_out(self.results, "local")
+                return blocks[:-1]
+        self.store_results = sch.cache_write(self.results, 0, "local")
+        return blocks
+
+    # --- loops ----------------------------------------------------------------------------------
+
+    def tile(self, rows: int, vectors: int, tiles: int) -> None:
+        """Tile both products and put everything between them into a loop over blocks of rows."""
+        sch, found, rank = self.sch, self.found, self.rank
+        block, width = rows * tiles, vectors * self.lanes
+        self._pad(self.scores, {rank: block, rank + 1: width})
+        keys = self._panels(self.scores, found.scores.columns[0].var.name, width)
+        self._pad(self.store_scores, {rank: block})
+        for item in self.between:
+            self._pad(item, {rank: block})
+        self._pad(self.results, {rank: block, rank + 1: width})
+        values = self._panels(self.results, found.results.columns[0].var.name, width)
+        order = [(item, self._partial(item)) for item in self.between]
+
+        loops = sch.get_loops(self.results)
+        batch = loops[:rank]
+        row, column, length = loops[rank : rank + 3]
+        blocks, row_tiles, unrolled = sch.split(row, [None, tiles, rows])
+        columns, *inner = sch.split(column, [None, vectors, self.lanes])
+        sch.reorder(*batch, blocks, columns, row_tiles, length, unrolled, *inner)
+        self.outer = [*batch, blocks]
+        self.batch = batch
+        self.outer += [columns, row_tiles]
+        sch.reverse_compute_at(self.store_results, row_tiles)
+        sch.compute_at(values, batch[-1])
+        # Rows: consumers before their producers.
+        for item, partial in reversed(order):
+            for each in reversed([*partial, item]):
+                sch.compute_at(each, blocks)
+        sch.compute_at(self.store_scores, blocks)
+        i, j = self._axes(self.store_scores, (rank, rank + 1))
+        panels, *lanes = sch.split(j, [None, vectors, self.lanes])
+        steps, step = sch.split(i, [None, rows])
+        sch.reorder(panels, steps, step, *lanes)
+        self.outer += [panels, steps]
+        sch.compute_at(self.scores, steps)
+        sch.compute_at(keys, batch[-1])
+        # Registers.
+        a, b, k = self._axes(self.scores, (rank, rank + 1, rank + 2))
+        b_vectors = sch.split(b, [None, self.lanes])
+        sch.reorder(k, a, *b_vectors)
+        self._registers(self.scores, k, [a, *b_vectors])
+        self._registers(self.results, length, [unrolled, *inner])
+        a, b = self._axes(self.store_results, (rank, rank + 1))
+        out = sch.split(b, [None, self.lanes])
+        for nest in ([step, *lanes], [a, *out]):
+            sch.vectorize(nest[-1])
+            for loop in nest[:-1]:
+                sch.unroll(loop)
+        for packed in (keys, values):
+            sch.vectorize(sch.split(sch.get_loops(packed)[-1], [None, self.lanes])[1])
+        for item, partial in order:
+            self._rows(item, partial)
+
+    def _axes(self, block: BlockRV, axes: Sequence[int]) -> list[LoopRV]:
+        """The innermost loops of some iteration variables of a block that was moved; those that
+        were left out, because they have one step, are added."""
+        sch = self.sch
+        found: list[LoopRV] = []
+        for axis in axes:
+            realize = Tree(sch.func).realize(sch.get(block))
+            inside = set(walk(realize.iter_values[axis]))
+            own = [loop for loop in sch.get_loops(block) if sch.get(loop).var in inside]
+            moved = own and own[-1] not in self.outer
+            found.append(own[-1] if moved else sch.add_unit_loop(block))
+        return found
+
+    def _pad(self, block: BlockRV, multiples: dict[int, int]) -> None:
+        count = len(self.sch.get(block).iter_vars)
+        self.sch.pad_domain(block, [multiples.get(n, 1) for n in range(count)])
+
+    def _panels(self, block: BlockRV, column: str, width: int) -> BlockRV:
+        """A copy of the operand that is read in vectors, in panels."""
+        current: Block = self.sch.get(block)
+        rank = self.rank
+        var = current.iter_vars[rank + 1].var
+        loads = [t for t in walk(_value(current)) if isinstance(t, BufferLoad)]
+        written = current.writes[0].buffer
+        (load,) = {t.buffer for t in loads if t.buffer is not written and var in _vars(t)}
+        index = next(n for n, region in enumerate(current.reads) if region.buffer is load)
+        axes = (*range(rank), rank + 2, rank + 1)
+        return self.sch.reindex_cache_read(block, index, "global", axes, panel=width)
+
+    def _registers(self, block: BlockRV, reduced: LoopRV, tile: list[LoopRV]) -> None:
+        """Accumulate a tile in registers."""
+        sch = self.sch
+        init = sch.decompose_reduction(block, reduced)
+        for nest in (tile, sch.get_loops(init)[-len(tile) :]):
+            sch.vectorize(nest[-1])
+            for loop in nest[:-1]:
+                sch.unroll(loop)
+
+    # --- rows -----------------------------------------------------------------------------------
+
+    def _partial(self, block: BlockRV) -> list[BlockRV]:
+        """Partial results of a reduction over rows: in vectors, in one vector, in a few lanes."""
+        sch = self.sch
+        current: Block = sch.get(block)
+        if current.init is None:
+            return []
+        lanes = _WIDTH * self.lanes
+        self._pad(block, {len(current.iter_vars) - 1: lanes})
+        _, lane = sch.split(sch.get_loops(block)[-1], [None, lanes])
+        parts = [sch.rfactor(lane, axis=-1)]
+        for narrower in (self.lanes, _LAST_LANES):
+            if narrower < lanes:
+                _, lane = sch.split(sch.get_loops(block)[-1], [None, narrower])
+                parts.append(sch.rfactor(lane, axis=-1))
+                lanes = narrower
+        return parts
+
+    def _rows(self, block: BlockRV, partial: list[BlockRV]) -> None:
+        sch = self.sch
+        for part in partial:
+            row, *loops = sch.get_loops(part)[self.rank + 1 :]
+            lane = next(loop for loop in loops if self._is_lane(part, loop))
+            steps = [loop for loop in loops if loop is not lane]
+            several = (as_int(sch.get(lane).extent) or 0) > self.lanes
+            inner = sch.split(lane, [None, self.lanes]) if several else [lane]
+            sch.reorder(row, *steps, *inner)
+            init = sch.decompose_reduction(part, steps[0] if steps else inner[0])
+            sch.set_scope(part, 0, "local")
+            if part is not partial[0]:
+                for step in steps:
+                    sch.unroll(step)
+            for nest in (inner, sch.get_loops(init)[-len(inner) :]):
+                for loop in nest[:-1]:
+                    sch.unroll(loop)
+                sch.vectorize(nest[-1])
+        last = sch.get_loops(block)[-1]
+        if partial:
+            sch.decompose_reduction(block, last)
+            sch.unroll(last)
+        else:
+            vectorize_loop(sch, last, self.lanes)
+
+    def _is_lane(self, block: BlockRV, loop: LoopRV) -> bool:
+        """Whether a loop runs over the partial results, the block's last spatial variable."""
+        realize = Tree(self.sch.func).realize(self.sch.get(block))
+        var = self.sch.get(loop).var
+        spatial = [
+            value
+            for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
+            if item.kind == "spatial"
+        ]
+        return any(item is var for item in walk(spatial[-1]))
+
+    def parallelize(self) -> None:
+        """Run batches on different cores."""
+        batch = self.batch
+        self.sch.parallel(self.sch.fuse(*batch) if len(batch) > 1 else batch[0])
+
+
+def _names(sch: Schedule) -> list[str]:
+    from transect.tir.analysis.blocks import block_sites
+
+    return [site.block.name for site in block_sites(sch.func)]
+
+
+def _value(block: Block) -> Expr:
+    assert isinstance(block.body, BufferStore)
+    return block.body.value
+
+
+def _vars(load: BufferLoad) -> set[object]:
+    return set(walk(*load.indices))
+
+
+def _number(value: object) -> int:
+    assert isinstance(value, int)
+    return value
