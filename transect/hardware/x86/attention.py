@@ -15,21 +15,30 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import inline_consumers
+from transect.hardware.x86.contraction import contiguous, inline_consumers, padded_extent
 from transect.hardware.x86.elementwise import inline_producers, operations_of, vectorize_loop
-from transect.hardware.x86.row_chain import Chain, find_chain
-from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
+from transect.ir.expr import Call, Expr, IntImm, as_int
+from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
 from transect.target import Target
-from transect.tir.analysis.pattern import PatternKind, block_kind
+from transect.tir.analysis.blocks import block_sites
+from transect.tir.analysis.pattern import PatternKind
+from transect.tir.analysis.row_chain import RowChain, find_row_chain
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore
 
+_FMA_LATENCY = 4
+_GATHERED = 20
+"""Operations in vectors that copying an element to another order takes as long as."""
+_DIVISION = 8
+"""The same of a division."""
+_NEAR = 1024
+"""Bytes between rows from which on they are better packed: pages and lines evict each other."""
 _WIDTH = 2
 """Vectors of partial results of a row's reduction."""
 _LAST_LANES = 4
@@ -60,53 +69,81 @@ class AttentionRule(ScheduleRule):
 
     def matches(self, info: KernelInfo) -> bool:
         """See ScheduleRule."""
-        return find_chain(info) is not None
+        return _chain(info) is not None
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
-        found = find_chain(info)
+        found = _chain(info)
         assert found is not None
-        return self._sites(found, target)
+        return self._sites(info, found, target)
 
-    def _sites(self, found: Chain, target: Target) -> tuple[Site, ...]:
+    def _sites(self, info: KernelInfo, found: RowChain, target: Target) -> tuple[Site, ...]:
         subject = structural_hash((found.scores.site.block, found.results.site.block))
         name = found.results.site.block.name
 
         def key(role: str) -> SiteKey:
             return SiteKey("schedule", subject, str(target), f"rows.{role}")
 
+        tiles = self._tile_options(info, found, target)
         return (
-            Site(key("tile"), self._tile_options(found, target), f"{name} register tiles"),
-            Site(key("divide"), self._divide_options(found, target), f"{name} factors of a row"),
+            Site(key("tile"), tiles, f"{name} register tiles and rows at once"),
+            Site(key("divide"), self._divide_options(found), f"{name} factors of rows"),
             Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
         )
 
-    def _tile_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
-        dtype = found.results.output.buffer.dtype
-        lanes = target.lanes(dtype)
+    def _tile_options(
+        self, info: KernelInfo, found: RowChain, target: Target
+    ) -> tuple[Option, ...]:
+        lanes = target.lanes(found.results.output.buffer.dtype)
         options: list[Option] = []
         for rows, vectors in self.tiles:
             if rows * vectors + vectors + 1 > target.vector_registers:
                 continue
+            width = vectors * lanes
+            in_place = _in_order(info, found, width)
             for tiles in self.blocks:
-                options.append(
-                    Option(
-                        f"{rows}x{vectors * lanes}, {tiles * rows} rows",
-                        {"rows": rows, "vectors": vectors, "tiles": tiles},
-                        self._tile_cost(found, target, rows, vectors, tiles),
+                for packed in (False, True) if in_place else (True,):
+                    options.append(
+                        Option(
+                            f"{rows}x{width}, {tiles * rows} rows" + ("" if packed else ", direct"),
+                            {"rows": rows, "vectors": vectors, "tiles": tiles, "pack": packed},
+                            self._tile_cost(found, target, (rows, vectors, tiles), packed=packed),
+                        )
                     )
-                )
         return tuple(options)
 
     def _tile_cost(
-        self, found: Chain, target: Target, rows: int, vectors: int, tiles: int
+        self, found: RowChain, target: Target, tile: tuple[int, int, int], *, packed: bool
     ) -> Cost:
-        return Cost()
+        rows, vectors, tiles = tile
+        dtype = found.results.output.buffer.dtype
+        width, block = vectors * target.lanes(dtype), rows * tiles
+        batch = product(item.dom.extent for item in found.results.batch)
+        length = found.results.reduce[0].dom.extent
+        column, inner = found.results.columns[0].dom.extent, found.scores.reduce[0].dom.extent
+        padded = batch * padded_extent(found.results.rows[0].dom.extent, block)
+        work = padded * (padded_extent(length, width) * inner + padded_extent(column, width) * length)
+        chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
+        # Vectors are used once a row, broadcast elements once a vector; panels come from the
+        # second-level cache once a block of rows.
+        reuse = 1 / (1 + 1 / (4 * rows) + 1 / (10 * vectors) + 2 / block)
+        held = block * (as_int(length) or 0) * dtype.bytes * 2
+        for room in target.caches[:2]:
+            reuse *= 1.0 if held <= room // 2 else 0.95
+        copied = batch * length * (inner * _GATHERED + (column if packed else IntImm(0)))
+        return Cost({dtype: work * 2 + copied}, efficiency=min(1.0, chains) * reuse)
 
-    def _divide_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
-        return (Option("of results", {"results": True}), Option("of weights", {"results": False}))
+    def _divide_options(self, found: RowChain) -> tuple[Option, ...]:
+        dtype = found.results.output.buffer.dtype
+        rows = product(i.dom.extent for i in (*found.results.batch, *found.results.rows))
+        results = rows * found.results.columns[0].dom.extent
+        weights = rows * found.results.reduce[0].dom.extent
+        return (
+            Option("of results", {"results": True}, Cost({dtype: results * _DIVISION})),
+            Option("of weights", {"results": False}, Cost({dtype: weights * _DIVISION})),
+        )
 
-    def _parallel_options(self, found: Chain, target: Target) -> tuple[Option, ...]:
+    def _parallel_options(self, found: RowChain, target: Target) -> tuple[Option, ...]:
         dtype = found.results.output.buffer.dtype
         work = {dtype: found.scores.operations + found.results.operations}
         serial = Option("serial", {"parallel": False}, Cost(work, threads=1))
@@ -116,14 +153,15 @@ class AttentionRule(ScheduleRule):
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
-        found = find_chain(info)
+        found = _chain(info)
         assert found is not None
         tile, divide, parallel = (
-            sch.sample(site).parameters for site in self._sites(found, target)
+            sch.sample(site).parameters for site in self._sites(info, found, target)
         )
         nest = _Nest(sch, info, found, target, self.inline_limit)
         nest.prepare(divide=bool(divide["results"]))
-        nest.tile(_number(tile["rows"]), _number(tile["vectors"]), _number(tile["tiles"]))
+        sizes = (_number(tile[key]) for key in ("rows", "vectors", "tiles"))
+        nest.tile(*sizes, pack=bool(tile["pack"]))
         if parallel["parallel"]:
             nest.parallelize()
         return nest.handled()
@@ -133,7 +171,7 @@ class _Nest:
     """The schedule of one chain, step by step."""
 
     def __init__(
-        self, sch: Schedule, info: KernelInfo, found: Chain, target: Target, inline_limit: int
+        self, sch: Schedule, info: KernelInfo, found: RowChain, target: Target, inline_limit: int
     ) -> None:
         self.sch = sch
         self.info = info
@@ -145,7 +183,7 @@ class _Nest:
         self.before = {site.block.name for site in info.sites}
         self.gone: list[str] = []
         self.mine: list[BlockRV] = [self.scores, self.results]
-        self.rank = len(found.batch)
+        self.rank = len(found.results.batch)
         """How many loops are outside of the rows."""
 
     def handled(self) -> tuple[str, ...]:
@@ -241,17 +279,18 @@ class _Nest:
 
     # --- loops ----------------------------------------------------------------------------------
 
-    def tile(self, rows: int, vectors: int, tiles: int) -> None:
+    def tile(self, rows: int, vectors: int, tiles: int, *, pack: bool) -> None:
         """Tile both products and put everything between them into a loop over blocks of rows."""
-        sch, found, rank = self.sch, self.found, self.rank
+        sch, rank = self.sch, self.rank
         block, width = rows * tiles, vectors * self.lanes
         self._pad(self.scores, {rank: block, rank + 1: width})
-        keys = self._panels(self.scores, found.scores.columns[0].var.name, width)
+        packed = [self._panels(self.scores, width)]
         self._pad(self.store_scores, {rank: block})
         for item in self.between:
             self._pad(item, {rank: block})
         self._pad(self.results, {rank: block, rank + 1: width})
-        values = self._panels(self.results, found.results.columns[0].var.name, width)
+        if pack:
+            packed.append(self._panels(self.results, width))
         order = [(item, self._partial(item)) for item in self.between]
 
         loops = sch.get_loops(self.results)
@@ -264,7 +303,8 @@ class _Nest:
         self.batch = batch
         self.outer += [columns, row_tiles]
         sch.reverse_compute_at(self.store_results, row_tiles)
-        sch.compute_at(values, batch[-1])
+        for item in packed[1:]:
+            sch.compute_at(item, batch[-1])
         # Rows: consumers before their producers.
         for item, partial in reversed(order):
             for each in reversed([*partial, item]):
@@ -276,7 +316,7 @@ class _Nest:
         sch.reorder(panels, steps, step, *lanes)
         self.outer += [panels, steps]
         sch.compute_at(self.scores, steps)
-        sch.compute_at(keys, batch[-1])
+        sch.compute_at(packed[0], batch[-1])
         # Registers.
         a, b, k = self._axes(self.scores, (rank, rank + 1, rank + 2))
         b_vectors = sch.split(b, [None, self.lanes])
@@ -289,8 +329,8 @@ class _Nest:
             sch.vectorize(nest[-1])
             for loop in nest[:-1]:
                 sch.unroll(loop)
-        for packed in (keys, values):
-            sch.vectorize(sch.split(sch.get_loops(packed)[-1], [None, self.lanes])[1])
+        for item in packed:
+            sch.vectorize(sch.split(sch.get_loops(item)[-1], [None, self.lanes])[1])
         for item, partial in order:
             self._rows(item, partial)
 
@@ -311,7 +351,7 @@ class _Nest:
         count = len(self.sch.get(block).iter_vars)
         self.sch.pad_domain(block, [multiples.get(n, 1) for n in range(count)])
 
-    def _panels(self, block: BlockRV, column: str, width: int) -> BlockRV:
+    def _panels(self, block: BlockRV, width: int) -> BlockRV:
         """A copy of the operand that is read in vectors, in panels."""
         current: Block = self.sch.get(block)
         rank = self.rank
@@ -354,17 +394,16 @@ class _Nest:
     def _rows(self, block: BlockRV, partial: list[BlockRV]) -> None:
         sch = self.sch
         for part in partial:
-            row, *loops = sch.get_loops(part)[self.rank + 1 :]
-            lane = next(loop for loop in loops if self._is_lane(part, loop))
-            steps = [loop for loop in loops if loop is not lane]
+            # rfactor puts the partial results' variable first and leaves one to reduce.
+            count = len(sch.get(part).iter_vars)
+            row, lane, step = self._axes(part, (self.rank + 1, 0, count - 1))
             several = (as_int(sch.get(lane).extent) or 0) > self.lanes
             inner = sch.split(lane, [None, self.lanes]) if several else [lane]
-            sch.reorder(row, *steps, *inner)
-            init = sch.decompose_reduction(part, steps[0] if steps else inner[0])
+            sch.reorder(row, step, *inner)
+            init = sch.decompose_reduction(part, step)
             sch.set_scope(part, 0, "local")
             if part is not partial[0]:
-                for step in steps:
-                    sch.unroll(step)
+                sch.unroll(step)
             for nest in (inner, sch.get_loops(init)[-len(inner) :]):
                 for loop in nest[:-1]:
                     sch.unroll(loop)
@@ -376,26 +415,35 @@ class _Nest:
         else:
             vectorize_loop(sch, last, self.lanes)
 
-    def _is_lane(self, block: BlockRV, loop: LoopRV) -> bool:
-        """Whether a loop runs over the partial results, the block's last spatial variable."""
-        realize = Tree(self.sch.func).realize(self.sch.get(block))
-        var = self.sch.get(loop).var
-        spatial = [
-            value
-            for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
-            if item.kind == "spatial"
-        ]
-        return any(item is var for item in walk(spatial[-1]))
-
     def parallelize(self) -> None:
         """Run batches on different cores."""
         batch = self.batch
         self.sch.parallel(self.sch.fuse(*batch) if len(batch) > 1 else batch[0])
 
 
-def _names(sch: Schedule) -> list[str]:
-    from transect.tir.analysis.blocks import block_sites
+def _chain(info: KernelInfo) -> RowChain | None:
+    """The first chain among the blocks not scheduled yet."""
+    sites = [site for site in info.sites if site.block.name in info.pending]
+    return find_row_chain(sites, info.func.buffers)
 
+
+def _in_order(info: KernelInfo, found: RowChain, width: int) -> bool:
+    """Whether the second product may read vectors where they are: side by side, full ones only,
+    and rows not far apart."""
+    load, column = found.results.right, found.results.columns[0]
+    extent = as_int(column.dom.extent)
+    producer = info.producer(load.buffer)
+    return (
+        contiguous(load, column.var)
+        and extent is not None
+        and extent % width == 0
+        and extent * load.buffer.dtype.bytes <= _NEAR
+        and load.indices[-2] is found.results.reduce[0].var
+        and (producer is None or producer.name not in info.pending)
+    )
+
+
+def _names(sch: Schedule) -> list[str]:
     return [site.block.name for site in block_sites(sch.func)]
 
 
