@@ -130,7 +130,12 @@ class _Graph:
         """Answers whose fusions can all be made: one that cannot, because of another that was
         taken, is struck out and the problem solved again."""
         problem = Problem(
-            (*(site for _, site, _ in self.implementations), *(site for _, site in self.edges)),
+            (
+                # What is saved between two products is more than who computes each.
+                *(site for edge, site in self.edges if edge.rows),
+                *(site for _, site, _ in self.implementations),
+                *(site for edge, site in self.edges if not edge.rows),
+            ),
             exclusions=self.exclusions,
             target=context.target,
             sizes=context.planner.sizes,
