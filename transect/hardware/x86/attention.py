@@ -15,9 +15,9 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import contiguous, inline_consumers, padded_extent
+from transect.hardware.x86.contraction import contiguous, inline_consumers
 from transect.hardware.x86.elementwise import inline_producers, operations_of, vectorize_loop
-from transect.ir.expr import Call, Expr, IntImm, as_int
+from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
@@ -31,6 +31,7 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore
+from transect.tir.transform.inject_prefetch import PREFETCH
 
 _FMA_LATENCY = 4
 _GATHERED = 20
@@ -51,6 +52,7 @@ class AttentionRule(ScheduleRule):
 
     tiles: (rows, vectors) of register tiles. blocks: how many such tiles a block of rows may have.
     inline_limit: operations of a producer of the first product's rows that are worth repeating.
+    prefetch: how many steps of a sum ahead vectors are fetched into the first-level cache.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -65,6 +67,7 @@ class AttentionRule(ScheduleRule):
     )
     blocks: tuple[int, ...] = (1, 2, 4, 8, 16)
     inline_limit: int = 4
+    prefetch: int = 8
     name: ClassVar[str] = "x86.attention"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -121,8 +124,8 @@ class AttentionRule(ScheduleRule):
         batch = product(item.dom.extent for item in found.results.batch)
         length = found.results.reduce[0].dom.extent
         column, inner = found.results.columns[0].dom.extent, found.scores.reduce[0].dom.extent
-        padded = batch * padded_extent(found.results.rows[0].dom.extent, block)
-        work = padded * (padded_extent(length, width) * inner + padded_extent(column, width) * length)
+        padded = batch * _padded(found.results.rows[0].dom.extent, block)
+        work = padded * (_padded(length, width) * inner + _padded(column, width) * length)
         chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
         # Vectors are used once a row, broadcast elements once a vector; panels come from the
         # second-level cache once a block of rows.
@@ -158,7 +161,7 @@ class AttentionRule(ScheduleRule):
         tile, divide, parallel = (
             sch.sample(site).parameters for site in self._sites(info, found, target)
         )
-        nest = _Nest(sch, info, found, target, self.inline_limit)
+        nest = _Nest(sch, info, found, target, self)
         nest.prepare(divide=bool(divide["results"]))
         sizes = (_number(tile[key]) for key in ("rows", "vectors", "tiles"))
         nest.tile(*sizes, pack=bool(tile["pack"]))
@@ -171,12 +174,12 @@ class _Nest:
     """The schedule of one chain, step by step."""
 
     def __init__(
-        self, sch: Schedule, info: KernelInfo, found: RowChain, target: Target, inline_limit: int
+        self, sch: Schedule, info: KernelInfo, found: RowChain, target: Target, rule: AttentionRule
     ) -> None:
         self.sch = sch
         self.info = info
         self.found = found
-        self.inline_limit = inline_limit
+        self.inline_limit, self.prefetch = rule.inline_limit, rule.prefetch
         self.lanes = target.lanes(found.results.output.buffer.dtype)
         self.scores = sch.get_block(found.scores.site.block.name)
         self.results = sch.get_block(found.results.site.block.name)
@@ -371,6 +374,7 @@ class _Nest:
             sch.vectorize(nest[-1])
             for loop in nest[:-1]:
                 sch.unroll(loop)
+        sch.annotate(reduced, PREFETCH, self.prefetch)
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -394,16 +398,18 @@ class _Nest:
     def _rows(self, block: BlockRV, partial: list[BlockRV]) -> None:
         sch = self.sch
         for part in partial:
-            # rfactor puts the partial results' variable first and leaves one to reduce.
-            count = len(sch.get(part).iter_vars)
-            row, lane, step = self._axes(part, (self.rank + 1, 0, count - 1))
+            # rfactor puts the partial results' variable first; short rows leave none to reduce.
+            items = sch.get(part).iter_vars
+            reduced = [n for n, item in enumerate(items) if item.kind == "reduce"]
+            row, lane, *steps = self._axes(part, (self.rank + 1, 0, *reduced))
             several = (as_int(sch.get(lane).extent) or 0) > self.lanes
             inner = sch.split(lane, [None, self.lanes]) if several else [lane]
-            sch.reorder(row, step, *inner)
-            init = sch.decompose_reduction(part, step)
+            sch.reorder(row, *steps, *inner)
+            init = sch.decompose_reduction(part, [*steps, *inner][0])
             sch.set_scope(part, 0, "local")
             if part is not partial[0]:
-                sch.unroll(step)
+                for step in steps:
+                    sch.unroll(step)
             for nest in (inner, sch.get_loops(init)[-len(inner) :]):
                 for loop in nest[:-1]:
                     sch.unroll(loop)
@@ -425,6 +431,13 @@ def _chain(info: KernelInfo) -> RowChain | None:
     """The first chain among the blocks not scheduled yet."""
     sites = [site for site in info.sites if site.block.name in info.pending]
     return find_row_chain(sites, info.func.buffers)
+
+
+def _padded(extent: Expr, multiple: int) -> Expr:
+    """What tiles of `multiple` compute: an unknown extent leaves half a tile empty on average."""
+    if as_int(extent) is None:
+        return extent + multiple // 2
+    return ceildiv(extent, multiple) * multiple
 
 
 def _in_order(info: KernelInfo, found: RowChain, width: int) -> bool:

@@ -37,6 +37,7 @@ from transect.relax.transform.fusion import (
     as_member,
     fusion_candidates,
     fusion_groups,
+    only_moves,
 )
 from transect.relax.transform.row_chains import row_chain_edges
 from transect.relax.visit import bindings, graph_functions
@@ -269,6 +270,8 @@ def _recomputing(producer: Member, consumer: Member) -> Cost:
     """What is computed more than once when the producer moves into the consumer's loops."""
     if pattern_kind(producer.function) > PatternKind.INJECTIVE:
         return Cost()
+    if sole_contraction(consumer.function) is not None and only_moves(producer.function):
+        return Cost()  # An operand is copied anyway, or read where it comes from.
     work = 0
     for site in block_sites(producer.function):
         store = site.only_store()
