@@ -16,7 +16,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import contiguous, inline_consumers
-from transect.hardware.x86.elementwise import inline_producers, operations_of, vectorize_loop
+from transect.hardware.x86.elementwise import vectorize_loop
 from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
@@ -25,7 +25,6 @@ from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
-from transect.tir.analysis.pattern import PatternKind
 from transect.tir.analysis.row_chain import RowChain, find_row_chain
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
@@ -51,7 +50,6 @@ class AttentionRule(ScheduleRule):
     """Two products with functions of rows between them, a block of rows at a time.
 
     tiles: (rows, vectors) of register tiles. blocks: how many such tiles a block of rows may have.
-    inline_limit: operations of a producer of the first product's rows that are worth repeating.
     prefetch: how many steps of a sum ahead vectors are fetched into the first-level cache.
     """
 
@@ -66,7 +64,6 @@ class AttentionRule(ScheduleRule):
         (14, 2),
     )
     blocks: tuple[int, ...] = (1, 2, 4, 8, 16)
-    inline_limit: int = 4
     prefetch: int = 8
     name: ClassVar[str] = "x86.attention"
 
@@ -179,7 +176,7 @@ class _Nest:
         self.sch = sch
         self.info = info
         self.found = found
-        self.inline_limit, self.prefetch = rule.inline_limit, rule.prefetch
+        self.prefetch = rule.prefetch
         self.lanes = target.lanes(found.results.output.buffer.dtype)
         self.scores = sch.get_block(found.scores.site.block.name)
         self.results = sch.get_block(found.results.site.block.name)
@@ -219,28 +216,21 @@ class _Nest:
         self.gone += inline_consumers(sch, self.info, found.results.output.buffer)
 
     def _inline_operands(self) -> None:
-        """Copies of operands are read where they come from; those in vectors are packed anyway."""
-        for block, columns in ((self.scores, self.found.scores), (self.results, self.found.results)):
-            for load in (columns.left, columns.right):
-                if load.buffer is self.found.results.left.buffer:
-                    continue
-                producer = self.info.producer(load.buffer)
-                cheap = load is not self.found.scores.left
-                while producer is not None:
-                    if producer.name not in self.info.pending:
-                        break
-                    if self.info.kind(producer.name) > PatternKind.INJECTIVE:
-                        break
-                    calls = any(isinstance(t, Call) for t in walk(_value(producer)))
-                    if not cheap and (calls or operations_of(producer) > self.inline_limit):
+        """What only moves elements of an operand is read where they come from."""
+        weights = self.found.results.left.buffer
+        for found in (self.found.scores, self.found.results):
+            for load in (found.left, found.right):
+                producer = None if load.buffer is weights else self.info.producer(load.buffer)
+                while producer is not None and producer.name in self.info.pending:
+                    value = _value(producer) if isinstance(producer.body, BufferStore) else None
+                    if not isinstance(value, BufferLoad) or producer.init is not None:
                         break
                     try:
                         self.sch.compute_inline(self.sch.get_block(producer.name))
                     except ScheduleError:
                         break
                     self.gone.append(producer.name)
-                    sources = [self.info.producer(region.buffer) for region in producer.reads]
-                    producer = sources[0] if len(sources) == 1 else None
+                    producer = self.info.producer(value.buffer)
 
     def _share(self, names: list[str]) -> list[BlockRV]:
         """Elementary functions of rows are computed once, although two blocks need them."""
@@ -361,8 +351,8 @@ class _Nest:
         var = current.iter_vars[rank + 1].var
         loads = [t for t in walk(_value(current)) if isinstance(t, BufferLoad)]
         written = current.writes[0].buffer
-        (load,) = {t.buffer for t in loads if t.buffer is not written and var in _vars(t)}
-        index = next(n for n, region in enumerate(current.reads) if region.buffer is load)
+        found = next(t.buffer for t in loads if t.buffer is not written and var in _vars(t))
+        index = next(n for n, region in enumerate(current.reads) if region.buffer is found)
         axes = (*range(rank), rank + 2, rank + 1)
         return self.sch.reindex_cache_read(block, index, "global", axes, panel=width)
 

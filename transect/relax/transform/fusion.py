@@ -342,12 +342,15 @@ def _is_valid_chain(
     inside = set(members)
     first, last = anchors[0], anchors[-1]
     after = _reached(last, users, inside)
-    for var in members:
+    operands: set[rx.Var] = {first, last}
+    for var in reversed(members):
         if var in chain or var in after:
             continue
-        feeds = users.get(var, set()) & {first, last}
+        feeds = not operands.isdisjoint(users.get(var, set()))
         if var in _reached(first, users, inside) or (feeds and not parts[var].moves):
             return False
+        if feeds:
+            operands.add(var)
     shape = parts[last].shape
     return all(
         (parts[var].kind <= PatternKind.BROADCAST and same_shape(parts[var].shape, shape))
