@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import contiguous, inline_consumers
+from transect.hardware.x86.contraction import contiguous, inline_consumers, unroll_steps
 from transect.hardware.x86.elementwise import vectorize_loop
 from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
 from transect.ir.sizes import product
@@ -30,7 +30,6 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore
-from transect.tir.transform.inject_prefetch import PREFETCH
 
 _FMA_LATENCY = 4
 _GATHERED = 20
@@ -50,7 +49,7 @@ class AttentionRule(ScheduleRule):
     """Two products with functions of rows between them, a block of rows at a time.
 
     tiles: (rows, vectors) of register tiles. blocks: how many such tiles a block of rows may have.
-    prefetch: how many steps of a sum ahead vectors are fetched into the first-level cache.
+    unroll: how many steps of a sum are written out.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -64,7 +63,7 @@ class AttentionRule(ScheduleRule):
         (14, 2),
     )
     blocks: tuple[int, ...] = (1, 2, 4, 8, 16)
-    prefetch: int = 8
+    unroll: int = 4
     name: ClassVar[str] = "x86.attention"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -176,7 +175,7 @@ class _Nest:
         self.sch = sch
         self.info = info
         self.found = found
-        self.prefetch = rule.prefetch
+        self.unroll = rule.unroll
         self.lanes = target.lanes(found.results.output.buffer.dtype)
         self.scores = sch.get_block(found.scores.site.block.name)
         self.results = sch.get_block(found.results.site.block.name)
@@ -364,7 +363,7 @@ class _Nest:
             sch.vectorize(nest[-1])
             for loop in nest[:-1]:
                 sch.unroll(loop)
-        sch.annotate(reduced, PREFETCH, self.prefetch)
+        unroll_steps(sch, reduced, self.unroll)
 
     # --- rows -----------------------------------------------------------------------------------
 
