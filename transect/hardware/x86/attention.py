@@ -30,6 +30,7 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore
+from transect.tir.transform.transpose_tiles import TRANSPOSE
 
 _FMA_LATENCY = 4
 _GATHERED = 20
@@ -322,7 +323,7 @@ class _Nest:
             for loop in nest[:-1]:
                 sch.unroll(loop)
         for item in packed:
-            sch.vectorize(sch.split(sch.get_loops(item)[-1], [None, self.lanes])[1])
+            self._copy(item)
         for item, partial in order:
             self._rows(item, partial)
 
@@ -354,6 +355,20 @@ class _Nest:
         index = next(n for n, region in enumerate(current.reads) if region.buffer is found)
         axes = (*range(rank), rank + 2, rank + 1)
         return self.sch.reindex_cache_read(block, index, "global", axes, panel=width)
+
+    def _copy(self, packed: BlockRV) -> None:
+        """Copy to panels in vectors; what is read across them is turned in registers, tile by tile."""
+        sch = self.sch
+        outer, last = sch.get_loops(packed)[-2:]
+        block: Block = sch.get(packed)
+        (load,) = [t for t in walk(_value(block)) if isinstance(t, BufferLoad)]
+        vectors, lane = sch.split(last, [None, self.lanes])
+        across = not contiguous(load, block.iter_vars[-1].var)
+        if across and (as_int(sch.get(outer).extent) or 1) % self.lanes == 0:
+            _, column = sch.split(outer, [None, self.lanes])
+            sch.reorder(vectors, column)
+            sch.annotate(column, TRANSPOSE, True)
+        sch.vectorize(lane)
 
     def _registers(self, block: BlockRV, reduced: LoopRV, tile: list[LoopRV]) -> None:
         """Accumulate a tile in registers."""
