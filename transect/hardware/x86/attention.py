@@ -17,7 +17,7 @@ from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import contiguous, inline_consumers, unroll_steps
 from transect.hardware.x86.elementwise import vectorize_loop
-from transect.ir.expr import Call, Expr, IntImm, as_int, ceildiv
+from transect.ir.expr import Call, Expr, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
@@ -26,15 +26,23 @@ from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.row_chain import RowChain, find_row_chain
-from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.buffer import BufferLoad
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore
 from transect.tir.transform.transpose_tiles import TRANSPOSE
 
 _FMA_LATENCY = 4
-_GATHERED = 20
-"""Operations in vectors that copying an element to another order takes as long as."""
+_PER_ROW, _PER_VECTOR = 0.15, 0.25
+"""What each row and each vector of a tile adds to a step, in cycles (see `contraction`)."""
+_PER_TILE = 32
+"""Cycles that a tile takes to begin and end."""
+_STEPS = 128
+"""What an unknown sum is taken for."""
+_COPIED, _TURNED = 4, 16
+"""Operations in vectors that copying an element takes as long as, in order and across rows."""
+_SPLIT = 30
+"""One part of this many is lost where vectors that are read in place cross cache lines."""
 _DIVISION = 8
 """The same of a division."""
 _NEAR = 1024
@@ -56,7 +64,10 @@ class AttentionRule(ScheduleRule):
     tiles: tuple[tuple[int, int], ...] = (
         (1, 4),
         (2, 4),
+        (4, 2),
+        (4, 3),
         (4, 4),
+        (6, 2),
         (6, 4),
         (8, 2),
         (8, 3),
@@ -101,15 +112,15 @@ class AttentionRule(ScheduleRule):
                 continue
             width = vectors * lanes
             in_place = _in_order(info, found, width)
-            for tiles in self.blocks:
-                for packed in (False, True) if in_place else (True,):
-                    options.append(
-                        Option(
-                            f"{rows}x{width}, {tiles * rows} rows" + ("" if packed else ", direct"),
-                            {"rows": rows, "vectors": vectors, "tiles": tiles, "pack": packed},
-                            self._tile_cost(found, target, (rows, vectors, tiles), packed=packed),
-                        )
-                    )
+            options += [
+                Option(
+                    f"{rows}x{width}, {tiles * rows} rows" + ("" if packed else ", direct"),
+                    {"rows": rows, "vectors": vectors, "tiles": tiles, "pack": packed},
+                    self._tile_cost(found, target, (rows, vectors, tiles), packed=packed),
+                )
+                for tiles in self.blocks
+                for packed in ((False, True) if in_place else (True,))
+            ]
         return tuple(options)
 
     def _tile_cost(
@@ -123,15 +134,19 @@ class AttentionRule(ScheduleRule):
         column, inner = found.results.columns[0].dom.extent, found.scores.reduce[0].dom.extent
         padded = batch * _padded(found.results.rows[0].dom.extent, block)
         work = padded * (_padded(length, width) * inner + _padded(column, width) * length)
-        chains = rows * vectors / (_FMA_LATENCY * target.fma_per_cycle)
-        # Vectors are used once a row, broadcast elements once a vector; panels come from the
-        # second-level cache once a block of rows.
-        reuse = 1 / (1 + 1 / (4 * rows) + 1 / (10 * vectors) + 2 / block)
+        # A step of a tile takes longer than its multiply-adds, by what it loads.
+        busy = max(rows * vectors / target.fma_per_cycle, _FMA_LATENCY)
+        steps = (as_int(length) or _STEPS) + (as_int(inner) or _STEPS)
+        waiting = _PER_ROW * rows + _PER_VECTOR * vectors + 2 * _PER_TILE / steps
+        efficiency = rows * vectors / target.fma_per_cycle / (busy + waiting)
+        # Panels come from the second-level cache once a block of rows; the rows stay in a cache.
+        efficiency /= 1 + 1 / (2 * block)
         held = block * (as_int(length) or 0) * dtype.bytes * 2
         for room in target.caches[:2]:
-            reuse *= 1.0 if held <= room // 2 else 0.95
-        copied = batch * length * (inner * _GATHERED + (column if packed else IntImm(0)))
-        return Cost({dtype: work * 2 + copied}, efficiency=min(1.0, chains) * reuse)
+            efficiency *= 1.0 if held <= room // 2 else 0.97
+        keys, values = batch * length * inner, batch * length * column
+        copied = values * _COPIED if packed else padded * column * length * 2 // _SPLIT
+        return Cost({dtype: work * 2 + keys * _TURNED + copied}, efficiency=efficiency)
 
     def _divide_options(self, found: RowChain) -> tuple[Option, ...]:
         dtype = found.results.output.buffer.dtype
@@ -188,7 +203,7 @@ class _Nest:
 
     def handled(self) -> tuple[str, ...]:
         """The names of the blocks that were dealt with."""
-        now = {site for site in _names(self.sch)}
+        now = set(_names(self.sch))
         made = now - self.before
         return (*self.gone, *(self.name(item) for item in self.mine), *sorted(made))
 
@@ -293,10 +308,10 @@ class _Nest:
         columns, *inner = sch.split(column, [None, vectors, self.lanes])
         sch.reorder(*batch, blocks, columns, row_tiles, length, unrolled, *inner)
         self.outer = [*batch, blocks]
-        self.batch = batch
+        self.together = batch or [blocks]
         self.outer += [columns, row_tiles]
         sch.reverse_compute_at(self.store_results, row_tiles)
-        for item in packed[1:]:
+        for item in packed[1:] if batch else ():
             sch.compute_at(item, batch[-1])
         # Rows: consumers before their producers.
         for item, partial in reversed(order):
@@ -309,7 +324,8 @@ class _Nest:
         sch.reorder(panels, steps, step, *lanes)
         self.outer += [panels, steps]
         sch.compute_at(self.scores, steps)
-        sch.compute_at(packed[0], batch[-1])
+        if batch:
+            sch.compute_at(packed[0], batch[-1])
         # Registers.
         a, b, k = self._axes(self.scores, (rank, rank + 1, rank + 2))
         b_vectors = sch.split(b, [None, self.lanes])
@@ -357,7 +373,7 @@ class _Nest:
         return self.sch.reindex_cache_read(block, index, "global", axes, panel=width)
 
     def _copy(self, packed: BlockRV) -> None:
-        """Copy to panels in vectors; what is read across them is turned in registers, tile by tile."""
+        """Copy to panels in vectors; what is read across them is turned in registers."""
         sch = self.sch
         outer, last = sch.get_loops(packed)[-2:]
         block: Block = sch.get(packed)
@@ -426,9 +442,9 @@ class _Nest:
             vectorize_loop(sch, last, self.lanes)
 
     def parallelize(self) -> None:
-        """Run batches on different cores."""
-        batch = self.batch
-        self.sch.parallel(self.sch.fuse(*batch) if len(batch) > 1 else batch[0])
+        """Run batches, or blocks of rows if there are none, on different cores."""
+        together = self.together
+        self.sch.parallel(self.sch.fuse(*together) if len(together) > 1 else together[0])
 
 
 def _chain(info: KernelInfo) -> RowChain | None:

@@ -229,7 +229,8 @@ def _block_of_rows(chain: Sequence[Member], context: Context) -> Cost:
     dtype = scores.out_type.dtype or FLOAT32
     found = sole_contraction(results.function)
     second = sole_contraction(scores.function)
-    assert found is not None and second is not None
+    assert found is not None
+    assert second is not None
     size = _elements(scores) * dtype.bytes
     rows = cast(found.rows[0].dom.extent, INDEX)
     sizes = context.planner.sizes

@@ -39,7 +39,9 @@ def _block_edges(nodes: list[Node]) -> list[Edge]:
             continue
         first, *through = chain[:-1]
         ways = tuple(item.member.var for item in through)
-        edges.append(Edge(first.member.var, last.member.var, ways, first.kind, last.kind, rows=True))
+        edges.append(
+            Edge(first.member.var, last.member.var, ways, first.kind, last.kind, rows=True)
+        )
         edges.extend(
             Edge(node.member.var, user.member.var, (), node.kind, user.kind)
             for node in nodes

@@ -76,11 +76,13 @@ def _between(
         ranks[site.block.writes[0].buffer] = rank
     if ranks.get(weights) != len(outer) + 1 or any(item in outputs for item in ranks):
         return None
-    if any(load in ranks for load in (results.right.buffer,)):
+    if results.right.buffer in ranks:
         return None
     inside = {*names, scores.site.block.name, results.site.block.name}
     for site in sites:
-        uses_rows = any(region.buffer in ranks for region in (*site.block.reads, *site.block.writes))
+        uses_rows = any(
+            region.buffer in ranks for region in (*site.block.reads, *site.block.writes)
+        )
         if uses_rows and site.block.name not in inside:
             return None
     return tuple(names)
@@ -102,8 +104,7 @@ def _rank_of_rows(site: BlockSite, ranks: dict[Buffer, int], outer: int) -> int 
             return None
     elif kind > PatternKind.INJECTIVE or store.indices != own:
         return None
-    for load in walk(store.value):
-        if isinstance(load, BufferLoad) and load.buffer in ranks:
-            if load.indices != own[: ranks[load.buffer]]:
-                return None
+    loads = [item for item in walk(store.value) if isinstance(item, BufferLoad)]
+    if any(load.indices != own[: ranks[load.buffer]] for load in loads if load.buffer in ranks):
+        return None
     return len(store.indices)

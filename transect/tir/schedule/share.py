@@ -80,7 +80,7 @@ class CacheCommon(Primitive):
             scope=self.scope,
         )
         nest, made = self._nest(cache, value, chosen)
-        back = {new: old for old, new in names.items()}
+        back: dict[Var, Expr] = {new: old for old, new in names.items() if isinstance(new, Var)}
         swaps = (
             (first, value, tuple(item.var for item in chosen)),
             (second, substitute(value, back), tuple(back[item.var] for item in chosen)),
@@ -138,7 +138,8 @@ class CacheCommon(Primitive):
             inside = list(walk(item))
             loads = [part for part in inside if isinstance(part, BufferLoad)]
             fine = item in others and loads and not foreign.intersection(free_vars([item]))
-            if fine and len(inside) > size and all(l.buffer is not stores[0].buffer for l in loads):
+            own = any(load.buffer is stores[0].buffer for load in loads)
+            if fine and not own and len(inside) > size:
                 best, size = item, len(inside)
         if best is None:
             refuse(
@@ -257,7 +258,7 @@ class FactorOut(Primitive):
         assert nest is not None
 
         def elsewhere(item: Term) -> Term:
-            return BufferLoad(total, item.indices) if item is own else item
+            return BufferLoad(total, own.indices) if item is own else item
 
         rewriter = AccessRewriter(elsewhere, {store.buffer: total})
         inner = Add(own, rest) if value.a is own else Add(rest, own)

@@ -1,4 +1,4 @@
-"""TransposeTiles: square tiles that are copied across are read in vectors and turned in registers."""
+"""TransposeTiles: square tiles that are copied across are turned in registers."""
 
 from __future__ import annotations
 
