@@ -17,7 +17,7 @@ from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import contiguous, inline_consumers, unroll_steps
 from transect.hardware.x86.elementwise import vectorize_loop
-from transect.ir.expr import Call, Expr, as_int, ceildiv
+from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
@@ -339,7 +339,7 @@ class _Nest:
             for loop in nest[:-1]:
                 sch.unroll(loop)
         for item in packed:
-            self._copy(item)
+            self._copy(item, width)
         for item, partial in order:
             self._rows(item, partial)
 
@@ -369,21 +369,26 @@ class _Nest:
         written = current.writes[0].buffer
         found = next(t.buffer for t in loads if t.buffer is not written and var in _vars(t))
         index = next(n for n, region in enumerate(current.reads) if region.buffer is found)
-        axes = (*range(rank), rank + 2, rank + 1)
-        return self.sch.reindex_cache_read(block, index, "global", axes, panel=width)
 
-    def _copy(self, packed: BlockRV) -> None:
+        def panels(*variables: Var) -> tuple[Expr, ...]:
+            *batch, _, column, summed = variables
+            return (*batch, column // width, summed, column % width)
+
+        return self.sch.reindex_cache_read(block, index, "global", panels)
+
+    def _copy(self, packed: BlockRV, width: int) -> None:
         """Copy to panels in vectors; what is read across them is turned in registers."""
         sch = self.sch
-        outer, last = sch.get_loops(packed)[-2:]
+        column, summed = sch.get_loops(packed)[-2:]
         block: Block = sch.get(packed)
         (load,) = [t for t in walk(_value(block)) if isinstance(t, BufferLoad)]
-        vectors, lane = sch.split(last, [None, self.lanes])
-        across = not contiguous(load, block.iter_vars[-1].var)
-        if across and (as_int(sch.get(outer).extent) or 1) % self.lanes == 0:
-            _, column = sch.split(outer, [None, self.lanes])
-            sch.reorder(vectors, column)
-            sch.annotate(column, TRANSPOSE, True)
+        panels, vectors, lane = sch.split(column, [None, width // self.lanes, self.lanes])
+        sch.reorder(panels, summed, vectors, lane)
+        across = not contiguous(load, block.iter_vars[-2].var)
+        if across and (as_int(sch.get(summed).extent) or 1) % self.lanes == 0:
+            _, step = sch.split(summed, [None, self.lanes])
+            sch.reorder(vectors, step)
+            sch.annotate(step, TRANSPOSE, True)
         sch.vectorize(lane)
 
     def _registers(self, block: BlockRV, reduced: LoopRV, tile: list[LoopRV]) -> None:
