@@ -16,7 +16,6 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import contiguous, inline_consumers, unroll_steps
-from transect.hardware.x86.elementwise import vectorize_loop
 from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
@@ -444,7 +443,8 @@ class _Nest:
             sch.decompose_reduction(block, last)
             sch.unroll(last)
         else:
-            vectorize_loop(sch, last, self.lanes)
+            # One nest, whose last vector is cut off: whoever places the buffer sees all of a row.
+            sch.vectorize(sch.split(last, [None, self.lanes])[1])
 
     def parallelize(self) -> None:
         """Run batches, or blocks of rows if there are none, on different cores."""

@@ -30,6 +30,7 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         LowerInit(),
         ConvertBlocksToOpaque(),
         LowerMatchBuffer(),
+        Simplify(),
         PlanAllocations(),
         LowerOpaqueBlock(),
         FlattenBuffer(),
