@@ -47,9 +47,7 @@ def attention(
     if extra is not None:
         before = t
         t = builder.compute((b, h, n, m), lambda z, g, i, j: before[z, g, i, j] + extra[z, i, j])
-    a = builder.reduce(
-        (b, h, n), (m,), lambda z, g, i, j: t[z, g, i, j], combiner="max", name="a"
-    )
+    a = builder.reduce((b, h, n), (m,), lambda z, g, i, j: t[z, g, i, j], combiner="max", name="a")
     w = builder.reduce(
         (b, h, n), (m,), lambda z, g, i, j: op.exp(t[z, g, i, j] - a[z, g, i]), name="w"
     )

@@ -23,8 +23,9 @@ TRANSPOSE = "transpose"
 class TransposeTiles(FunctionPass):
     """Turn the tiles of annotated loops in registers.
 
-    Requires flat buffers and vectors. A tile has as many columns as a vector has lanes; loops over
-    anything else stay, without the annotation. Before -> after, with {"transpose": True}:
+    Requires flat buffers and vectors. A tile is of floats and has as many columns as a vector has
+    lanes; loops over anything else stay, without the annotation. Before -> after, with
+    {"transpose": True}:
 
         for k in range(16):                     row_0: T.float32x16 = a[i * 64 + 0:16]
             b[k * 16 + 0:16] = (                … 15 more rows, and four times 16 shuffles
@@ -59,7 +60,7 @@ def _turned(loop: For) -> Stmt | None:
     if not isinstance(store, BufferStore) or not isinstance(store.value, BufferLoad):
         return None
     load = store.value
-    if store.predicate is not None or load.predicate is not None:
+    if store.predicate is not None or load.predicate is not None or not load.dtype.is_float:
         return None
     if load.buffer.data is store.buffer.data or len(load.indices) != 1 or len(store.indices) != 1:
         return None
