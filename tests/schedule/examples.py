@@ -8,6 +8,7 @@ from collections.abc import Callable
 from tests.schedule.programs import blur, chain, matmul, normalized, padded, row_sum
 from transect.ir.expr import Expr, Var
 from transect.ir.function import IRModule
+from transect.tir import op
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.schedule import LoopRV, Schedule
@@ -124,6 +125,33 @@ def tensorized(s: Schedule) -> None:
     s.tensorize(j1, "x86.avx512_vnni.vpdpbusd_16")
 
 
+def shared() -> PrimFunc:
+    """s[i] = sum of |a[i, :] - b[i]|; c = |a - b| * 2 + s."""
+    builder = FunctionBuilder("shared")
+    a = builder.input("a", (Var("n"), Var("m")), "float32")
+    b = builder.input("b", a.shape[:1], "float32")
+    s = builder.reduce(a.shape[:1], a.shape[1:], lambda i, k: op.abs(a[i, k] - b[i]), name="s")
+    return builder.finish(
+        [builder.compute(a.shape, lambda i, j: op.abs(a[i, j] - b[i]) * 2.0 + s[i], name="c")]
+    )
+
+
+def weighted() -> PrimFunc:
+    """y[i, j] = sum over k of x[i, k] / w[i] * v[k, j]."""
+    builder = FunctionBuilder("weighted")
+    x = builder.input("x", (Var("n"), 4), "float32")
+    w = builder.input("w", x.shape[:1], "float32")
+    v = builder.input("v", (4, 6), "float32")
+    p = builder.compute(x.shape, lambda i, k: x[i, k] / w[i], name="p")
+    y = builder.reduce((x.shape[0], 6), (4,), lambda i, j, k: p[i, k] * v[k, j], name="y")
+    return builder.finish([y])
+
+
+def _factor_out(s: Schedule) -> None:
+    s.compute_inline("p")
+    s.factor_out("y")
+
+
 def _decide(s: Schedule) -> None:
     tile = s.decision("tile", [2, 4])
     s.split(loop(s, "c"), [None, tile])
@@ -218,6 +246,8 @@ EXAMPLES: dict[str, Example] = {
         lambda s: s.decompose_reduction("y", loop(s, "y", 2)),
     ),
     "fold_reduction": (lambda: row_sum(4, 6), lambda s: s.fold_reduction("s")),
+    "cache_common": (shared, lambda s: s.cache_common("s", "c")),
+    "factor_out": (weighted, _factor_out),
     "pad_domain": (lambda: normalized(Var("n"), Var("m")), lambda s: s.pad_domain("t", [1, 4])),
     "rfactor": (lambda: row_sum(4, 6), lambda s: s.rfactor(loop(s, "s", 1), 1)),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.amx_product import AmxProductRule
+from transect.hardware.x86.attention import AttentionRule
 from transect.hardware.x86.columns import ColumnReductionRule
 from transect.hardware.x86.contraction import ContractionRule
 from transect.hardware.x86.elementwise import ElementwiseRule
@@ -12,6 +13,7 @@ from transect.hardware.x86.tensorized import TensorizedRule
 from transect.hardware.x86.vector_matrix import VectorMatrixRule
 
 RULES: tuple[ScheduleRule, ...] = (
+    AttentionRule(),
     AmxProductRule(),
     TensorizedRule(),
     VectorMatrixRule(),

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from transect.ir.expr import Expr, as_int
+from transect.ir.expr import Expr, Var, as_int
 from transect.ir.function import IRModule
 from transect.ir.types import ObjectType, TensorType
 from transect.relax import expr as rx
@@ -19,7 +19,8 @@ from transect.relax.effects import leaf_vars, mutable_vars
 from transect.relax.legalize import flat_tensors, legalize
 from transect.relax.shapes import same_shape
 from transect.relax.visit import operands, use_counts, walk
-from transect.tir.analysis import PatternKind, pattern_kind
+from transect.tir.analysis import PatternKind, block_sites, pattern_kind
+from transect.tir.buffer import BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.stmt import BlockRealize
 
@@ -48,7 +49,9 @@ class Edge:
     """`producer` may be computed inside the program that computes `consumer`.
 
     consumer: the first call through which all uses of the producer pass. through: the calls on
-    the way, which join as well. The kinds are those of the producer's and consumer's loops.
+    the way, which join as well. The kinds are those of the producer's and consumer's loops. rows:
+    whether both are contractions, the second over rows that are made of the first's (see
+    `row_chains`).
     """
 
     producer: rx.Var
@@ -56,6 +59,7 @@ class Edge:
     through: tuple[rx.Var, ...]
     producer_kind: PatternKind
     consumer_kind: PatternKind
+    rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -112,14 +116,16 @@ def _can_be_inlined(function: PrimFunc) -> bool:
 
 
 @dataclass
-class _Node:
+class Node:
+    """A call of a dataflow block with those that use its result."""
+
     member: Member
     kind: PatternKind
     index: int
-    users: list[_Node] = field(default_factory=list["_Node"])
+    users: list[Node] = field(default_factory=list["Node"])
     escapes: bool = False
     """Whether something else than a node uses the value."""
-    dominator: _Node | None = None
+    dominator: Node | None = None
     """The first node through which all uses pass."""
     depth: int = 0
 
@@ -139,7 +145,7 @@ def fusion_candidates(function: rx.Function, module: IRModule) -> list[Edge]:
 def _block_candidates(
     block: rx.BindingBlock, module: IRModule, changing: set[rx.Var], totals: dict[rx.Var, int]
 ) -> list[Edge]:
-    nodes = _nodes(block, module, changing, totals)
+    nodes = block_nodes(block, module, changing, totals)
     _find_dominators(nodes)
     edges: list[Edge] = []
     for node in nodes:
@@ -153,15 +159,17 @@ def _block_candidates(
     return edges
 
 
-def _nodes(
+def block_nodes(
     block: rx.BindingBlock, module: IRModule, changing: set[rx.Var], totals: dict[rx.Var, int]
-) -> list[_Node]:
-    nodes: dict[rx.Var, _Node] = {}
+) -> list[Node]:
+    """The calls of a block that are tensor programs over values that do not change. totals: how
+    often each value is used in the function; the uses by nodes are taken away."""
+    nodes: dict[rx.Var, Node] = {}
     for index, binding in enumerate(block.bindings):
         member = as_member(binding, module)
         inputs = [var for operand in operands(binding.value) for var in leaf_vars(operand)]
         if member is not None and not changing.intersection((*inputs, binding.var)):
-            nodes[binding.var] = _Node(member, pattern_kind(member.function), index)
+            nodes[binding.var] = Node(member, pattern_kind(member.function), index)
     for node in nodes.values():
         used = [var for value in node.member.inputs for var in leaf_vars(value)]
         for var in dict.fromkeys(used):
@@ -174,19 +182,19 @@ def _nodes(
     return list(nodes.values())
 
 
-def _find_dominators(nodes: Sequence[_Node]) -> None:
+def _find_dominators(nodes: Sequence[Node]) -> None:
     """Immediate post-dominators, from the last node back (users come after what they use)."""
     for node in reversed(nodes):
         if node.escapes or not node.users:
             continue
-        common: _Node | None = node.users[0]
+        common: Node | None = node.users[0]
         for user in node.users[1:]:
             common = _common(common, user)
         node.dominator = common
         node.depth = 0 if common is None else common.depth + 1
 
 
-def _common(a: _Node | None, b: _Node | None) -> _Node | None:
+def _common(a: Node | None, b: Node | None) -> Node | None:
     """The nearest node that both pass through, each counting as passing through itself."""
     while a is not b:
         if a is None or b is None:
@@ -198,9 +206,9 @@ def _common(a: _Node | None, b: _Node | None) -> _Node | None:
     return a
 
 
-def _between(node: _Node, sink: _Node) -> list[_Node]:
+def _between(node: Node, sink: Node) -> list[Node]:
     """The nodes on the ways from `node` to `sink`, in program order, without these two."""
-    found: dict[rx.Var, _Node] = {}
+    found: dict[rx.Var, Node] = {}
     waiting = list(node.users)
     while waiting:
         item = waiting.pop()
@@ -210,7 +218,7 @@ def _between(node: _Node, sink: _Node) -> list[_Node]:
     return sorted(found.values(), key=lambda item: item.index)
 
 
-def _may_fuse(node: _Node, through: Sequence[_Node], sink: _Node) -> bool:
+def _may_fuse(node: Node, through: Sequence[Node], sink: Node) -> bool:
     if node.kind is PatternKind.CONTRACTION:
         # An epilogue: what follows computes element by element where the contraction stores.
         shape = node.member.out_type.shape
@@ -234,8 +242,11 @@ def fusion_groups(
     """The groups that `edges` of function `name` connect, in program order of their last call.
 
     An edge that would give a group two contractions or reductions, or something else than an
-    element-by-element epilogue after them, is left out: the first edges come first.
+    element-by-element epilogue after them, is left out: the first edges come first. Those that
+    edges over rows connect count as one contraction.
     """
+    edges = list(edges)
+    chains = [frozenset((e.producer, *e.through, e.consumer)) for e in edges if e.rows]
     order, parts = _positions(function, module)
     groups: dict[rx.Var, tuple[rx.Var, ...]] = {}
     users = _users(function)
@@ -244,7 +255,7 @@ def fusion_groups(
         for var in (edge.producer, *edge.through, edge.consumer):
             joined.update(dict.fromkeys(groups.get(var, (var,))))
         members = tuple(sorted(joined, key=order.__getitem__))
-        if len(members) <= MOST_MEMBERS and _is_valid(members, parts, users):
+        if len(members) <= MOST_MEMBERS and _is_valid(members, parts, users, chains):
             groups.update(dict.fromkeys(members, members))
     distinct = {members[-1]: members for members in groups.values()}
     return [FusionGroup(name, distinct[last]) for last in sorted(distinct, key=order.__getitem__)]
@@ -254,6 +265,8 @@ def fusion_groups(
 class _Part:
     kind: PatternKind
     shape: tuple[Expr, ...] | None
+    moves: bool
+    """Whether it only puts elements to other places, each to one."""
 
 
 def _positions(
@@ -266,7 +279,8 @@ def _positions(
             order[item.var] = len(order)
             member = as_member(item, module)
             if member is not None:
-                parts[item.var] = _Part(pattern_kind(member.function), member.out_type.shape)
+                kind, moves = pattern_kind(member.function), only_moves(member.function)
+                parts[item.var] = _Part(kind, member.out_type.shape, moves)
     return order, parts
 
 
@@ -291,6 +305,7 @@ def _is_valid(
     members: Sequence[rx.Var],
     parts: dict[rx.Var, _Part],
     users: dict[rx.Var, set[rx.Var]],
+    chains: Sequence[frozenset[rx.Var]],
 ) -> bool:
     inside = set(members)
     # Only the last result may be used outside, so nothing outside lies between two members.
@@ -299,6 +314,9 @@ def _is_valid(
     if any(var not in parts or parts[var].kind is PatternKind.OPAQUE for var in members):
         return False
     anchors = [var for var in members if parts[var].kind > PatternKind.INJECTIVE]
+    chain = next((item for item in chains if item <= inside and {*anchors} <= item), None)
+    if chain is not None:
+        return _is_valid_chain(chain, anchors, members, parts, users)
     if len(anchors) != 1:
         return not anchors
     (anchor,) = anchors
@@ -309,6 +327,50 @@ def _is_valid(
         parts[var].kind <= PatternKind.BROADCAST
         and same_shape(parts[var].shape, parts[anchor].shape)
         for var in after
+    )
+
+
+def _is_valid_chain(
+    chain: frozenset[rx.Var],
+    anchors: Sequence[rx.Var],
+    members: Sequence[rx.Var],
+    parts: dict[rx.Var, _Part],
+    users: dict[rx.Var, set[rx.Var]],
+) -> bool:
+    """Whether what joins a chain of contractions over rows is an element-by-element epilogue,
+    after which elements may go to other places, or moves elements before it."""
+    inside = set(members)
+    first, last = anchors[0], anchors[-1]
+    after = _reached(last, users, inside)
+    operands: set[rx.Var] = {first, last}
+    for var in reversed(members):
+        if var in chain or var in after:
+            continue
+        feeds = not operands.isdisjoint(users.get(var, set()))
+        if var in _reached(first, users, inside) or (feeds and not parts[var].moves):
+            return False
+        if feeds:
+            operands.add(var)
+    shape = parts[last].shape
+    return all(
+        (parts[var].kind <= PatternKind.BROADCAST and same_shape(parts[var].shape, shape))
+        or (var is members[-1] and parts[var].moves)
+        for var in after
+    )
+
+
+def only_moves(function: PrimFunc) -> bool:
+    """Whether a program copies each element of its only input to one place, as a transpose does."""
+    sites = block_sites(function)
+    store = sites[0].only_store() if len(sites) == 1 else None
+    if store is None or not isinstance(store.value, BufferLoad) or sites[0].is_reduction:
+        return False
+    used = [index for index in store.value.indices if as_int(index) is None]
+    own = {item.var for item in sites[0].block.iter_vars if as_int(item.dom.extent) != 1}
+    return (
+        all(isinstance(index, Var) for index in (*used, *store.indices))
+        and len(set(used)) == len(used)
+        and own <= set(used)
     )
 
 

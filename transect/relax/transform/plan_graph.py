@@ -37,7 +37,9 @@ from transect.relax.transform.fusion import (
     as_member,
     fusion_candidates,
     fusion_groups,
+    only_moves,
 )
+from transect.relax.transform.row_chains import row_chain_edges
 from transect.relax.visit import bindings, graph_functions
 from transect.target import Target
 from transect.tir.analysis import PatternKind, block_sites, pattern_kind, sole_contraction
@@ -102,7 +104,7 @@ class _Graph:
     ) -> _Graph:
         found = (as_member(binding, module) for binding in bindings(function))
         members = {member.var: member for member in found if member is not None}
-        candidates = fusion_candidates(function, module)
+        candidates = [*row_chain_edges(function, module), *fusion_candidates(function, module)]
         edges = tuple((edge, _fusion_site(edge, members, context)) for edge in candidates)
         implementations: list[tuple[Member, Site, tuple[Offered, ...]]] = []
         exclusions: list[Exclusion] = []
@@ -129,7 +131,12 @@ class _Graph:
         """Answers whose fusions can all be made: one that cannot, because of another that was
         taken, is struck out and the problem solved again."""
         problem = Problem(
-            (*(site for _, site, _ in self.implementations), *(site for _, site in self.edges)),
+            (
+                # What is saved between two products is more than who computes each.
+                *(site for edge, site in self.edges if edge.rows),
+                *(site for _, site, _ in self.implementations),
+                *(site for edge, site in self.edges if not edge.rows),
+            ),
             exclusions=self.exclusions,
             target=context.target,
             sizes=context.planner.sizes,
@@ -191,12 +198,13 @@ def _fusion_site(edge: Edge, members: dict[rx.Var, Member], context: Context) ->
     producer, consumer = chain[0], chain[-1]
     subject = _subject(tuple(member.function for member in chain))
     key = SiteKey("fusion", subject, str(context.target))
+    if edge.rows:
+        yes, no = _block_of_rows(chain, context), _whole_rows(chain, context)
+    else:
+        yes, no = _recomputing(producer, consumer), _passing_through_memory(producer, context)
     return Site(
         key,
-        (
-            Option("yes", cost=_recomputing(producer, consumer)),
-            Option("no", cost=_passing_through_memory(producer, context)),
-        ),
+        (Option("yes", cost=yes), Option("no", cost=no)),
         f"{producer.name} {producer.var.name} -> {consumer.name} {consumer.var.name}",
         producer.function.span,
     )
@@ -206,10 +214,52 @@ def _passing_through_memory(producer: Member, context: Context) -> Cost:
     """Writing the result and reading it again, and a loop nest more."""
     dtype = producer.out_type.dtype or FLOAT32
     size = _elements(producer) * dtype.bytes
-    held = number(size, context.planner.sizes)
-    levels = [f"L{i + 1}" for i, room in enumerate(context.target.caches[:3]) if held < room / 2]
-    level = levels[0] if levels else "memory"
+    level = _level(number(size, context.planner.sizes), context)
     return Cost(traffic={level: size * 2}, launches=1)
+
+
+_ROWS = 32
+"""Rows of the first product that a schedule of both keeps at once (see the rules of targets)."""
+
+
+def _block_of_rows(chain: Sequence[Member], context: Context) -> Cost:
+    """A block of rows of what is between two products is written and read where it stays, and
+    what both read in vectors is copied once."""
+    scores, results = chain[0], chain[-1]
+    dtype = scores.out_type.dtype or FLOAT32
+    found = sole_contraction(results.function)
+    second = sole_contraction(scores.function)
+    assert found is not None
+    assert second is not None
+    size = _elements(scores) * dtype.bytes
+    rows = cast(found.rows[0].dom.extent, INDEX)
+    sizes = context.planner.sizes
+    block = number(size, sizes) * min(1.0, _ROWS / max(number(rows, sizes), 1.0))
+    batches = number(product(cast(i.dom.extent, INDEX) for i in found.batch), sizes)
+    level = _level(block / max(batches, 1.0), context)
+    copied = product(cast(i.dom.extent, INDEX) for i in (*found.batch, *found.reduce)) * (
+        cast(found.columns[0].dom.extent, INDEX) + cast(second.reduce[0].dom.extent, INDEX)
+    )
+    return Cost(operations={dtype: copied * _COPY_OPERATIONS}, traffic={level: size * 2})
+
+
+_COPY_OPERATIONS = 16
+"""Copying an element to another order takes about as long as this many additions in vectors."""
+
+
+def _whole_rows(chain: Sequence[Member], context: Context) -> Cost:
+    """Everything between two products passes through memory as a whole."""
+    dtype = chain[0].out_type.dtype or FLOAT32
+    size = _elements(chain[0]) * dtype.bytes
+    passes = sum(pattern_kind(item.function) > PatternKind.INJECTIVE for item in chain[:-1])
+    level = _level(number(size, context.planner.sizes), context)
+    return Cost(traffic={level: size * 2 * passes}, launches=passes)
+
+
+def _level(held: float, context: Context) -> str:
+    """Where so many bytes lie beside others."""
+    levels = [f"L{i + 1}" for i, room in enumerate(context.target.caches[:3]) if held < room / 2]
+    return levels[0] if levels else "memory"
 
 
 # A polynomial transcendental takes about as long as this many additions (measured: exp, tanh and
@@ -221,6 +271,8 @@ def _recomputing(producer: Member, consumer: Member) -> Cost:
     """What is computed more than once when the producer moves into the consumer's loops."""
     if pattern_kind(producer.function) > PatternKind.INJECTIVE:
         return Cost()
+    if sole_contraction(consumer.function) is not None and only_moves(producer.function):
+        return Cost()  # An operand is copied anyway, or read where it comes from.
     work = 0
     for site in block_sites(producer.function):
         store = site.only_store()

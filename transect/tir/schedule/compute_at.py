@@ -11,6 +11,7 @@ from typing import ClassVar
 from transect.arith import Analyzer
 from transect.ir.expr import Expr, Range, Var, as_int, logical_and, true
 from transect.ir.node import replace
+from transect.ir.traverse import free_vars
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.chain import compose
@@ -34,7 +35,6 @@ from transect.tir.schedule.region import (
 from transect.tir.schedule.rewrite import (
     body_items,
     nest,
-    plain_axes,
     require_bounds_predicate,
 )
 from transect.tir.schedule.tree import Forward, Tree
@@ -69,6 +69,19 @@ def box_inside(
     """What `block` touches of a region while `loop` runs one iteration."""
     inner = [item for item in tree.loops(block) if tree.is_inside(item, loop.body)]
     return relax(at_loops(region, tree.realize(block)), loop_domain(inner), analyzer)
+
+
+def _own_axes(block: Block, indices: list[Expr]) -> dict[Var, int]:
+    """Which index is which iteration variable, of those that are an index alone: what others do
+    not read along that axis, as in the batches of a panel, these instances need not make."""
+    own = {item.var for item in block.iter_vars}
+    return {
+        index: axis
+        for axis, index in enumerate(indices)
+        if isinstance(index, Var)
+        and index in own
+        and not any(index in free_vars([other]) for other in indices if other is not index)
+    }
 
 
 def join_boxes(boxes: list[BufferRegion], analyzer: Analyzer) -> list[Range | None]:
@@ -211,7 +224,7 @@ class ComputeAt(Primitive):
             ]
             if not boxes:
                 continue
-            axes = plain_axes(block, [item.min for item in region.ranges]) or {}
+            axes = _own_axes(block, [item.min for item in region.ranges])
             parts = join_boxes(boxes, analyzer)
             kinds = {item.var: item.kind for item in block.iter_vars}
             for var, axis in axes.items():

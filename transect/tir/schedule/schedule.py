@@ -382,13 +382,21 @@ class Schedule(Session):
         """Reduce in parts that are combined afterwards. See `reduction.Rfactor`."""
         return self._apply("rfactor", loop, factor_axis=factor_axis)[0]
 
-    def fold_reduction(self, block: Place) -> None:
+    def fold_reduction(self, block: Place, limit: int = 64) -> None:
         """Write a short reduction out as one expression. See `fold.FoldReduction`."""
-        self._apply("fold_reduction", self._place(block))
+        self._apply("fold_reduction", self._place(block), limit=limit)
 
     def pad_domain(self, block: Place, multiples: Sequence[Expr | int]) -> None:
         """Round a block's domain up to multiples. See `pad.PadDomain`."""
         self._apply("pad_domain", self._place(block), multiples=tuple(multiples))
+
+    def cache_common(self, first: Place, second: Place, scope: str = "global") -> BlockRV:
+        """Compute once what two blocks have in common. See `share.CacheCommon`."""
+        return self._apply("cache_common", self._place(first), self._place(second), scope=scope)[0]
+
+    def factor_out(self, block: Place, scope: str = "global") -> BlockRV:
+        """Multiply or divide a sum instead of its terms. See `share.FactorOut`."""
+        return self._apply("factor_out", self._place(block), scope=scope)[0]
 
     # --- layouts ----------------------------------------------------------------------------
 

@@ -65,6 +65,8 @@ PRIMITIVES: dict[str, str] = {
     "blockize": "transect.tir.schedule.blockize:Blockize",
     "tensorize": "transect.tir.schedule.tensorize:Tensorize",
     "rfactor": "transect.tir.schedule.reduction:Rfactor",
+    "cache_common": "transect.tir.schedule.share:CacheCommon",
+    "factor_out": "transect.tir.schedule.share:FactorOut",
 }
 """Name -> "module:Class" of each primitive."""
 

@@ -18,6 +18,7 @@ from transect.tir.transform.lower_signature import LowerSignature
 from transect.tir.transform.make_packed_api import MakePackedAPI
 from transect.tir.transform.plan_allocations import PlanAllocations
 from transect.tir.transform.simplify import Simplify
+from transect.tir.transform.transpose_tiles import TransposeTiles
 from transect.tir.transform.unroll_loop import UnrollLoop
 from transect.tir.transform.vectorize_loop import VectorizeLoop
 from transect.transform import Pass
@@ -29,12 +30,14 @@ def lowering(target: Target) -> tuple[Pass, ...]:
         LowerInit(),
         ConvertBlocksToOpaque(),
         LowerMatchBuffer(),
+        Simplify(),
         PlanAllocations(),
         LowerOpaqueBlock(),
         FlattenBuffer(),
         Simplify(),
         LoopPartition(),
         VectorizeLoop(),
+        TransposeTiles(),
         UnrollLoop(),
         Simplify(division=True),
         InjectPrefetch(),

@@ -193,7 +193,7 @@ def _writes_first(stmt: Stmt, buffer: Buffer, written: list[Box], reach: Reach) 
     if not found:
         return True
     reads = [item.ranges for item in found if not item.write]
-    fine = all(any(_covers(box, read) for box in written) for read in reads)
+    fine = all(any(_covers(box, read, buffer) for box in written) for read in reads)
     if not fine:
         if isinstance(stmt, BufferStore):
             return False
@@ -263,17 +263,27 @@ def _keeps_inside(condition: Expr, store: BufferStore) -> bool:
     )
 
 
-def _covers(outer: Box, inner: Box) -> bool:
-    for a, b in zip(outer, inner, strict=True):
+def _covers(outer: Box, inner: Box, buffer: Buffer) -> bool:
+    for a, b, extent in zip(outer, inner, buffer.shape, strict=True):
         if a is None:
             # The whole axis: but an unknown write is not a write of all of it.
             return False
+        if _is_whole(a, extent):
+            # Nothing is read beyond the axis.
+            continue
         if b is None:
             return False
         low, high = difference(b[0], a[0]), difference(a[1], b[1])
         if low is None or high is None or low < 0 or high < 0:
             return False
     return True
+
+
+def _is_whole(interval: Interval, extent: Expr) -> bool:
+    """Whether an interval holds all indices of an axis."""
+    low, high = interval
+    analyzer = Analyzer()
+    return analyzer.can_prove(low <= 0) and analyzer.can_prove(high >= extent - 1)
 
 
 def _box(found: list[Access], buffer: Buffer) -> list[tuple[Expr, int] | None]:
