@@ -10,7 +10,8 @@ from transect.hardware import schedule_rules
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.schedule_kernels import SCHEDULED, ScheduleKernels
 from transect.hardware.x86 import TARGETS, ZNVER4
-from transect.hardware.x86.contraction import ContractionRule, roles
+from transect.hardware.x86.contraction import ContractionRule
+from transect.hardware.x86.roles import roles
 from transect.ir.dtype import FLOAT32
 from transect.ir.expr import Expr, Var, maximum
 from transect.ir.function import IRModule

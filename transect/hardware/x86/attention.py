@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import contiguous, inline_consumers, unroll_steps
+from transect.hardware.x86.contraction import inline_consumers, unroll_steps
+from transect.hardware.x86.roles import contiguous
 from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
 from transect.ir.sizes import product
 from transect.ir.structural import structural_hash

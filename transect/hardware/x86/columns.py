@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import contiguous, inline_consumers
+from transect.hardware.x86.contraction import inline_consumers
 from transect.hardware.x86.elementwise import (
     inline_producers,
     operations_of,
@@ -19,6 +19,7 @@ from transect.hardware.x86.elementwise import (
     vectorize_loop,
 )
 from transect.hardware.x86.reduction import last_axis
+from transect.hardware.x86.roles import contiguous
 from transect.ir.expr import Expr, IntImm, ceildiv
 from transect.ir.traverse import free_vars, walk
 from transect.plan import Cost, Option, Site, SiteKey

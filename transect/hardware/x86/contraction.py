@@ -7,7 +7,7 @@ benchmarks/kernels.py for what this reaches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
@@ -15,108 +15,37 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import operations_of, vectorize_loop
+from transect.hardware.x86.roles import Roles, contiguous, roles
+from transect.hardware.x86.tile_cost import (
+    PANEL,
+    PARTS,
+    SCATTERED,
+    cache_of,
+    cost_of_parts,
+    joined,
+    loop_around,
+    operand_bytes,
+    order_cost,
+    rounded,
+    second_level,
+    tile_cycles,
+    used_by,
+)
 from transect.ir.dtype import DType
-from transect.ir.expr import LE, Call, Expr, FloorMod, IntImm, Var, as_int, ceildiv, select
+from transect.ir.expr import LE, Call, Expr, IntImm, Var, as_int, ceildiv, select
 from transect.ir.structural import structural_hash
-from transect.ir.traverse import free_vars, substitute, walk
+from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
-from transect.plan.cost import Amount
 from transect.support.errors import ScheduleError
 from transect.target import Target
-from transect.tir.affine import difference
 from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.pattern import PatternKind
-from transect.tir.buffer import Buffer, BufferLoad
+from transect.tir.buffer import Buffer
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
 from transect.tir.transform.inject_prefetch import PREFETCH
-
-_FMA_LATENCY = 4
-_LOADS_PER_CYCLE = 2
-_VECTORS_PER_CYCLE = 0.34
-"""Vectors that the second-level cache gives."""
-_PARTS = 100
-"""Parts of a cycle that are counted."""
-_PER_ROW, _PER_VECTOR = 0.15, 0.2
-"""What each row and each vector of a tile adds to a step, in cycles, though loads run beside
-multiply-adds: measured on products of 128 to 1024 rows."""
-_WINDOW = 2
-"""Rows that a usual window needs beyond those of its results."""
-_PANEL = 2
-"""Vectors of a usual panel."""
-_SCATTERED = 10
-"""What reading broadcast elements that do not follow each other takes, in reads of such that do:
-measured on convolutions of 7 to 56 pixels a row."""
-
-
-@dataclass(frozen=True)
-class Roles:
-    """A contraction seen as rows times columns.
-
-    column: the variable of the output's last dimension, which becomes vectors. row: the variable
-    that is unrolled beside it, or None. columns: the operand that depends on `column` and not on
-    `row`; rows: the other one. contiguous: whether the elements of `columns` for neighbouring
-    columns lie side by side. panel: how many columns lie side by side before others come, None for
-    all. shared: whether `rows` depends on `column` as well, as in a depthwise convolution, and so
-    is read in vectors too.
-    """
-
-    column: IterVar
-    row: IterVar | None
-    columns: BufferLoad
-    rows: BufferLoad
-    contiguous: bool
-    panel: int | None
-    shared: bool
-
-
-def roles(found: Contraction) -> Roles | None:
-    """The roles of a contraction's variables, or None if it cannot be seen so: the last dimension
-    is in both operands and one of them cannot be read in vectors along it."""
-    last = found.output.indices[-1] if found.output.indices else None
-    spatial = (*found.batch, *found.rows, *found.columns)
-    column = next((item for item in spatial if item.var is last), None)
-    if column is None:
-        return None
-    shared = column in found.batch
-    if shared and bool(found.rows) == bool(found.columns):
-        return None
-    swapped = bool(found.columns) if shared else column in found.rows
-    columns, rows = (found.left, found.right) if swapped else (found.right, found.left)
-    candidates = found.columns if swapped else found.rows
-    order = [index for index in found.output.indices if isinstance(index, Var)]
-    in_order = sorted(
-        (item for item in candidates if item.var in order), key=lambda item: order.index(item.var)
-    )
-    row = in_order[-1] if in_order else None
-    panel = panel_width(columns, column.var)
-    side_by_side = panel is not None or contiguous(columns, column.var)
-    if shared and not (side_by_side and contiguous(rows, column.var)):
-        return None
-    return Roles(column, row, columns, rows, side_by_side, panel, shared)
-
-
-def contiguous(load: BufferLoad, var: Var) -> bool:
-    """Whether the elements that a load reads for neighbouring values of `var` are neighbours."""
-    *outer, last = load.indices
-    if any(item is var for index in outer for item in walk(index)):
-        return False
-    moved: dict[Var, Expr] = {var: var + 1}
-    step = difference(substitute(last, moved), last)
-    return step == 1 and not load.buffer.strides
-
-
-def panel_width(load: BufferLoad, var: Var) -> int | None:
-    """The width of the panels (`tir.schedule.layout.panel_axis`) that a load takes along `var`, if
-    it does: it reads at var // width, …, var % width and nowhere else."""
-    last = load.indices[-1]
-    width = as_int(last.b) if isinstance(last, FloorMod) and last.a is var else None
-    if width is None or as_int(load.buffer.shape[-1]) != width or load.buffer.strides:
-        return None
-    using = [index for index in load.indices[:-1] if var in free_vars((index,))]
-    return width if len(using) == 1 and using[0] is var // width else None
 
 
 @dataclass(frozen=True)
@@ -205,11 +134,11 @@ class ContractionRule(ScheduleRule):
                 continue
             short = partial(self._short, found.reduce)
             width = part.column.dom.extent
-            cycles = _cycles(height, width, (rows, vectors, lanes), part, short, target)
-            padded = _padded(height, rows) * _padded(width, vectors * lanes)
+            cycles = tile_cycles(height, width, (rows, vectors, lanes), part, short, target)
+            padded = rounded(height, rows) * rounded(width, vectors * lanes)
             panel = padded * steps * dtype.bytes // max(1, rows)
             # As many operations as the machine could have done in the time.
-            work = steps * cycles * (2 * lanes * target.fma_per_cycle) // _PARTS
+            work = steps * cycles * (2 * lanes * target.fma_per_cycle) // PARTS
             options.append(
                 Option(
                     f"{rows}x{vectors * lanes}",
@@ -229,35 +158,35 @@ class ContractionRule(ScheduleRule):
         that are done with all columns before the next ones are; 0 for all of them.
         """
         dtype = found.output.buffer.dtype
-        held, other = (_bytes(found, load) for load in (part.columns, part.rows))
-        width = part.panel or _PANEL * target.lanes(dtype)
+        held, other = (operand_bytes(found, load) for load in (part.columns, part.rows))
+        width = part.panel or PANEL * target.lanes(dtype)
         panels = ceildiv(part.column.dom.extent, width)
         in_order = contiguous(part.rows, found.reduce[-1].var)
-        again = IntImm(1) if part.shared else panels * (1 if in_order else _SCATTERED)
-        around = _around(found, part)
+        again = IntImm(1) if part.shared else panels * (1 if in_order else SCATTERED)
+        around = loop_around(found, part)
         slower: dict[DType, Expr] = {}
         if part.panel is None and not part.shared:
             # Rows far apart miss the first-level cache and its translation buffers; where they do
             # not fit the second level, they also evict each other from there, as their addresses
             # share low bits. In percent of the arithmetic (benchmarks/kernels.py).
-            fits = LE(held, IntImm(_second_level(target)))
+            fits = LE(held, IntImm(second_level(target)))
             slower[dtype] = found.operations * select(fits, IntImm(25), IntImm(200)) // 100
         options: list[Option] = []
         if part.contiguous:
             producer = _map_before(info, found, self.inline_limit)
             for block in self._blocks(around):
-                cost = _order_cost(found, part, around, block, (held, other * again), target)
+                cost = order_cost(found, part, around, block, (held, other * again), target)
                 cost = replace(cost, operations=slower)
                 if producer is not None:
-                    made = _made_in_blocks(producer, around, block, target)
-                    cost = replace(cost, traffic=_sum(cost.traffic, made))
+                    made = cost_of_parts(producer, around, block, target)
+                    cost = replace(cost, traffic=joined(cost.traffic, made))
                 name = f"direct, {block} at once" if block else "direct, columns first"
                 options.append(Option(name, {"pack": False, "block": block}, cost))
         if part.panel is None and not part.shared:
             # What lies side by side is copied in vectors, anything else element by element.
             single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
-            cost = _order_cost(found, part, around, 0, (held, other * again), target)
-            copied = _sum(cost.traffic, {_level(held, target): held * 2})
+            cost = order_cost(found, part, around, 0, (held, other * again), target)
+            copied = joined(cost.traffic, {cache_of(held, target): held * 2})
             cost = replace(cost, operations={dtype: single}, traffic=copied)
             options.append(Option("packed", {"pack": True, "block": 0}, cost))
         return tuple(options)
@@ -368,7 +297,7 @@ class ContractionRule(ScheduleRule):
         rest = [loop for loop in outer if loop not in batch]
         together = [*batch, columns, *rest]
         if at_once:
-            around = _around(found, part)
+            around = loop_around(found, part)
             position = next(n for n, item in enumerate(iter_vars) if item is around)
             rest.remove(loops[position])
             several, one = sch.split(loops[position], [None, at_once])
@@ -449,7 +378,7 @@ class ContractionRule(ScheduleRule):
     ) -> tuple[BlockRV, list[int]]:
         """A copy of the vector operand whose last dimension is the column."""
         current = sch.get(block)
-        used = {item.var for item in _used(found, part.columns)}
+        used = {item.var for item in used_by(found, part.columns)}
         axes = [n for n, i in enumerate(current.iter_vars) if i.var in used and n != column]
         axes.append(column)
         index = next(
@@ -489,51 +418,6 @@ class _Blocks:
         return [item for item in found if item is not None]
 
 
-def _around(found: Contraction, part: Roles) -> IterVar | None:
-    """The variable of the innermost loop around a tile's rows that is not the columns'."""
-    shared = {item.var for item in found.batch}
-    own = {part.column.var} if part.row is None else {part.column.var, part.row.var}
-    spatial = [item for item in found.site.iter_vars("spatial") if item.var not in shared | own]
-    return spatial[-1] if spatial else None
-
-
-def _order_cost(
-    found: Contraction,
-    part: Roles,
-    around: IterVar | None,
-    block: int,
-    operands: tuple[Expr, Expr],
-    target: Target,
-) -> Cost:
-    """What moves where `block` iterations around rows are done for one panel after another.
-
-    operands: the bytes of the panels, and of the rows times how often they are read.
-    """
-    held, other = operands
-    outer: Expr = IntImm(1)
-    for item in (*found.rows, *found.columns):
-        if item not in (part.row, part.column):
-            outer = outer * item.dom.extent
-    if around is None or as_int(outer) == 1:
-        return Cost(traffic={_level(held, target): held})
-    extent = around.dom.extent
-    at_once = extent if not block else IntImm(block)
-    blocks = ceildiv(extent, at_once)
-    dtype = found.output.buffer.dtype
-    width = part.panel or _PANEL * target.lanes(dtype)
-    panel = held * width // part.column.dom.extent
-    traffic = {_level(held, target): held * (outer // extent) * blocks}
-    if _level(panel, target) != "L2":
-        traffic = {_level(panel, target): held * outer}
-    traffic = _sum(traffic, {_level(other * at_once // extent, target): other})
-    if not block or as_int(blocks) is None or target.cores == 1:
-        return Cost(traffic=traffic)
-    # Blocks are shared by the cores as wholes.
-    count = as_int(blocks) or 1
-    idle = -(-count // target.cores) * target.cores - count
-    return Cost(traffic=traffic, calls=0.0, operations={dtype: found.operations * idle // count})
-
-
 def _map_before(info: KernelInfo, found: Contraction, inline_limit: int) -> Block | None:
     """The map that makes one operand for the contraction alone, and costs too much to be inlined:
     padding, say."""
@@ -548,30 +432,6 @@ def _map_before(info: KernelInfo, found: Contraction, inline_limit: int) -> Bloc
         ):
             return producer
     return None
-
-
-def _made_in_blocks(
-    producer: Block, around: IterVar | None, block: int, target: Target
-) -> dict[str, Expr]:
-    """The bytes that move where a map is made in parts, for so many iterations at a time."""
-    region = producer.writes[0].buffer
-    size: Expr = IntImm(region.dtype.bytes)
-    for extent in region.shape:
-        size = size * extent
-    if not block or around is None:
-        return {_level(size, target): size * 2}
-    extent = around.dom.extent
-    # A window reaches into the rows of the next block.
-    each = size * (block + _WINDOW) // extent
-    return {_level(each, target): each * ceildiv(extent, block) * 2}
-
-
-def _sum(*parts: Mapping[str, Amount]) -> dict[str, Amount]:
-    total: dict[str, Amount] = {}
-    for part in parts:
-        for key, amount in part.items():
-            total[key] = total[key] + amount if key in total else amount
-    return total
 
 
 def _is_cheap(found: Contraction, producer: Block, limit: int) -> bool:
@@ -645,79 +505,6 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
         and bool(readers)
         and all(info.kind(item.name) <= PatternKind.INJECTIVE for item in (block, *readers))
     )
-
-
-def _cycles(
-    height: Expr,
-    width: Expr,
-    tile: tuple[int, int, int],
-    part: Roles,
-    short: Callable[[int], bool],
-    target: Target,
-) -> Expr:
-    """What one step of the reduction takes for all tiles of height x width results, in `_PARTS` of
-    a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
-    whether all steps of a tile of so many vectors are written out."""
-    # Lanes of the result: operands may be narrower.
-    rows, vectors, lanes = tile
-
-    def one(rows: int, vectors: int) -> int:
-        if not rows or not vectors:
-            return 0
-        products = rows * vectors
-        busy = max(products / target.fma_per_cycle, _FMA_LATENCY)
-        # Vectors come from the second-level cache and are used once a row, broadcast elements from
-        # the first, once a vector. A depthwise convolution loads both for each multiply-add, or, if
-        # all of its steps are written out, what neighbouring windows share only once.
-        loads = rows + vectors
-        if part.shared:
-            loads = (rows + 2) / 3 * vectors + vectors if short(products) else 2 * products
-        busy = max(busy, loads / _LOADS_PER_CYCLE, vectors / _VECTORS_PER_CYCLE)
-        # Many rows evict each other from the first-level cache where they lie whole pages apart.
-        far = (0.1 if part.panel else 0.25) * products / target.fma_per_cycle if rows > 8 else 0.0
-        waiting = _PER_ROW * rows + _PER_VECTOR * vectors + far
-        return round(_PARTS * (busy + waiting))
-
-    known = as_int(height), as_int(width)
-    if known[0] is None or known[1] is None:
-        area = _padded(height, rows) * _padded(width, vectors * lanes)
-        return area * one(rows, vectors) // (rows * vectors * lanes)
-    down, left = divmod(known[0], rows)
-    across, last = divmod(-(-known[1] // lanes), vectors)
-    return IntImm(
-        down * (across * one(rows, vectors) + one(rows, last))
-        + across * one(left, vectors)
-        + one(left, last)
-    )
-
-
-def _padded(extent: Expr, multiple: int) -> Expr:
-    """What tiles of `multiple` compute: an unknown extent leaves half a tile empty on average."""
-    if as_int(extent) is None:
-        return extent + multiple // 2
-    return ceildiv(extent, multiple) * multiple
-
-
-def _bytes(found: Contraction, load: BufferLoad) -> Expr:
-    size: Expr = IntImm(load.buffer.dtype.bytes)
-    for item in _used(found, load):
-        size = size * item.dom.extent
-    return size
-
-
-def _level(size: Expr, target: Target) -> str:
-    """The cache that holds so many bytes beside others; unknown sizes count as small."""
-    return "L2" if (as_int(size) or 0) <= _second_level(target) // 2 else "L3"
-
-
-def _second_level(target: Target) -> int:
-    """The bytes of the second-level cache, or of the only one."""
-    return target.caches[min(1, len(target.caches) - 1)]
-
-
-def _used(found: Contraction, load: BufferLoad) -> list[IterVar]:
-    inside = set(free_vars(load.indices))
-    return [item for item in found.site.block.iter_vars if item.var in inside]
 
 
 def _name(sch: Schedule, block: BlockRV) -> str:

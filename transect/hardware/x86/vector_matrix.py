@@ -11,8 +11,9 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import Roles, inline_consumers, roles
+from transect.hardware.x86.contraction import inline_consumers
 from transect.hardware.x86.elementwise import parallel_site, vectorize_loop
+from transect.hardware.x86.roles import Roles, roles
 from transect.ir.expr import as_int
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey

@@ -1,0 +1,178 @@
+"""What the tiles of a contraction and their order take on x86, as terms over its sizes.
+
+The numbers were measured on products of 128 to 1024 rows and on convolutions of 7 to 112 pixels a
+row; benchmarks/ops repeats such measurements. Scheduling is in `contraction`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from transect.hardware.x86.roles import Roles
+from transect.ir.expr import Expr, IntImm, as_int, ceildiv
+from transect.ir.traverse import free_vars
+from transect.plan import Cost
+from transect.plan.cost import Amount
+from transect.target import Target
+from transect.tir.analysis.contraction import Contraction
+from transect.tir.buffer import BufferLoad
+from transect.tir.stmt import Block, IterVar
+
+_FMA_LATENCY = 4
+_LOADS_PER_CYCLE = 2
+_VECTORS_PER_CYCLE = 0.34
+"""Vectors that the second-level cache gives."""
+PARTS = 100
+"""Parts of a cycle that are counted."""
+_PER_ROW, _PER_VECTOR = 0.15, 0.2
+"""What each row and each vector of a tile adds to a step, in cycles, though loads run beside
+multiply-adds: measured on products of 128 to 1024 rows."""
+_WINDOW = 2
+"""Rows that a usual window needs beyond those of its results."""
+PANEL = 2
+"""Vectors of a usual panel."""
+SCATTERED = 10
+"""What reading broadcast elements that do not follow each other takes, in reads of such that do:
+measured on convolutions of 7 to 56 pixels a row."""
+
+
+def tile_cycles(
+    height: Expr,
+    width: Expr,
+    tile: tuple[int, int, int],
+    part: Roles,
+    short: Callable[[int], bool],
+    target: Target,
+) -> Expr:
+    """What one step of the reduction takes for all tiles of height x width results, in `PARTS` of
+    a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
+    whether all steps of a tile of so many vectors are written out."""
+    # Lanes of the result: operands may be narrower.
+    rows, vectors, lanes = tile
+
+    def one(rows: int, vectors: int) -> int:
+        if not rows or not vectors:
+            return 0
+        products = rows * vectors
+        busy = max(products / target.fma_per_cycle, _FMA_LATENCY)
+        # Vectors come from the second-level cache and are used once a row, broadcast elements from
+        # the first, once a vector. A depthwise convolution loads both for each multiply-add, or, if
+        # all of its steps are written out, what neighbouring windows share only once.
+        loads = rows + vectors
+        if part.shared:
+            loads = (rows + 2) / 3 * vectors + vectors if short(products) else 2 * products
+        busy = max(busy, loads / _LOADS_PER_CYCLE, vectors / _VECTORS_PER_CYCLE)
+        # Many rows evict each other from the first-level cache where they lie whole pages apart.
+        far = (0.1 if part.panel else 0.25) * products / target.fma_per_cycle if rows > 8 else 0.0
+        waiting = _PER_ROW * rows + _PER_VECTOR * vectors + far
+        return round(PARTS * (busy + waiting))
+
+    known = as_int(height), as_int(width)
+    if known[0] is None or known[1] is None:
+        area = rounded(height, rows) * rounded(width, vectors * lanes)
+        return area * one(rows, vectors) // (rows * vectors * lanes)
+    down, left = divmod(known[0], rows)
+    across, last = divmod(-(-known[1] // lanes), vectors)
+    return IntImm(
+        down * (across * one(rows, vectors) + one(rows, last))
+        + across * one(left, vectors)
+        + one(left, last)
+    )
+
+
+def rounded(extent: Expr, multiple: int) -> Expr:
+    """What tiles of `multiple` compute: an unknown extent leaves half a tile empty on average."""
+    if as_int(extent) is None:
+        return extent + multiple // 2
+    return ceildiv(extent, multiple) * multiple
+
+
+def operand_bytes(found: Contraction, load: BufferLoad) -> Expr:
+    size: Expr = IntImm(load.buffer.dtype.bytes)
+    for item in used_by(found, load):
+        size = size * item.dom.extent
+    return size
+
+
+def cache_of(size: Expr, target: Target) -> str:
+    """The cache that holds so many bytes beside others; unknown sizes count as small."""
+    return "L2" if (as_int(size) or 0) <= second_level(target) // 2 else "L3"
+
+
+def second_level(target: Target) -> int:
+    """The bytes of the second-level cache, or of the only one."""
+    return target.caches[min(1, len(target.caches) - 1)]
+
+
+def loop_around(found: Contraction, part: Roles) -> IterVar | None:
+    """The variable of the innermost loop around a tile's rows that is not the columns'."""
+    shared = {item.var for item in found.batch}
+    own = {part.column.var} if part.row is None else {part.column.var, part.row.var}
+    spatial = [item for item in found.site.iter_vars("spatial") if item.var not in shared | own]
+    return spatial[-1] if spatial else None
+
+
+def order_cost(
+    found: Contraction,
+    part: Roles,
+    around: IterVar | None,
+    block: int,
+    operands: tuple[Expr, Expr],
+    target: Target,
+) -> Cost:
+    """What moves where `block` iterations around rows are done for one panel after another.
+
+    operands: the bytes of the panels, and of the rows times how often they are read.
+    """
+    held, other = operands
+    outer: Expr = IntImm(1)
+    for item in (*found.rows, *found.columns):
+        if item not in (part.row, part.column):
+            outer = outer * item.dom.extent
+    if around is None or as_int(outer) == 1:
+        return Cost(traffic={cache_of(held, target): held})
+    extent = around.dom.extent
+    at_once = extent if not block else IntImm(block)
+    blocks = ceildiv(extent, at_once)
+    dtype = found.output.buffer.dtype
+    width = part.panel or PANEL * target.lanes(dtype)
+    panel = held * width // part.column.dom.extent
+    traffic = {cache_of(held, target): held * (outer // extent) * blocks}
+    if cache_of(panel, target) != "L2":
+        traffic = {cache_of(panel, target): held * outer}
+    traffic = joined(traffic, {cache_of(other * at_once // extent, target): other})
+    if not block or as_int(blocks) is None or target.cores == 1:
+        return Cost(traffic=traffic)
+    # Blocks are shared by the cores as wholes.
+    count = as_int(blocks) or 1
+    idle = -(-count // target.cores) * target.cores - count
+    return Cost(traffic=traffic, calls=0.0, operations={dtype: found.operations * idle // count})
+
+
+def cost_of_parts(
+    producer: Block, around: IterVar | None, block: int, target: Target
+) -> dict[str, Expr]:
+    """The bytes that move where a map is made in parts, for so many iterations at a time."""
+    region = producer.writes[0].buffer
+    size: Expr = IntImm(region.dtype.bytes)
+    for extent in region.shape:
+        size = size * extent
+    if not block or around is None:
+        return {cache_of(size, target): size * 2}
+    extent = around.dom.extent
+    # A window reaches into the rows of the next block.
+    each = size * (block + _WINDOW) // extent
+    return {cache_of(each, target): each * ceildiv(extent, block) * 2}
+
+
+def joined(*parts: Mapping[str, Amount]) -> dict[str, Amount]:
+    total: dict[str, Amount] = {}
+    for part in parts:
+        for key, amount in part.items():
+            total[key] = total[key] + amount if key in total else amount
+    return total
+
+
+def used_by(found: Contraction, load: BufferLoad) -> list[IterVar]:
+    inside = set(free_vars(load.indices))
+    return [item for item in found.site.block.iter_vars if item.var in inside]
