@@ -42,14 +42,14 @@ def steps(sch: Schedule) -> Iterator[str]:
     sch.reorder(panels, tiles, k, rows, columns)
     yield "tile: a panel of columns for all rows, a tile of it for the whole sum"
     packed = sch.reindex_cache_read(block, 1, "global", [2, 1])
-    sch.compute_at(packed, panels)
+    sch.compute_at(packed, panels, preserve_unit_loops=True)
     yield "pack B: the columns of a panel lie side by side, and stay in the second-level cache"
     vectors, lanes = sch.split(columns, [None, LANES])
     sch.vectorize(lanes)
     sch.vectorize(sch.split(sch.get_loops(packed)[-1], [None, LANES])[1])
     yield "vectorize: a register of columns at a time"
     copy = sch.cache_write(block, 0, "local")
-    sch.reverse_compute_at(copy, tiles)
+    sch.reverse_compute_at(copy, tiles, preserve_unit_loops=True)
     sch.vectorize(sch.split(sch.get_loops(copy)[-1], [None, LANES])[1])
     start = sch.decompose_reduction(block, k)
     yield "cache_write: the sums of a tile have a place of their own, written to C once"

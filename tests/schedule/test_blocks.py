@@ -152,7 +152,7 @@ def test_fold_partial_results_and_move_them() -> None:
         block = s.get_block("t")
         s.pad_domain(block, [1, 8])
         _, lane = s.split(loop(s, "t", 1), [None, 8])
-        parts = s.rfactor(lane, axis=-1)
+        parts = s.rfactor(lane, factor_axis=-1)
         s.compute_at(parts, s.get_loops(block)[0])
         s.fold_reduction(block)
 

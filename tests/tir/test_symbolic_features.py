@@ -77,7 +77,7 @@ def random_step(s: Schedule, name: str, r: random.Random) -> None:
         case "decompose":
             s.decompose_reduction(block, loop)
         case "rfactor":
-            s.rfactor(loop, axis=r.randrange(2))
+            s.rfactor(loop, factor_axis=r.randrange(2))
         case "vectorize":
             vectorize_innermost(s, loops)
         case _:

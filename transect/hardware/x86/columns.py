@@ -80,7 +80,7 @@ class ColumnReductionRule(ScheduleRule):
             padded = ceildiv(column.dom.extent, lanes) * lanes
             cost = Cost({dtype: padded * others}, efficiency=min(1.0, width / _CHAINS))
             options.append(Option(f"{width} vectors", {"width": width}, cost))
-        key = SiteKey("schedule", subject, str(target), f"{site.block.name}.width")
+        key = SiteKey("schedule", subject, str(target), f"{site.block.name}.columns")
         width = Site(key, tuple(options), f"{site.block.name} columns at once")
         return (width, parallel_site(site, subject, target))
 

@@ -312,13 +312,13 @@ class ContractionRule(ScheduleRule):
         inner += lane_loops
         sch.reorder(*nest, *reduced, *inner)
         if blocks.stage is not None:
-            sch.reverse_compute_at(blocks.stage, nest[-1])
-        sch.reverse_compute_at(copy, nest[-1])
+            sch.reverse_compute_at(blocks.stage, nest[-1], preserve_unit_loops=True)
+        sch.reverse_compute_at(copy, nest[-1], preserve_unit_loops=True)
         if blocks.packed is not None:
-            sch.compute_at(blocks.packed, columns)
+            sch.compute_at(blocks.packed, columns, preserve_unit_loops=True)
             self._vectorize_last(sch, blocks.packed, lanes)
         if blocks.producer is not None:
-            sch.compute_at(blocks.producer, together[-3])
+            sch.compute_at(blocks.producer, together[-3], preserve_unit_loops=True)
             vectorize_loop(sch, sch.get_loops(blocks.producer)[-1], lanes)
         init = sch.decompose_reduction(block, reduced[0])
         made = [init]

@@ -237,7 +237,7 @@ def last_axis(block: Block) -> IterVar | None:
     loads = [
         term
         for term in walk(body.value)
-        if isinstance(term, BufferLoad) and term.buffer is not body.buffer
+        if isinstance(term, BufferLoad) and term.buffer is not body.buffer and term.indices
     ]
     last = [item for item in reduced if any(_has(load.indices[-1], item.var) for load in loads)]
     if len(reduced) == 1 and not last:

@@ -64,6 +64,8 @@ def roles(found: Contraction) -> Roles | None:
 
 def contiguous(load: BufferLoad, var: Var) -> bool:
     """Whether the elements that a load reads for neighbouring values of `var` are neighbours."""
+    if not load.indices:
+        return False
     *outer, last = load.indices
     if any(item is var for index in outer for item in walk(index)):
         return False

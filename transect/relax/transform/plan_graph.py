@@ -42,7 +42,14 @@ from transect.relax.transform.fusion import (
 from transect.relax.transform.row_chains import row_chain_edges
 from transect.relax.visit import bindings, graph_functions
 from transect.target import Target
-from transect.tir.analysis import PatternKind, block_sites, pattern_kind, sole_contraction
+from transect.tir.analysis import (
+    Contraction,
+    PatternKind,
+    block_sites,
+    find_contraction,
+    pattern_kind,
+    sole_contraction,
+)
 from transect.tir.function import PrimFunc
 from transect.transform.base import Context, Pass
 
@@ -227,10 +234,7 @@ def _block_of_rows(chain: Sequence[Member], context: Context) -> Cost:
     what both read in vectors is copied once."""
     scores, results = chain[0], chain[-1]
     dtype = scores.out_type.dtype or FLOAT32
-    found = sole_contraction(results.function)
-    second = sole_contraction(scores.function)
-    assert found is not None
-    assert second is not None
+    found, second = _contraction_in(results.function), _contraction_in(scores.function)
     size = _elements(scores) * dtype.bytes
     rows = cast(found.rows[0].dom.extent, INDEX)
     sizes = context.planner.sizes
@@ -241,6 +245,11 @@ def _block_of_rows(chain: Sequence[Member], context: Context) -> Cost:
         cast(found.columns[0].dom.extent, INDEX) + cast(second.reduce[0].dom.extent, INDEX)
     )
     return Cost(operations={dtype: copied * _COPY_OPERATIONS}, traffic={level: size * 2})
+
+
+def _contraction_in(function: PrimFunc) -> Contraction:
+    """The first contraction of a program that has one; casts may stand around it."""
+    return next(c for c in map(find_contraction, block_sites(function)) if c is not None)
 
 
 _COPY_OPERATIONS = 16

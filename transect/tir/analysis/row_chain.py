@@ -1,6 +1,6 @@
 """Chains of two contractions, the second of which sums over the rows of the first.
 
-Between them, rows may go through elementwise functions and reductions over a whole row, such as a
+Between them, rows go through elementwise functions and reductions over a whole row, such as a
 softmax: what is known as attention. Nothing is decided here.
 """
 
@@ -76,6 +76,8 @@ def _between(
         ranks[site.block.writes[0].buffer] = rank
     if ranks.get(weights) != len(outer) + 1 or any(item in outputs for item in ranks):
         return None
+    if len(outer) not in ranks.values():
+        return None  # Nothing looks at whole rows, as in two layers of a network.
     if results.right.buffer in ranks:
         return None
     inside = {*names, scores.site.block.name, results.site.block.name}

@@ -48,7 +48,8 @@ class FoldReduction(Primitive):
         realize = tree.realize(block)
         store, operand = self._update(block)
         analyzer = analyzer_for(tree, realize)
-        loops = self._loops(tree, block, realize, analyzer)
+        names, fixed = self._loops(tree, block, realize, analyzer)
+        loops = [*names.values()]
         if any(mentions(realize.predicate, loop.var) for loop in loops):
             refuse(
                 self.name,
@@ -56,12 +57,6 @@ class FoldReduction(Primitive):
                 block,
                 "split by a factor that divides the extent",
             )
-        names: dict[Var, For] = {
-            item.var: loop
-            for item, loop in zip(
-                (item for item in block.iter_vars if item.kind != "spatial"), loops, strict=True
-            )
-        }
 
         def simplify(item: Term) -> Term:
             # Not whole terms: an index must stay within its buffer where a Select discards it too.
@@ -72,7 +67,7 @@ class FoldReduction(Primitive):
 
         terms: list[Expr] = []
         for place in product(*(range(_extent(loop)) for loop in loops)):
-            at = {
+            at: dict[Var, Expr] = fixed | {
                 var: loop.min + const(number, var.dtype)
                 for (var, loop), number in zip(names.items(), place, strict=True)
             }
@@ -130,15 +125,19 @@ class FoldReduction(Primitive):
 
     def _loops(
         self, tree: Tree, block: Block, realize: BlockRealize, analyzer: Analyzer
-    ) -> list[For]:
-        """The loop of each reduction variable."""
+    ) -> tuple[dict[Var, For], dict[Var, Expr]]:
+        """The loop of each reduction variable; the value of each that has only one."""
         around = tree.loops(block)
-        found: list[For] = []
+        names: dict[Var, For] = {}
+        fixed: dict[Var, Expr] = {}
         count = 1
         for item, value in zip(block.iter_vars, realize.iter_values, strict=True):
             if item.kind == "spatial":
                 continue
             bound = analyzer.simplify(value)
+            if as_int(bound) is not None:
+                fixed[item.var] = bound
+                continue
             loop = next((loop for loop in around if loop.var is bound), None)
             if loop is None or as_int(loop.extent) is None:
                 refuse(
@@ -148,8 +147,9 @@ class FoldReduction(Primitive):
                     block,
                     "split it, and make partial results with sch.rfactor",
                 )
-            found.append(loop)
+            names[item.var] = loop
             count *= _extent(loop)
+        found = [*names.values()]
         if not found:
             refuse(self.name, "it reduces nothing", block, "only reductions can be folded")
         inner = around[len(around) - len(found) :]
@@ -167,7 +167,7 @@ class FoldReduction(Primitive):
                 block,
                 "make partial results with sch.rfactor first",
             )
-        return found
+        return names, fixed
 
 
 def _extent(loop: For) -> int:
