@@ -1,7 +1,8 @@
 """Regions, dependences and cost features, read off blocks."""
 
+from transect.arith import Analyzer
 from transect.arith.evaluate import evaluate
-from transect.ir.expr import Var
+from transect.ir.expr import Select, Var, const, minimum
 from transect.tir import op
 from transect.tir.analysis import (
     block_graph,
@@ -10,6 +11,7 @@ from transect.tir.analysis import (
     region_bytes,
     touched_regions,
 )
+from transect.tir.buffer import BufferLoad, buffer
 from transect.tir.builder import FunctionBuilder, store
 from transect.tir.function import PrimFunc
 
@@ -65,3 +67,12 @@ def test_a_block_that_shares_its_output_is_not_dominant() -> None:
     graph = block_graph(b.finish(y))
     assert not any(graph.is_complete(site) for site in graph.sites)
     assert [d.kind for d in graph.dependences] == ["output"]
+
+
+def test_what_a_select_reads_stays_inside_its_buffer() -> None:
+    # Both sides are evaluated, so the condition must not be used for an index.
+    x = buffer("x", (40,), "float32")
+    k = Var("k")
+    cut = BufferLoad(x, (minimum(k, 39),))
+    chosen = Select(k < 40, cut, const(0.0, x.dtype))
+    assert Analyzer().simplify(chosen) is chosen

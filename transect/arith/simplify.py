@@ -597,7 +597,10 @@ class Simplifier:
             return left
         if condition.dtype is not BOOL:
             return expr
-        left, right = self._under(condition, left), self._under(self.negation(condition), right)
+        # A Select evaluates both sides: what they read must be there, whatever the condition is.
+        both = isinstance(expr, Select)
+        left = left if both and _reads(left) else self._under(condition, left)
+        right = right if both and _reads(right) else self._under(self.negation(condition), right)
         if (left, right) == found[1:]:
             return expr
         if isinstance(expr, Select):
@@ -671,6 +674,10 @@ class Simplifier:
                     return folded
                 parts = parts.plus(known.poly(part), factor)
         return self.from_poly(parts, target)
+
+
+def _reads(expr: Expr) -> bool:
+    return any(isinstance(item, Expr) and item.reads for item in walk(expr))
 
 
 def _machine_bounds(dtype: DType) -> Bounds:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -21,10 +21,14 @@ from transect.support.errors import InputTypeError
 
 
 class Expr(Term):
-    """Base of scalar expressions. `dtype` is the type of the value, with its lanes."""
+    """Base of scalar expressions. `dtype` is the type of the value, with its lanes.
+
+    reads: of a kind of expression, whether evaluating it reads memory.
+    """
 
     __slots__ = ("dtype",)
     dtype: DType
+    reads: ClassVar[bool] = False
 
     def __bool__(self) -> bool:
         raise InputTypeError(

@@ -94,6 +94,8 @@ class BufferLoad(Expr):
     buffer: never merge them without knowing what lies between.
     """
 
+    reads: ClassVar[bool] = True
+
     buffer: Buffer
     indices: tuple[Expr, ...]
     predicate: Expr | None = None

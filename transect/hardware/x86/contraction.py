@@ -2,7 +2,7 @@
 
 A register tile of rows x vectors accumulates over the whole reduction; the vector operand is read
 in place or packed panel by panel into a buffer that stays in the second-level cache. See
-benchmarks/kernels.py for what this reaches.
+benchmarks/ops for what this reaches.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class ContractionRule(ScheduleRule):
         if part.panel is None and not part.shared:
             # Rows far apart miss the first-level cache and its translation buffers; where they do
             # not fit the second level, they also evict each other from there, as their addresses
-            # share low bits. In percent of the arithmetic (benchmarks/kernels.py).
+            # share low bits. In percent of the arithmetic (benchmarks/ops).
             fits = LE(held, IntImm(second_level(target)))
             slower[dtype] = found.operations * select(fits, IntImm(25), IntImm(200)) // 100
         options: list[Option] = []

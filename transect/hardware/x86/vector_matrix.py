@@ -1,7 +1,7 @@
 """How products of a single row with a matrix are scheduled on x86.
 
 They take as long as reading the matrix does, so it is read in order: several whole rows of it are
-added to a row of results that stays in the first-level cache. See benchmarks/kernels.py.
+added to a row of results that stays in the first-level cache. See benchmarks/ops.
 """
 
 from __future__ import annotations
