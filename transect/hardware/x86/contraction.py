@@ -41,7 +41,7 @@ from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.pattern import PatternKind
-from transect.tir.buffer import Buffer
+from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
@@ -217,9 +217,6 @@ class ContractionRule(ScheduleRule):
         rows, vectors = int(_number(tile["rows"])), int(_number(tile["vectors"]))
         lanes = target.lanes(found.output.buffer.dtype)
         block = sch.get_block(found.site.block.name)
-        handled = self._inline_producers(sch, info, found)
-        copy = sch.cache_write(block, 0, "local")
-        handled += inline_consumers(sch, info, found.output.buffer)
         iter_vars = sch.get(block).iter_vars
         column = next(n for n, item in enumerate(iter_vars) if item.var is part.column.var)
         row = next(
@@ -231,8 +228,16 @@ class ContractionRule(ScheduleRule):
         if row is not None:
             multiples[row] = rows
         packed: BlockRV | None = None
+        axes: list[int] = []
         if order["pack"]:
             packed, axes = self._pack(sch, block, found, part, column)
+        # What makes the columns is done where they are packed; their order in memory stays as it
+        # is where they are not.
+        operands = [part.rows] if packed is None else [part.rows, part.columns]
+        handled = self._inline_producers(sch, info, found, operands)
+        copy = sch.cache_write(block, 0, "local")
+        handled += inline_consumers(sch, info, found.output.buffer)
+        if packed is not None:
             sch.pad_domain(packed, [multiples[axis] if axis == column else 1 for axis in axes])
         stage = self._stage(sch, copy, found)
         sch.pad_domain(block, multiples)
@@ -386,10 +391,12 @@ class ContractionRule(ScheduleRule):
         )
         return sch.reindex_cache_read(block, index, "global", axes), axes
 
-    def _inline_producers(self, sch: Schedule, info: KernelInfo, found: Contraction) -> list[str]:
-        """Inline cheap producers of the operands; the others stay for other rules."""
+    def _inline_producers(
+        self, sch: Schedule, info: KernelInfo, found: Contraction, operands: Sequence[BufferLoad]
+    ) -> list[str]:
+        """Inline cheap producers of operands; the others stay for other rules."""
         done: list[str] = []
-        for operand in (found.left, found.right):
+        for operand in operands:
             producer = info.producer(operand.buffer)
             if producer is None or not _is_cheap(found, producer, self.inline_limit):
                 continue
