@@ -51,3 +51,19 @@ def test_loops_without_the_annotation_stay() -> None:
             c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 32, 1, 16)]
 
     expect(before, before)
+
+
+def test_what_an_inner_loop_moves_is_not_fetched() -> None:
+    @T.prim_func(private=True)
+    def before(b: T.Buffer((3200,), "float32"), c: T.Buffer((16,), "float32")):
+        for k in T.serial(100, annotations={"prefetch": 4}):
+            for j in range(2):
+                c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 32 + j * 16, 1, 16)]
+
+    @T.prim_func(private=True)
+    def expected(b: T.Buffer((3200,), "float32"), c: T.Buffer((16,), "float32")):
+        for k in range(100):
+            for j in range(2):
+                c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 32 + j * 16, 1, 16)]
+
+    expect(before, expected)

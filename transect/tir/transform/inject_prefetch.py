@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from transect.ir.dtype import VOID
 from transect.ir.expr import Call, Expr, Ramp, Var, as_int
 from transect.ir.node import replace
-from transect.ir.traverse import substitute, walk
+from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.affine import difference
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Evaluate, For, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.visit import StmtRewriter, own_terms, walk_stmts
+from transect.tir.visit import StmtRewriter, bound_vars, own_terms, walk_stmts
 from transect.transform import Context
 
 PREFETCH = "prefetch"
@@ -79,12 +79,16 @@ class _Stream:
 def _streams(loop: For) -> list[_Stream]:
     """What moves on by whole lines from one iteration to the next."""
     found: dict[tuple[Var, Expr], dict[int, tuple[Buffer, Ramp]]] = {}
+    # What loops inside move on by themselves is not known where an iteration starts.
+    inner = {var for stmt in walk_stmts(loop.body) for var in bound_vars(stmt)}
     for stmt in walk_stmts(loop.body):
         for item in walk(*own_terms(stmt)):
             if not isinstance(item, BufferLoad) or len(item.indices) != 1:
                 continue
             (index,) = item.indices
             if not isinstance(index, Ramp) or as_int(index.stride) != 1:
+                continue
+            if inner & set(free_vars((index.base,))):
                 continue
             step = difference(substitute(index.base, {loop.var: loop.var + 1}), index.base)
             if step is None or step * item.buffer.dtype.element.bytes < _LINE:
