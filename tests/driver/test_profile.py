@@ -51,7 +51,7 @@ def test_every_node_is_in_a_region_and_the_result_is_that_of_a_call(compiled):
     assert {"first/MatMul", "first/Tanh", "second/MatMul"} <= named
     np.testing.assert_array_equal(report.results, compiled(x))
     assert all(region.calls == 1 for region in report.regions)
-    assert report.busy > 0
+    assert 0 < report.busy <= report.seconds
 
 
 @pytest.mark.parametrize("batch", [1, 3, 50])

@@ -60,8 +60,8 @@ class Region:
     """One place of the host program: a kernel, library routine, packed function or copy.
 
     nodes: of the model, all that were fused into it; for a program in script "file:line".
-    calls, seconds: in one run of the model, the median over the runs. operations, bytes: of one
-    run, 0 if unknown. share: of the machine's peak at what limits the region more, `bound`:
+    calls, seconds, operations, bytes: of the run with the median time; the latter two are 0 if
+    unknown. share: of the machine's peak at what limits the region more, `bound`:
     "compute", or the memory level that holds its data ("L1" to "L3", "memory"); 0 and "" if
     that is unknown.
     A "function" is a call of another graph function; the calls in it are listed by themselves.
@@ -328,10 +328,12 @@ class Profiler:
                 return described_peak(self._target, call.dtype)
             return peak("float64" if call.dtype is FLOAT64 else "float32")
 
+        # One run for everything: regions never add up to more than the call they are part of.
+        ordered = sorted(samples, key=lambda sample: sample[0])
+        middle, cells = ordered[len(ordered) // 2]
         regions: list[Region] = []
         for number, call in enumerate(timed[1:], 1):
-            numbers = np.stack([cells[record.region(number)] for _, cells in samples])
-            calls, nanoseconds, operations, moved = np.median(numbers, axis=0).tolist()
+            calls, nanoseconds, operations, moved = cells[record.region(number)].tolist()
             nodes, operators = _names(call.spans)
             seconds, limit = nanoseconds / 1e9, best(call)
             level, rate = self._memory(moved / max(1, calls), limit)
@@ -345,16 +347,14 @@ class Profiler:
                     call.function,
                     nodes,
                     operators,
-                    int(calls),
+                    calls,
                     seconds,
-                    int(operations),
-                    int(moved),
+                    operations,
+                    moved,
                     share,
                     bound if share else "",
                 )
             )
-        ordered = sorted(samples, key=lambda sample: sample[0])
-        middle, cells = ordered[len(ordered) // 2]
         count = int(cells[EVENT_COUNT])
         rows = cells[record.events :].reshape(EVENTS, EVENT_FIELDS)[:count]
         start = int(rows[:, 1].min(initial=2**62))

@@ -762,14 +762,6 @@ def logical_not(a: Expr) -> Expr:
     return const(not a.value, BOOL) if isinstance(a, IntImm) else Not(a)
 
 
-_OPPOSITES: dict[type[Expr], type[LT | LE | GT | GE]] = {LT: GE, LE: GT, GT: LE, GE: LT}
-
-
-def opposite(condition: LT | LE | GT | GE) -> Expr:
-    """The comparison of integers that holds where `condition` does not: `a >= b` for `a < b`."""
-    return _OPPOSITES[type(condition)](condition.a, condition.b)
-
-
 def select(condition: Expr, true_value: ExprLike, false_value: ExprLike) -> Expr:
     """Select with both values promoted to one dtype; a constant condition decides at once."""
     left, right = promote(true_value, false_value)

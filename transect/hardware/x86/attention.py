@@ -16,6 +16,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import inline_consumers, unroll_steps
+from transect.hardware.x86.reduction import partial_vectors
 from transect.hardware.x86.roles import contiguous
 from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
 from transect.ir.sizes import product
@@ -427,18 +428,8 @@ class _Nest:
             items = sch.get(part).iter_vars
             reduced = [n for n, item in enumerate(items) if item.kind == "reduce"]
             row, lane, *steps = self._axes(part, (self.rank + 1, 0, *reduced))
-            several = (as_int(sch.get(lane).extent) or 0) > self.lanes
-            inner = sch.split(lane, [None, self.lanes]) if several else [lane]
-            sch.reorder(row, *steps, *inner)
-            init = sch.decompose_reduction(part, [*steps, *inner][0])
-            sch.set_scope(part, 0, "local")
-            if part is not partial[0]:
-                for step in steps:
-                    sch.unroll(step)
-            for nest in (inner, sch.get_loops(init)[-len(inner) :]):
-                for loop in nest[:-1]:
-                    sch.unroll(loop)
-                sch.vectorize(nest[-1])
+            sch.reorder(row, *steps, lane)
+            partial_vectors(sch, part, steps, lane, self.lanes, written_out=part is not partial[0])
         last = sch.get_loops(block)[-1]
         if partial:
             sch.decompose_reduction(block, last)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int
+from transect.ir.sizes import product
 from transect.ir.traverse import free_vars, walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.support.errors import ScheduleError
@@ -37,16 +38,11 @@ def operations_of(block: Block) -> int:
 
 def cost_of(site: BlockSite, *, threads: int | None = None, launches: int = 0) -> Cost:
     """The predicted cost of all instances of a block."""
-    count: Expr = IntImm(1)
-    for item in site.block.iter_vars:
-        count = count * item.dom.extent
+    count = product(item.dom.extent for item in site.block.iter_vars)
     dtype = site.block.writes[0].buffer.dtype
     traffic: Expr = IntImm(0)
     for region in (*site.block.reads, *site.block.writes):
-        size: Expr = IntImm(region.buffer.dtype.bytes)
-        for extent in region.buffer.shape:
-            size = size * extent
-        traffic = traffic + size
+        traffic = traffic + product(region.buffer.shape) * region.buffer.dtype.bytes
     return Cost(
         {dtype: count * operations_of(site.block)},
         {"memory": traffic},

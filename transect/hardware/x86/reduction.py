@@ -6,6 +6,7 @@ runs in several vectors of partial results, which are combined at its end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -188,18 +189,9 @@ class RowReductionRule(ScheduleRule):
         """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
         lane = self._lane(sch, block, loops)
         steps = [loop for loop in loops if loop is not lane]
-        several = (as_int(sch.get(lane).extent) or 0) > lanes
-        inner = sch.split(lane, [None, lanes]) if several else [lane]
-        sch.reorder(*steps, *inner)
-        init = sch.decompose_reduction(block, steps[0] if steps else inner[0])
-        sch.set_scope(block, 0, "local")
-        if _few(sch, steps, max(self.widths)):
-            for step in steps:
-                sch.unroll(step)
-        for nest in (inner, sch.get_loops(init)[-len(inner) :]):
-            for loop in nest[:-1]:
-                sch.unroll(loop)
-            sch.vectorize(nest[-1])
+        partial_vectors(
+            sch, block, steps, lane, lanes, written_out=_few(sch, steps, max(self.widths))
+        )
 
     def _lane(self, sch: Schedule, block: BlockRV, loops: list[LoopRV]) -> LoopRV:
         """The loop over partial results: the block's only spatial one left."""
@@ -212,6 +204,33 @@ class RowReductionRule(ScheduleRule):
             item.kind == "spatial" and _has(value, var)
             for item, value in zip(realize.block.iter_vars, realize.iter_values, strict=True)
         )
+
+
+def partial_vectors(
+    sch: Schedule,
+    block: BlockRV,
+    steps: Sequence[LoopRV],
+    lane: LoopRV,
+    lanes: int,
+    *,
+    written_out: bool,
+) -> None:
+    """Partial results as vectors in registers: steps outside, then vectors, then lanes.
+
+    steps: loops of the reduction, written out if asked for. lane: over the partial results.
+    """
+    several = (as_int(sch.get(lane).extent) or 0) > lanes
+    inner = sch.split(lane, [None, lanes]) if several else [lane]
+    sch.reorder(*steps, *inner)
+    init = sch.decompose_reduction(block, [*steps, *inner][0])
+    sch.set_scope(block, 0, "local")
+    if written_out:
+        for step in steps:
+            sch.unroll(step)
+    for nest in (inner, sch.get_loops(init)[-len(inner) :]):
+        for loop in nest[:-1]:
+            sch.unroll(loop)
+        sch.vectorize(nest[-1])
 
 
 def _once_a_row(producer: Block, reader: Block) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from transect.hardware.x86.roles import Roles
 from transect.ir.expr import Expr, IntImm, as_int, ceildiv
+from transect.ir.sizes import product
 from transect.ir.traverse import free_vars
 from transect.plan import Cost
 from transect.plan.cost import Amount
@@ -88,10 +89,8 @@ def rounded(extent: Expr, multiple: int) -> Expr:
 
 
 def operand_bytes(found: Contraction, load: BufferLoad) -> Expr:
-    size: Expr = IntImm(load.buffer.dtype.bytes)
-    for item in used_by(found, load):
-        size = size * item.dom.extent
-    return size
+    """The bytes of what a load reads over the whole domain."""
+    return product(item.dom.extent for item in used_by(found, load)) * load.buffer.dtype.bytes
 
 
 def cache_of(size: Expr, target: Target) -> str:
@@ -153,10 +152,8 @@ def cost_of_parts(
     producer: Block, around: IterVar | None, block: int, target: Target
 ) -> dict[str, Expr]:
     """The bytes that move where a map is made in parts, for so many iterations at a time."""
-    region = producer.writes[0].buffer
-    size: Expr = IntImm(region.dtype.bytes)
-    for extent in region.shape:
-        size = size * extent
+    made = producer.writes[0].buffer
+    size = product(made.shape) * made.dtype.bytes
     if not block or around is None:
         return {cache_of(size, target): size * 2}
     extent = around.dom.extent

@@ -15,7 +15,6 @@ from transect.ir.expr import (
     GT,
     LE,
     LT,
-    And,
     Expr,
     IntImm,
     Var,
@@ -52,13 +51,6 @@ class _Constraint:
     factors: dict[Var, Expr]
     low: Expr | None
     high: Expr | None
-
-
-def conjuncts(condition: Expr) -> list[Expr]:
-    """The conditions that a conjunction joins; none for a condition that always holds."""
-    if isinstance(condition, And):
-        return [*conjuncts(condition.a), *conjuncts(condition.b)]
-    return [] if as_int(condition) == 1 else [condition]
 
 
 def count_points(extents: Mapping[Var, Expr], conditions: Sequence[Expr]) -> Count:

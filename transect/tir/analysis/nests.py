@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     Expr,
     Range,
@@ -20,7 +21,6 @@ from transect.ir.expr import (
     logical_not,
 )
 from transect.ir.traverse import free_vars, substitute
-from transect.tir.analysis.counting import conjuncts
 from transect.tir.analysis.linear import divided_variables, multiply, same
 from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc

@@ -5,7 +5,8 @@ Found on blocks; passes that lower blocks keep this meaning in their own way.
 
 from __future__ import annotations
 
-from transect.ir.expr import EQ, And, Expr, Var, logical_and, true
+from transect.ir.condition import conjuncts
+from transect.ir.expr import EQ, Expr, Var, logical_and
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars, substitute
 from transect.tir.stmt import BlockRealize, For, SeqStmt, Stmt, seq
@@ -50,7 +51,7 @@ def _init_alone(loop: For, path: list[For], realize: BlockRealize) -> Stmt | Non
     ]
     conditions += [
         condition
-        for condition in _conjuncts(realize.predicate)
+        for condition in conjuncts(realize.predicate)
         if not set(free_vars([condition])) & set(start)
     ]
     alone = replace(block, body=block.init, init=None, reads=())
@@ -60,9 +61,3 @@ def _init_alone(loop: For, path: list[For], realize: BlockRealize) -> Stmt | Non
             low, extent = substitute(item.min, start), substitute(item.extent, start)
             result = replace(item, min=low, extent=extent, body=result)
     return fresh_copy(result)
-
-
-def _conjuncts(condition: Expr) -> list[Expr]:
-    if isinstance(condition, And):
-        return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
-    return [] if condition is true() else [condition]

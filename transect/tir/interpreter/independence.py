@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from transect.ir.expr import GE, GT, LE, LT, Call, Expr, GlobalVar, Intrinsic, Var, opposite
+from transect.ir.condition import opposite
+from transect.ir.expr import GE, GT, LE, LT, Call, Expr, GlobalVar, Intrinsic, Var
 from transect.ir.term import Term
 from transect.ir.traverse import walk
 from transect.tir.affine import Affine

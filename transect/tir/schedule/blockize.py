@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import (
-    And,
     Expr,
     FloorDiv,
     FloorMod,
@@ -233,7 +233,7 @@ def _outer_predicate(
 ) -> Expr:
     own = {item.var for item in loops}
     kept: list[Expr] = []
-    for part in _conjuncts(realize.predicate):
+    for part in conjuncts(realize.predicate):
         if not set(free_vars([part])) & own:
             kept.append(part)
         elif not analyzer.can_prove(part):
@@ -245,12 +245,6 @@ def _outer_predicate(
                 "left out",
             )
     return logical_and(*kept)
-
-
-def _conjuncts(predicate: Expr) -> list[Expr]:
-    if isinstance(predicate, And):
-        return [*_conjuncts(predicate.a), *_conjuncts(predicate.b)]
-    return [] if predicate is true() else [predicate]
 
 
 @dataclass(frozen=True)

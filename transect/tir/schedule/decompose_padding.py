@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     GE,
     GT,
     LE,
     LT,
-    And,
     Call,
     Expr,
     Range,
@@ -211,7 +211,7 @@ class DecomposePadding(Primitive):
                 free[item.var] = item
         bounds: dict[Var, tuple[Expr, Expr]] = {}
         others: Expr = true()
-        for part in _conjuncts(condition):
+        for part in conjuncts(condition):
             alone = sum(item.var in free_vars([part]) for item in block.iter_vars) == 1
             found = _bound(part, free, analyzer) if alone else None
             if found is None:
@@ -237,10 +237,6 @@ def _smaller(a: Expr, b: Expr, analyzer: Analyzer) -> Expr:
     if analyzer.can_prove(a <= b):
         return a
     return b if analyzer.can_prove(b <= a) else minimum(a, b)
-
-
-def _conjuncts(expr: Expr) -> list[Expr]:
-    return [*_conjuncts(expr.a), *_conjuncts(expr.b)] if isinstance(expr, And) else [expr]
 
 
 def _bound(

@@ -72,17 +72,10 @@ INLINE_LOOP = LoopRV("inline")
 
 
 class Session:
-    """Functions being edited by primitives that keep their meaning.
+    """Functions being edited, without the primitives: see `Schedule` for the arguments.
 
-    program: a PrimFunc, or a module with the name of its function; by default "main", or the only
-    PrimFunc of the module. decide: answers the choices; by default greedily by predicted cost for
-    this machine. subject: what the choices are about in site keys; the structural hash of the
-    program by default. target: the machine that it is for, this one by default, or the name alone
-    that stands in keys.
-
-    `func` is the program as it is now, `trace` how it came to be so. Where a method takes a block,
-    it also takes the name of one; where it takes a buffer of a block, its position among what the
-    block reads or writes, its name, or the Buffer.
+    Whoever changes how programs, handles or traces are kept works here; a new primitive needs
+    only a class in the file of its family, and its method in `Schedule`.
     """
 
     def __init__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     GE,
     GT,
@@ -32,7 +33,6 @@ from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, child_stmts, fresh_copy, own_terms, walk_stmts
 from transect.transform import Context
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transect.ir.expr import And, Expr, Var, as_int, equal, logical_and
+from transect.ir.condition import conjuncts
+from transect.ir.expr import Expr, Var, as_int, equal, logical_and
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars
 from transect.tir.buffer import BufferLoad
@@ -72,13 +73,6 @@ class _LowerInit(StmtRewriter):
 def _with_body(stmt: Stmt) -> Block:
     assert isinstance(stmt, Block)
     return stmt
-
-
-def conjuncts(condition: Expr) -> list[Expr]:
-    """The conditions that a conjunction joins."""
-    if isinstance(condition, And):
-        return [*conjuncts(condition.a), *conjuncts(condition.b)]
-    return [] if as_int(condition) == 1 else [condition]
 
 
 def _reduction_blocks(loop: For) -> list[tuple[list[For], BlockRealize]]:

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TypeVar
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import LT, Call, Expr, IntImm, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
@@ -27,7 +28,6 @@ from transect.tir.stmt import (
     While,
 )
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, child_stmts, own_terms, substitute_stmt, walk_stmts
 from transect.transform import Context
 

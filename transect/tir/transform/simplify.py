@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     Div,
     Expr,
@@ -27,7 +28,6 @@ from transect.tir.buffer import BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.transform.lower_init import conjuncts
 from transect.tir.transform.vector_index import as_ramp
 from transect.tir.visit import StmtRewriter, map_items
 from transect.transform import Context

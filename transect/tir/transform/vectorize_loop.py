@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from transect.arith import Analyzer
+from transect.ir.condition import conjuncts, opposite
 from transect.ir.dtype import DType
 from transect.ir.expr import (
     EQ,
@@ -43,7 +44,6 @@ from transect.ir.expr import (
     logical_and,
     logical_not,
     make,
-    opposite,
 )  # fmt: skip
 from transect.ir.node import replace
 from transect.ir.term import Term
@@ -63,7 +63,6 @@ from transect.tir.stmt import (
 )  # fmt: skip
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.loop_partition import for_all
-from transect.tir.transform.lower_init import conjuncts
 from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, substitute_stmt, walk_stmts
 from transect.transform import Context
 
