@@ -76,6 +76,8 @@ def _run(threads: int, part: Path, options: argparse.Namespace) -> int:
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
         "TRANSECT_NUM_THREADS": count,
+        # 2^18 cycles: its threads yield and look again for 30 ms after each call otherwise.
+        "OPENBLAS_THREAD_TIMEOUT": "18",
     }
     command = [sys.executable, "-m", "benchmarks.ops", *options.words, "--json", str(part)]
     command += ["--quick"] * options.quick + ["--list"] * options.list

@@ -19,8 +19,9 @@ OURS = "transect"
 Call = Callable[[], Any]
 """Computes once; what it gives is an array, or has one by `numpy_of`."""
 ROUNDS = 9
-PAUSE = 0.004
-"""Seconds between two that take turns: threads of the former one stop to look for work."""
+PAUSE = 0.06
+"""Seconds between two that take turns: threads of the former one look for work for up to 30 ms and
+would take a core from the next one."""
 TURN = 0.04
 """Seconds of one turn, at least one call."""
 
@@ -147,6 +148,7 @@ def measure(case: Case, threads: int, peak: Peak, own: Callable[[], Call], round
             row.failed[name] = f"{type(error).__name__}: {error}".split("\n", 1)[0][:200]
     row.rounds = {name: [] for name in (*calls, *case.timed)}
     for _ in range(rounds):
+        time.sleep(PAUSE)
         row.peaks.append(peak.rate())
         for name, call in calls.items():
             time.sleep(PAUSE)
