@@ -159,14 +159,13 @@ def _own(nchw: Case, turned: onnx.ModelProto) -> Call:
     given = compiled(nchw.model, nchw.inputs)
 
     def seconds(call: Call) -> float:
-        times: list[float] = []
-        for _ in range(8):
-            begin = perf_counter()
-            call()
-            times.append(perf_counter() - begin)
-        return min(times)
+        begin = perf_counter()
+        call()
+        return perf_counter() - begin
 
-    if seconds(given) < seconds(last):
+    times = [(seconds(given), seconds(last)) for _ in range(30)]
+    best = [min(column) for column in zip(*times, strict=True)]
+    if best[0] < best[1]:
         return given
     return lambda: last().transpose(0, 3, 1, 2)
 

@@ -356,6 +356,34 @@ def test_guards_of_full_tiles_are_tested_once() -> None:
     expect(before, expected, LoopPartition())
 
 
+def test_the_only_partial_tile_is_known() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((10,), "float32"), y: T.Buffer((10,), "float32")):
+        for i0 in range(3):
+            for i1 in range(4):
+                y[0] = y[0] + x[T.min(i0 * 4 + i1, 9)]
+            for j1 in range(4):
+                if i0 * 4 + j1 < 10:
+                    x[i0 * 4 + j1] = T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((10,), "float32"), y: T.Buffer((10,), "float32")):
+        for i0 in range(3):
+            if i0 < 2:
+                for i1 in range(4):
+                    y[0] = y[0] + x[i0 * 4 + i1]
+                for j1 in range(4):
+                    x[i0 * 4 + j1] = T.float32(1)
+            else:
+                for i1 in range(4):
+                    y[0] = y[0] + x[T.min(i1 + 8, 9)]
+                for j1 in range(4):
+                    if j1 < 2:
+                        x[j1 + 8] = T.float32(1)
+
+    expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
+
+
 def test_a_vectorized_loop_becomes_a_vector_statement() -> None:
     @T.prim_func(private=True)
     def before(x: T.Buffer((64,), "float32"), y: T.Buffer((64,), "float32"), s: T.float32):

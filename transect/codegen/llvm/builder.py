@@ -5,9 +5,13 @@ It knows LLVM's syntax and nothing of tensor programs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 
 from transect.codegen.llvm.module import ModuleText, quoted
+
+Line = str | list["Line"]
+"""A line of text, or a place in it where more can be written later."""
 
 
 class FunctionText:
@@ -33,7 +37,7 @@ class FunctionText:
         signature = f"{result} {self.identifier}({', '.join(parameters)})"
         self.header = f"define {linkage}{signature} {attributes}".rstrip()
         self.entry: list[str] = []
-        self.lines: list[str] = []
+        self.lines: list[Line] = []
         self.at_exit: list[str] = []
         self.block = "body"
         self.open = True
@@ -63,6 +67,24 @@ class FunctionText:
         if self.open:
             self.lines.append(f"  {name} = {expression}")
         return name
+
+    def bookmark(self) -> list[Line] | None:
+        """A place here, for `writing_at`; None after a terminator."""
+        if not self.open:
+            return None
+        place: list[Line] = []
+        self.lines.append(place)
+        return place
+
+    @contextmanager
+    def writing_at(self, place: list[Line]) -> Generator[None]:
+        """Write to a bookmark: instructions only, no blocks."""
+        outer = self.lines, self.open
+        self.lines, self.open = place, True
+        try:
+            yield
+        finally:
+            self.lines, self.open = outer
 
     def allocate(self, kind: str, align: int = 8) -> str:
         """Static stack memory; gives its address."""
@@ -124,7 +146,7 @@ class FunctionText:
                 *self.entry,
                 "  br label %body",
                 "body:",
-                *self.lines,
+                *_flat(self.lines),
                 "exit:",
                 *self.at_exit,
                 "  %status.value = load i32, ptr %status",
@@ -132,3 +154,11 @@ class FunctionText:
                 "}",
             ]
         )
+
+
+def _flat(lines: Iterable[Line]) -> Iterator[str]:
+    for line in lines:
+        if isinstance(line, str):
+            yield line
+        else:
+            yield from _flat(line)

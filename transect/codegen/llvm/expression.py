@@ -5,12 +5,14 @@ A term is emitted once per region of code that it dominates; loads are forgotten
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from transect.codegen.llvm import floats
-from transect.codegen.llvm.builder import FunctionText
+from transect.codegen.llvm.builder import FunctionText, Line
+from transect.codegen.llvm.hoist import Motion, summands, total
 from transect.codegen.llvm.tile_registers import TileRegisters, is_tile
 from transect.codegen.llvm.types import (
     element_type,
@@ -68,10 +70,15 @@ from transect.tir.buffer import Buffer, BufferLoad
 @dataclass
 class Region:
     """What is known in a stretch of code that dominates everything emitted while it is on the
-    stack: the values of pure terms, of terms that read memory, and the tensors behind handles; the
-    last two are valid until the next write."""
+    stack: the values of pure terms, addresses, the values of terms that read memory, and the
+    tensors behind handles; the last two are valid until the next write. before: the place in front
+    of it, where what does not change in it is computed."""
 
+    before: list[Line] | None = None
     pure: dict[Term, str] = field(default_factory=dict[Term, str])
+    addresses: dict[tuple[str, str, Term], str] = field(
+        default_factory=dict[tuple[str, str, Term], str]
+    )
     reads: dict[Term, str] = field(default_factory=dict[Term, str])
     tensors: dict[Term, str] = field(default_factory=dict[Term, str])
 
@@ -123,12 +130,19 @@ class ExpressionEmitter:
         self.message = ""
         """The memory for the text of an error, once there is one that needs it."""
         self._effects: dict[Term, int] = {}
+        self._motion = Motion()
 
     # --- regions ---
 
-    def enter(self) -> None:
-        """Begin code that may not run, or may run again after its own writes."""
-        self.regions.append(Region())
+    def bind(self, var: Var, operand: str) -> None:
+        """Give a variable its value, known from here to the end of the region."""
+        self.variables[var] = operand
+        self._motion.define(var, len(self.regions) - 1)
+
+    def enter(self, before: list[Line] | None = None) -> None:
+        """Begin code that may not run, or may run again after its own writes. before: a bookmark
+        in front of the branch to it."""
+        self.regions.append(Region(before))
 
     def leave(self) -> None:
         """End what `enter` began."""
@@ -139,6 +153,32 @@ class ExpressionEmitter:
         for region in self.regions:
             region.reads.clear()
             region.tensors.clear()
+
+    @contextmanager
+    def outside(self, depth: int | None) -> Generator[None]:
+        """Write in front of what is inside of region `depth`, or as far out as can be; None: here.
+
+        What comes inside has been placed there by its own bookmark, so names are known.
+        """
+        here = len(self.regions) - 1
+        if depth is None:
+            depth = here
+        inner = self.regions[depth + 1 :]
+        while inner and inner[-1].before is not None:
+            inner.pop()
+        depth += len(inner)
+        if depth == here:
+            yield
+            return
+        regions = self.regions
+        place = regions[depth + 1].before
+        assert place is not None
+        self.regions = regions[: depth + 1]
+        try:
+            with self.text.writing_at(place):
+                yield
+        finally:
+            self.regions = regions
 
     def effect(self, expr: Term) -> int:
         """What evaluating `expr` may do: 0 nothing, 1 read memory, 2 anything."""
@@ -177,9 +217,10 @@ class ExpressionEmitter:
             found = (region.reads if effect else region.pure).get(expr)
             if found is not None:
                 return found
-        value = _EMIT[type(expr)](self, expr)
-        region = self.regions[-1]
-        (region.reads if effect else region.pure)[expr] = value
+        with self.outside(None if effect else self._motion.target(expr)):
+            value = _EMIT[type(expr)](self, expr)
+            region = self.regions[-1]
+            (region.reads if effect else region.pure)[expr] = value
         return value
 
     def constant(self, expr: IntImm | FloatImm) -> str:
@@ -382,10 +423,32 @@ class ExpressionEmitter:
 
     def element_address(self, data: Var, kind: DType, index: Expr) -> str:
         """The address of element `index` (a scalar) of memory that holds `kind`s."""
-        base = self.pointer(data)
-        return self.text.define(
-            f"getelementptr {memory_type(kind)}, ptr {base}, i64 {self.index(index)}"
-        )
+        address, element = self.pointer(data), memory_type(kind)
+        terms, constant = summands(index)
+        here = len(self.regions) - 1
+        least = self._motion.depth(data) or 0
+        levels: dict[int, list[Expr]] = {}
+        for term in terms:
+            depth = self._motion.depth(term)
+            levels.setdefault(here if depth is None else max(depth, least), []).append(term)
+        for depth in sorted(levels):
+            address = self._offset(address, element, total(levels[depth]), depth)
+        if constant:
+            address = self.text.define(f"getelementptr {element}, ptr {address}, i64 {constant}")
+        return address
+
+    def _offset(self, address: str, element: str, offset: Expr, depth: int) -> str:
+        """An address and an offset that is known from region `depth` on."""
+        for region in reversed(self.regions):
+            found = region.addresses.get((address, element, offset))
+            if found is not None:
+                return found
+        with self.outside(depth):
+            made = self.text.define(
+                f"getelementptr {element}, ptr {address}, i64 {self.index(offset)}"
+            )
+            self.regions[-1].addresses[address, element, offset] = made
+        return made
 
     def emit_load(self, load: BufferLoad) -> str:
         if len(load.indices) != 1:

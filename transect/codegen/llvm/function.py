@@ -55,7 +55,8 @@ def emit_function(unit: CodeUnit, module: ModuleText, name: str, func: PrimFunc)
     )
     emitter = StatementEmitter(unit, text, HANDLERS, parallel=emit_parallel)
     emitter.places = ARGUMENTS in func.attrs  # a host function: its spans name layers
-    emitter.variables.update(zip(func.params, operands, strict=True))
+    for var, operand in zip(func.params, operands, strict=True):
+        emitter.bind(var, operand)
     try:
         amx.begin(emitter, func.body)
         emitter.run(func.body)

@@ -80,7 +80,7 @@ def emit_parallel(parent: StatementEmitter, loop: For) -> None:
     child = StatementEmitter(parent.unit, inner, parent.intrinsics, parallel=serial)
     for number, var in enumerate(variables, 1):
         place = inner.define(f"getelementptr {context_type}, ptr %context, i32 0, i32 {number}")
-        child.variables[var] = inner.define(f"load {fields[number]}, ptr {place}")
+        child.bind(var, inner.define(f"load {fields[number]}, ptr {place}"))
         if var in parent.handles:
             child.handles[var] = parent.handles[var]
     kind = loop.var.dtype

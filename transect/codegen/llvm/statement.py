@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from transect.codegen.llvm.builder import Line
 from transect.codegen.llvm.expression import ExpressionEmitter, alignment
 from transect.codegen.llvm.failing import raise_error
 from transect.codegen.llvm.tile_registers import is_tile, last_uses
@@ -105,7 +106,7 @@ class StatementEmitter(ExpressionEmitter):
 
     def emit_bind(self, stmt: Bind) -> None:
         value = self.emit(stmt.value)
-        self.variables[stmt.var] = value
+        self.bind(stmt.var, value)
         if isinstance(stmt.value, Call) and stmt.var.dtype.is_handle:
             self.handles[stmt.var] = stmt.value
         elif isinstance(stmt.value, Var) and stmt.value in self.handles:
@@ -170,8 +171,8 @@ class StatementEmitter(ExpressionEmitter):
 
     # --- control flow ---
 
-    def _nested(self, stmt: Stmt) -> None:
-        self.enter()
+    def _nested(self, stmt: Stmt, before: list[Line] | None) -> None:
+        self.enter(before)
         self.run(stmt)
         self.leave()
 
@@ -180,22 +181,24 @@ class StatementEmitter(ExpressionEmitter):
         condition = self.emit(stmt.condition)
         then, done = text.label("then"), text.label("endif")
         otherwise = text.label("else") if stmt.else_case is not None else done
+        place = text.bookmark()
         text.branch_if(condition, then, otherwise)
         text.begin(then)
-        self._nested(stmt.then_case)
+        self._nested(stmt.then_case, place)
         if text.open:
             text.branch(done)
         if stmt.else_case is not None:
             text.begin(otherwise)
-            self._nested(stmt.else_case)
+            self._nested(stmt.else_case, place)
         text.begin(done)
 
     def emit_while(self, stmt: While) -> None:
         text = self.text
         head, body, done = text.label("while"), text.label("do"), text.label("done")
         self.forget_reads()
+        place = text.bookmark()
         text.begin(head)
-        self.enter()
+        self.enter(place)
         condition = self.emit(stmt.condition)
         text.branch_if(condition, body, done)
         text.begin(body)
@@ -236,6 +239,7 @@ class StatementEmitter(ExpressionEmitter):
         order = "ult" if var.dtype.is_uint else "slt"
         head, done = text.label("loop"), text.label("done")
         latch, following = text.label("next"), text.fresh("i")
+        place = text.bookmark()
         if not never_empty:
             text.branch_if(text.define(f"icmp {order} {kind} {first}, {end}"), head, done)
             before = text.block
@@ -245,8 +249,8 @@ class StatementEmitter(ExpressionEmitter):
         self.forget_reads()
         text.begin(head)
         value = text.define(f"phi {kind} [ {first}, %{before} ], [ {following}, %{latch} ]")
-        self.variables[var] = value
-        self.enter()
+        self.enter(place)
+        self.bind(var, value)
         self.run(body)
         self.leave()
         text.begin(latch)
@@ -274,9 +278,8 @@ class StatementEmitter(ExpressionEmitter):
             if nbytes <= STACK_LIMIT and self.frame.used + nbytes <= FRAME_LIMIT:
                 self.frame.used += nbytes
                 # SROA wants the element type and a constant count.
-                self.variables[stmt.var] = self.text.allocate(
-                    f"[{max(1, count)} x {memory_type(stmt.dtype)}]", align
-                )
+                kind = f"[{max(1, count)} x {memory_type(stmt.dtype)}]"
+                self.bind(stmt.var, self.text.allocate(kind, align))
                 return ""
         return self._workspace(stmt, align)
 
@@ -300,12 +303,12 @@ class StatementEmitter(ExpressionEmitter):
             f"(ptr {slot}, i64 {element}, i64 {len(dims)}, ptr {sizes})"
         )
         text.fail_unless_zero(status)
-        self.variables[stmt.var] = text.define(f"load ptr, ptr {slot}")
+        self.bind(stmt.var, text.define(f"load ptr, ptr {slot}"))
         return slot
 
     def emit_constant(self, stmt: AllocateConst) -> None:
         name, direct = self.text.module.data(stmt.data)
-        self.variables[stmt.var] = name if direct else self.text.define(f"load ptr, ptr {name}")
+        self.bind(stmt.var, name if direct else self.text.define(f"load ptr, ptr {name}"))
 
     # --- failing ---
 

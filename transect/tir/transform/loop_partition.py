@@ -33,7 +33,14 @@ from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.visit import StmtRewriter, child_stmts, fresh_copy, own_terms, walk_stmts
+from transect.tir.visit import (
+    StmtRewriter,
+    child_stmts,
+    fresh_copy,
+    own_terms,
+    substitute_stmt,
+    walk_stmts,
+)  # fmt: skip
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
@@ -79,10 +86,10 @@ class _Partition(StmtRewriter):
         full = _full_tile(stmt)
         if not full:
             return super().visit_for(stmt)
-        parts = [self._versions(part, full) for part in _parts(stmt.body, set(full))]
+        parts = [self._versions(stmt, part, full) for part in _parts(stmt.body, full)]
         return replace(stmt, body=seq(*parts))
 
-    def _versions(self, body: Stmt, full: Mapping[Expr, Expr]) -> Stmt:
+    def _versions(self, loop: For, body: Stmt, full: Mapping[Expr, Expr]) -> Stmt:
         """The version of a full tile and that of a partial one, of what differs between them."""
         own = {item: full[item] for item in full if item in _all_conditions(body)}
         if not own:
@@ -90,19 +97,40 @@ class _Partition(StmtRewriter):
         condition = logical_and(*dict.fromkeys(own.values()))
         then_case = self.visit(_Assume(set(own)).visit(body))
         else_case = fresh_copy(body)
+        only = _only_partial(loop, condition)
+        if only is not None:
+            # What the tile lacks is known then, and is not computed.
+            else_case = substitute_stmt(else_case, {loop.var: as_expr(only, loop.var.dtype)})
         if sum(1 for _ in walk_stmts(else_case)) <= self.limit:
             else_case = self.visit(else_case)
         return IfThenElse(condition, then_case, else_case)
 
 
-def _parts(body: Stmt, conditions: set[Expr]) -> list[Stmt]:
-    """A sequence in parts of loops that test none of the same conditions, such as a nest that pads
-    and one that computes; anything else as a whole."""
+def _only_partial(loop: For, is_full: Expr) -> int | None:
+    """The one iteration of a loop that is not a full tile, if there is exactly one, at an end."""
+    extent = as_int(loop.extent)
+    if extent is None or extent < 2 or as_int(loop.min) != 0 or free_vars([is_full]) != [loop.var]:
+        return None
+    analyzer = Analyzer()
+
+    def holds(iteration: int) -> bool:
+        value = as_expr(iteration, loop.var.dtype)
+        return analyzer.can_prove(substitute(is_full, {loop.var: value}))
+
+    # What it tests is linear: true between two ends.
+    if holds(0) and holds(extent - 2):
+        return extent - 1
+    return 0 if holds(1) and holds(extent - 1) else None
+
+
+def _parts(body: Stmt, full: Mapping[Expr, Expr]) -> list[Stmt]:
+    """A sequence in parts of loops that do not depend on the same tests, such as a nest that pads
+    and one that computes; anything else as a whole. full: the test that decides a condition."""
     if not isinstance(body, SeqStmt):
         return [body]
     groups: list[tuple[list[Stmt], set[Expr]]] = []
     for item in body.stmts:
-        tested = _all_conditions(item) & conditions
+        tested = {full[held] for held in _all_conditions(item) if held in full}
         if tested and not isinstance(item, For):
             return [body]
         same = next((n for n, (_, held) in enumerate(groups) if held & tested), None)
