@@ -21,14 +21,12 @@ def innermost(program: PrimFunc) -> str:
 
 @T.prim_func
 def window(x: T.Buffer((9, 9, 32), "float32"), y: T.Buffer((7, 7, 32), "float32")):
-    for i, j, k, l, c in T.grid(7, 7, 3, 3, 32):
-        y[i, j, c] = y[i, j, c] + x[i + k, j + l, c]
+    for i, j, k, m, c in T.grid(7, 7, 3, 3, 32):
+        y[i, j, c] = y[i, j, c] + x[i + k, j + m, c]
 
 
 @T.prim_func
-def guarded(
-    x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n", "m"), "float32"), limit: T.int64
-):
+def guarded(x: T.Buffer(("n", "m"), "float32"), y: T.Buffer(("n", "m"), "float32"), limit: T.int64):
     for i in range(n):
         for j in T.parallel(m):
             if i * 3 < limit:
