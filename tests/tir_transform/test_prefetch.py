@@ -67,3 +67,40 @@ def test_what_an_inner_loop_moves_is_not_fetched() -> None:
                 c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 32 + j * 16, 1, 16)]
 
     expect(before, expected)
+
+
+def test_the_next_panel_is_fetched_in_parts() -> None:
+    @T.prim_func(private=True)
+    def before(
+        a: T.Buffer((32,), "float32"),
+        b: T.Buffer((1024,), "float32"),
+        c: T.Buffer((32,), "float32"),
+    ):
+        for j in range(4):
+            for i in range(4):
+                for k in T.serial(8, annotations={"prefetch_next": 2}):
+                    c[T.Ramp(0, 1, 16)] = (
+                        T.Broadcast(a[i * 8 + k], 16) * b[T.Ramp(j * 256 + k * 32, 1, 16)]
+                    )
+                    c[T.Ramp(16, 1, 16)] = (
+                        T.Broadcast(a[i * 8 + k], 16) * b[T.Ramp(j * 256 + k * 32 + 16, 1, 16)]
+                    )
+
+    @T.prim_func(private=True)
+    def expected(
+        a: T.Buffer((32,), "float32"),
+        b: T.Buffer((1024,), "float32"),
+        c: T.Buffer((32,), "float32"),
+    ):
+        for j in range(4):
+            for i in range(4):
+                for k in range(8):
+                    T.prefetch(b[(j + 1) * 256 + k * 32 + (i % 2 * 1 + 0) * 16], 2)
+                    c[T.Ramp(0, 1, 16)] = (
+                        T.Broadcast(a[i * 8 + k], 16) * b[T.Ramp(j * 256 + k * 32, 1, 16)]
+                    )
+                    c[T.Ramp(16, 1, 16)] = (
+                        T.Broadcast(a[i * 8 + k], 16) * b[T.Ramp(j * 256 + k * 32 + 16, 1, 16)]
+                    )
+
+    expect(before, expected)

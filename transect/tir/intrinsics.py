@@ -48,7 +48,7 @@ _MEMORY = [
     Intrinsic("isnullptr", "pure", 1, BOOL),
     Intrinsic("tvm_access_ptr", "read", 5, HANDLE),  # (type, data, offset, extent, rw_mask)
     Intrinsic("type_annotation", "pure", 0, None),
-    Intrinsic("prefetch", "write", None, VOID),
+    Intrinsic("prefetch", "write", None, VOID),  # (load, the level of the cache: 1 by default)
 ]
 
 _CALLS = [

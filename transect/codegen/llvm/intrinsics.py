@@ -287,7 +287,9 @@ def _access_pointer(emitter: ExpressionEmitter, call: Call) -> str:
 
 
 def _prefetch(emitter: ExpressionEmitter, call: Call) -> str:
-    target = call.args[0]
+    target, *level = call.args
+    # LLVM counts the other way: 3 is closest to the processor.
+    locality = 4 - (as_int(level[0]) or 1) if level else 3
     if isinstance(target, BufferLoad):
         address = emitter.element_address(
             target.buffer.data, target.buffer.dtype, target.indices[0]
@@ -295,7 +297,7 @@ def _prefetch(emitter: ExpressionEmitter, call: Call) -> str:
     else:
         address = emitter.emit(target)
     name = emitter.text.module.declare("llvm.prefetch.p0", "void", ["ptr", "i32", "i32", "i32"])
-    emitter.text.emit(f"call void {name}(ptr {address}, i32 0, i32 3, i32 1)")
+    emitter.text.emit(f"call void {name}(ptr {address}, i32 0, i32 {locality}, i32 1)")
     return ""
 
 

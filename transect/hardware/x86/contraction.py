@@ -45,7 +45,7 @@ from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
-from transect.tir.transform.inject_prefetch import PREFETCH
+from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,9 @@ class ContractionRule(ScheduleRule):
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
     many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
-    of the reduction ahead vectors are fetched into the first-level cache. unroll: how many steps
-    are written out. blocks: how many iterations of the loop around rows may be done at once.
+    of the reduction ahead vectors are fetched into the first-level cache. parts: over how many
+    tiles of rows the next panel is fetched into the second-level cache. unroll: how many steps are
+    written out. blocks: how many iterations of the loop around rows may be done at once.
     """
 
     tiles: tuple[tuple[int, int], ...] = (
@@ -86,6 +87,7 @@ class ContractionRule(ScheduleRule):
     unroll_limit: int = 8
     reduction_limit: int = 128
     prefetch: int = 8
+    parts: int = 8
     unroll: int = 4
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     name: ClassVar[str] = "x86.contraction"
@@ -352,7 +354,13 @@ class ContractionRule(ScheduleRule):
             # Each vector is used once or twice: the tile waits for memory.
             sch.annotate(reduced[-1], PREFETCH, self.prefetch)
         else:
-            made += unroll_steps(sch, reduced[-1], self.unroll)
+            steps, left = unroll_steps(sch, reduced[-1], self.unroll)
+            made += left
+            tiles = ceildiv(IntImm(1) if part.row is None else part.row.dom.extent, rows)
+            parts = min(as_int(tiles) or self.parts, self.parts)
+            if parts > 1:
+                # The first tile of each panel would wait for memory.
+                sch.annotate(steps, PREFETCH_NEXT, parts)
         if blocks.packed is not None:
             # The packed panel stands between this loop and those inside.
             together = together[: together.index(columns) + 1]
@@ -460,17 +468,18 @@ def _is_cheap(found: Contraction, producer: Block, limit: int) -> bool:
     )
 
 
-def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> list[BlockRV]:
-    """Write out `steps` iterations of a loop at a time, what is left over one by one; the block of
-    these, if any are left."""
+def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> tuple[LoopRV, list[BlockRV]]:
+    """Write out `steps` iterations of a loop at a time, what is left over one by one: the loop over
+    these groups, and the block of the rest, if there is any."""
     made: list[BlockRV] = []
     extent = sch.get(loop).extent
     known = as_int(extent)
     if known is None or known % steps:
         loop, rest = sch.loop_partition(loop, [extent // steps * steps, None])
         made = sch.get_child_blocks(rest)
-    sch.unroll(sch.split(loop, [None, steps])[1])
-    return made
+    groups, step = sch.split(loop, [None, steps])
+    sch.unroll(step)
+    return groups, made
 
 
 def inline_consumers(sch: Schedule, info: KernelInfo, result: Buffer) -> list[str]:

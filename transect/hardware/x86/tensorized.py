@@ -224,7 +224,7 @@ class TensorizedRule(ScheduleRule):
             sch.unroll(loop)
         if last is not None and rows * width > 2:
             steps = sch.get_loops(called)[len(nest) + len(sums)]
-            done += [sch.get(left).name for left in unroll_steps(sch, steps, self.steps)]
+            done += [sch.get(left).name for left in unroll_steps(sch, steps, self.steps)[1]]
         self._in_registers(sch, init, len(nest), item.lanes)
         leaving = copy if stage is None else stage
         self._in_registers(sch, leaving, len(nest), item.lanes)

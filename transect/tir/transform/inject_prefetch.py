@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transect.ir.dtype import VOID
-from transect.ir.expr import Call, Expr, Ramp, Var, as_int
+from transect.ir.expr import Call, Expr, IntImm, Ramp, Var, as_int
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.affine import difference
@@ -19,6 +20,9 @@ from transect.transform import Context
 
 PREFETCH = "prefetch"
 """The annotation of a loop: how many iterations ahead it fetches."""
+
+PREFETCH_NEXT = "prefetch_next"
+"""The annotation of a loop: in how many parts what it reads next time is fetched, see below."""
 
 _LINE = 64
 """Bytes of a cache line."""
@@ -36,6 +40,18 @@ class InjectPrefetch(FunctionPass):
             c[0:16] += a[k] * b[k * 16 + 0:16]      T.prefetch(b[k * 16 + 128])
                                                     c[0:16] += a[k] * b[k * 16 + 0:16]
 
+    With {"prefetch_next": parts}, ask for what the loop reads in the next iteration of the innermost
+    loop around that moves it, into the second-level cache; a part in each iteration of the loops
+    between, which read the same again. Before -> after, with 2 parts:
+
+        for j in range(m):                      for j in range(m):
+            for i in range(n):                      for i in range(n):
+                for k in range(8):                      for k in range(8):
+                    c[0:16] += a[i, k] *                    T.prefetch(
+                        b[j * 256 + k * 32 + 0:16]              b[j * 256 + k * 32 + i % 2 * 16
+                    c[16:32] += a[i, k] *                         + 256], 2)
+                        b[j * 256 + k * 32 + 16:32]         …
+
     Fetching beyond the end of a buffer does nothing: a prefetch never faults.
     """
 
@@ -47,17 +63,27 @@ class InjectPrefetch(FunctionPass):
 
 
 class _Inject(StmtRewriter):
+    def __init__(self) -> None:
+        self.around: list[Var] = []
+        """The variables of the loops around, the outermost first."""
+
     def visit_for(self, stmt: For) -> Stmt:
+        self.around.append(stmt.var)
         new = super().visit_for(stmt)
-        if not isinstance(new, For) or PREFETCH not in new.annotations:
+        self.around.pop()
+        if not isinstance(new, For) or not {PREFETCH, PREFETCH_NEXT} & new.annotations.keys():
             return new
-        left = {key: value for key, value in new.annotations.items() if key != PREFETCH}
-        later = {new.var: new.var + int(new.annotations[PREFETCH])}
-        fetches = [
-            stream.fetch(substitute(stream.start, later) + number * stream.line)
-            for stream in _streams(new)
-            for number in range(stream.lines)
-        ]
+        left = {
+            key: value
+            for key, value in new.annotations.items()
+            if key not in (PREFETCH, PREFETCH_NEXT)
+        }
+        fetches: list[Stmt] = []
+        for stream in _streams(new):
+            if PREFETCH in new.annotations:
+                fetches += stream.ahead(new.var, int(new.annotations[PREFETCH]))
+            if PREFETCH_NEXT in new.annotations:
+                fetches += stream.next(self.around, int(new.annotations[PREFETCH_NEXT]))
         return replace(new, annotations=left, body=seq(*fetches, new.body))
 
 
@@ -71,9 +97,28 @@ class _Stream:
     lines: int
     line: int
 
-    def fetch(self, index: Expr) -> Stmt:
-        """The prefetch of the line at an index."""
-        return Evaluate(Call(INTRINSICS["prefetch"], (BufferLoad(self.buffer, (index,)),), VOID))
+    def ahead(self, var: Var, iterations: int) -> list[Stmt]:
+        """Fetch what the loop over `var` reads some iterations later."""
+        start = substitute(self.start, {var: var + iterations})
+        return [self._fetch(start + number * self.line) for number in range(self.lines)]
+
+    def next(self, around: Sequence[Var], parts: int) -> list[Stmt]:
+        """Fetch what the next iteration of the innermost loop around that moves the stream reads,
+        a part in each iteration of the loops inside of that one, which read the same again."""
+        used = set(free_vars((self.start,)))
+        place = max((n for n, var in enumerate(around) if var in used), default=-1)
+        again = around[place + 1 :]
+        if place < 0 or not again:
+            return []
+        start = substitute(self.start, {around[place]: around[place] + 1})
+        each = -(-self.lines // parts)
+        first = again[-1] % parts * each
+        return [self._fetch(start + (first + number) * self.line, 2) for number in range(each)]
+
+    def _fetch(self, index: Expr, level: int | None = None) -> Stmt:
+        load = BufferLoad(self.buffer, (index,))
+        args = (load,) if level is None else (load, IntImm(level))
+        return Evaluate(Call(INTRINSICS["prefetch"], args, VOID))
 
 
 def _streams(loop: For) -> list[_Stream]:
