@@ -40,9 +40,9 @@ class InjectPrefetch(FunctionPass):
             c[0:16] += a[k] * b[k * 16 + 0:16]      T.prefetch(b[k * 16 + 128])
                                                     c[0:16] += a[k] * b[k * 16 + 0:16]
 
-    With {"prefetch_next": parts}, ask for what the loop reads in the next iteration of the innermost
-    loop around that moves it, into the second-level cache; a part in each iteration of the loops
-    between, which read the same again. Before -> after, with 2 parts:
+    With {"prefetch_next": parts}, ask for what the loop reads in the next iteration of the
+    innermost loop around that moves it, into the second-level cache; a part in each iteration of
+    the loops between, which read the same again. Before -> after, with 2 parts:
 
         for j in range(m):                      for j in range(m):
             for i in range(n):                      for i in range(n):
