@@ -18,6 +18,7 @@ from transect.hardware.x86.elementwise import (
     parallel_site,
     vectorize_loop,
 )
+from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
 from transect.ir.expr import Expr, Var, as_int
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -64,7 +65,8 @@ class RowReductionRule(ScheduleRule):
         subject = subject_of(info.func)
         reductions = self._reductions(info)
         widths = tuple(self._width_site(site, subject, target) for site in reductions)
-        return (*widths, parallel_site(info.site(info.pending[-1]), subject, target))
+        parallel = parallel_site(info.site(info.pending[-1]), subject, target)
+        return (*widths, parallel, fetch_site(info, subject, target))
 
     def _reductions(self, info: KernelInfo) -> list[BlockSite]:
         return [
@@ -101,6 +103,7 @@ class RowReductionRule(ScheduleRule):
         """See ScheduleRule."""
         done = list(info.pending)
         last = info.site(info.pending[-1])
+        ahead = bytes_ahead(sch, info, target)
         inlined: set[str] = set()
         for block in info.blocks():
             inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
@@ -120,17 +123,19 @@ class RowReductionRule(ScheduleRule):
             order.append(block)
         rows = self._row_loops(sch, order[-1])
         if rows:
-            row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
             for block in reversed(order[:-1]):
-                sch.compute_at(block, row)
+                sch.compute_at(block, rows[-1])
+            # Not before: of a fused loop of unknown extent it is hard to tell which rows it has.
+            row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
             answer = sch.sample(parallel_site(last, sch.subject, target))
             if answer.parameters["parallel"]:
                 sch.parallel(row)
+        streams: list[tuple[LoopRV, int]] = []
         for block in order:
             dtype = sch.get(block).writes[0].buffer.dtype
             loops = sch.get_loops(block)[1 if rows else 0 :]
             if block in partial:
-                self._lanes(sch, block, loops, target.lanes(dtype))
+                streams += self._lanes(sch, block, loops, target.lanes(dtype))
             elif block in narrower:
                 lane = self._lane(sch, block, loops)
                 sch.reorder(lane, *(loop for loop in loops if loop is not lane))
@@ -139,11 +144,28 @@ class RowReductionRule(ScheduleRule):
                 sch.vectorize(lane)
             elif block in final:
                 sch.fold_reduction(block)
+            elif loops and sch.get(block).writes[0].buffer not in sch.func.buffers:
+                # One nest, whose last vector is cut off: whoever places the buffer sees all of a
+                # row, and that no other one has to be kept.
+                steps, lane = sch.split(loops[-1], [None, target.lanes(dtype)])
+                sch.vectorize(lane)
+                if _few(sch, [steps], target.vector_registers // 2):
+                    sch.unroll(steps)
             elif loops:
                 steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
                 # Half of the registers may hold a row between its passes.
                 if steps is not None and _few(sch, [steps], target.vector_registers // 2):
                     sch.unroll(steps)
+        length = as_int(self._rows(info)[0].dom.extent)
+        if rows and length is not None:
+            # A row that is written out is fetched as a whole.
+            streams.append(
+                (sch.get_loops(order[0])[0], length * _bytes_read(info.site(info.pending[0]).block))
+            )
+        if streams:
+            # What the first reduction has read is in the first-level cache for the others.
+            loop, step = streams[0]
+            fetch_ahead(sch, loop, step, ahead)
         return tuple(done)
 
     def _partial(
@@ -185,13 +207,19 @@ class RowReductionRule(ScheduleRule):
         reads_row = any(item.kind == "reduce" for item in block.iter_vars)
         return [loops[n] for n in (spatial if reads_row else spatial[:-1])]
 
-    def _lanes(self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int) -> None:
-        """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
+    def _lanes(
+        self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int
+    ) -> list[tuple[LoopRV, int]]:
+        """Partial results as vectors in registers: steps outside, then vectors, then lanes.
+
+        Gives the loop over steps, if it is one, and the bytes that it reads in each.
+        """
         lane = self._lane(sch, block, loops)
         steps = [loop for loop in loops if loop is not lane]
-        partial_vectors(
-            sch, block, steps, lane, lanes, written_out=_few(sch, steps, max(self.widths))
-        )
+        bytes_a_step = (as_int(sch.get(lane).extent) or lanes) * _bytes_read(sch.get(block))
+        written_out = _few(sch, steps, max(self.widths))
+        partial_vectors(sch, block, steps, lane, lanes, written_out=written_out)
+        return [] if written_out else [(steps[-1], bytes_a_step)]
 
     def _lane(self, sch: Schedule, block: BlockRV, loops: list[LoopRV]) -> LoopRV:
         """The loop over partial results: the block's only spatial one left."""
@@ -240,6 +268,11 @@ def _once_a_row(producer: Block, reader: Block) -> bool:
 
 def _rank(block: Block) -> int:
     return sum(as_int(item.dom.extent) != 1 for item in block.iter_vars)
+
+
+def _bytes_read(block: Block) -> int:
+    """Of the widest element that a block reads."""
+    return max(region.buffer.dtype.bytes for region in block.reads)
 
 
 def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
