@@ -147,8 +147,11 @@ class RowReductionRule(ScheduleRule):
             elif loops and sch.get(block).writes[0].buffer not in sch.func.buffers:
                 # One nest, whose last vector is cut off: whoever places the buffer sees all of a
                 # row, and that no other one has to be kept.
-                steps, lane = sch.split(loops[-1], [None, target.lanes(dtype)])
+                known = as_int(sch.get(loops[-1]).extent) is not None
+                vectors = 1 if known else max(self.widths)
+                steps, vector, lane = sch.split(loops[-1], [None, vectors, target.lanes(dtype)])
                 sch.vectorize(lane)
+                sch.unroll(vector)
                 if _few(sch, [steps], target.vector_registers // 2):
                     sch.unroll(steps)
             elif loops:
