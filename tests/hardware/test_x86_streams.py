@@ -64,8 +64,10 @@ def distances(func: PrimFunc) -> list[int]:
         (chain(4096, 1024), ZNVER4, [32]),
         (chain(4096, 1024), AVX2, [64]),
         (chain(16, 1024), ZNVER4, []),
-        # Rows of 512 bytes, written out; of 4 KiB, four vectors a step; of unknown length.
-        (rows(8, 2048, 128), ZNVER4, [4]),
+        # Rows of 512 bytes, written out, one or two at once; of 4 KiB, four vectors a step; of
+        # unknown length.
+        (rows(8, 2047, 128), ZNVER4, [4]),
+        (rows(8, 2048, 128), ZNVER4, [2]),
         (rows(8, 512, 1024), ZNVER4, [8]),
         (rows(B, N, M), ZNVER4, [8]),
         (rows(2, 4, 128), ZNVER4, []),
@@ -85,6 +87,23 @@ def test_the_plan_can_say_otherwise() -> None:
     assert (near.parameters["ahead"], ahead.parameters["ahead"]) == (0, 2048)
     seconds = [option.cost.seconds(ZNVER4, lambda var: 1) for option in site.options]
     assert seconds[1] < seconds[0]
+
+
+def test_two_rows_at_once_where_registers_hold_them() -> None:
+    func = rows(3, 6, 128)
+    made = scheduled(func)
+    outermost = next(stmt for stmt in walk_stmts(made.body) if isinstance(stmt, For))
+    assert as_int(outermost.extent) == 9
+    for other in (rows(3, 5, 128), rows(3, 6, 256)):
+        single = scheduled(other)
+        outermost = next(stmt for stmt in walk_stmts(single.body) if isinstance(stmt, For))
+        assert as_int(outermost.extent) == as_int(other.buffers[0].shape[1]) * 3
+    x = np.random.default_rng(0).integers(-2, 3, (3, 6, 128)).astype(np.float32)
+    d = x - x.max(axis=-1, keepdims=True)
+    e = d**4 + d**3 + d**2 * 2 + 1
+    out = np.empty_like(x)
+    transect.compile(func, cache=False)(x, out)
+    np.testing.assert_array_equal(out, e + e.sum(-1, keepdims=True))
 
 
 def test_rows_of_unknown_extents_are_whole_and_close() -> None:

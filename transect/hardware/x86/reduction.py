@@ -20,6 +20,7 @@ from transect.hardware.x86.elementwise import (
 )
 from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
 from transect.ir.expr import Expr, Var, as_int
+from transect.ir.sizes import product
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
@@ -38,14 +39,15 @@ _FREE_OPERATIONS = 2
 class RowReductionRule(ScheduleRule):
     """Chains of reductions over the last dimension and maps around them, fused row by row.
 
-    widths: how many vectors of partial results a reduction may keep. inline_limit: operations of a
-    producer that are worth repeating at each of several readers; repeat_limit: where the length of
-    a row is not known, so that it cannot be kept close.
+    widths: how many vectors of partial results a reduction may keep. at_once: how many rows may
+    be worked on at once, if registers hold all of them: while the lanes of one are combined, step
+    by step, another is computed. inline_limit: operations of a producer that are worth repeating
+    at each of several readers.
     """
 
     widths: tuple[int, ...] = (1, 2, 4)
+    at_once: tuple[int, ...] = (1, 2)
     inline_limit: int = 8
-    repeat_limit: int = 40
     name: ClassVar[str] = "x86.rows"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -66,7 +68,30 @@ class RowReductionRule(ScheduleRule):
         reductions = self._reductions(info)
         widths = tuple(self._width_site(site, subject, target) for site in reductions)
         parallel = parallel_site(info.site(info.pending[-1]), subject, target)
-        return (*widths, parallel, fetch_site(info, subject, target))
+        rows = self._at_once_site(info, subject, target)
+        return (*widths, rows, parallel, fetch_site(info, subject, target))
+
+    def _at_once_site(self, info: KernelInfo, subject: str, target: Target) -> Site:
+        """How many rows are worked on at once."""
+        last = info.site(info.pending[-1])
+        dtype = last.block.writes[0].buffer.dtype
+        spatial = list(last.iter_vars("spatial"))
+        if not any(item.kind == "reduce" for item in last.block.iter_vars):
+            spatial = spatial[:-1]
+        count = as_int(spatial[-1].dom.extent) if spatial else None
+        lengths = [as_int(axis.dom.extent) for axis in self._rows(info)]
+        elements = product(item.dom.extent for item in last.block.iter_vars)
+        options: list[Option] = []
+        for rows in self.at_once:
+            # Half of the registers hold rows.
+            room = target.vector_registers // 2 // rows * target.lanes(dtype)
+            fits = all(length is not None and length <= room for length in lengths)
+            if rows == 1 or (fits and count is not None and count % rows == 0):
+                # Combining the lanes of a row takes about as long as its arithmetic.
+                cost = Cost({dtype: elements}, efficiency=rows / (rows + 1))
+                options.append(Option(f"{rows} at once", {"rows": rows}, cost))
+        key = SiteKey("schedule", subject, str(target), f"{last.block.name}.rows")
+        return Site(key, tuple(options), f"{last.block.name} rows at once")
 
     def _reductions(self, info: KernelInfo) -> list[BlockSite]:
         return [
@@ -104,6 +129,8 @@ class RowReductionRule(ScheduleRule):
         done = list(info.pending)
         last = info.site(info.pending[-1])
         ahead = bytes_ahead(sch, info, target)
+        answer = sch.sample(self._at_once_site(info, sch.subject, target)).parameters["rows"]
+        assert isinstance(answer, int)
         inlined: set[str] = set()
         for block in info.blocks():
             inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
@@ -122,18 +149,27 @@ class RowReductionRule(ScheduleRule):
                 done += [sch.get(part).name for part in (*chains, *pairs)]
             order.append(block)
         rows = self._row_loops(sch, order[-1])
+        # Rows that loops go over would follow each other.
+        at_once = 1 if partial else answer
+        if at_once > 1:
+            rows[-1] = sch.split(rows[-1], [None, at_once])[0]
         if rows:
             for block in reversed(order[:-1]):
                 sch.compute_at(block, rows[-1])
             # Not before: of a fused loop of unknown extent it is hard to tell which rows it has.
             row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
-            answer = sch.sample(parallel_site(last, sch.subject, target))
-            if answer.parameters["parallel"]:
+            parallel = sch.sample(parallel_site(last, sch.subject, target))
+            if parallel.parameters["parallel"]:
                 sch.parallel(row)
         streams: list[tuple[LoopRV, int]] = []
         for block in order:
             dtype = sch.get(block).writes[0].buffer.dtype
             loops = sch.get_loops(block)[1 if rows else 0 :]
+            if at_once > 1:
+                # Partial results come before rows.
+                across = loops.pop(1 if block in narrower else 0)
+                sch.reorder(across, *loops)
+                sch.unroll(across)
             if block in partial:
                 streams += self._lanes(sch, block, loops, target.lanes(dtype))
             elif block in narrower:
@@ -160,11 +196,10 @@ class RowReductionRule(ScheduleRule):
                 if steps is not None and _few(sch, [steps], target.vector_registers // 2):
                     sch.unroll(steps)
         length = as_int(self._rows(info)[0].dom.extent)
-        if rows and length is not None:
+        if rows and length:
             # A row that is written out is fetched as a whole.
-            streams.append(
-                (sch.get_loops(order[0])[0], length * _bytes_read(info.site(info.pending[0]).block))
-            )
+            read = at_once * length * _bytes_read(info.site(info.pending[0]).block)
+            streams.append((sch.get_loops(order[0])[0], read))
         if streams:
             # What the first reduction has read is in the first-level cache for the others.
             loop, step = streams[0]
@@ -274,8 +309,8 @@ def _rank(block: Block) -> int:
 
 
 def _bytes_read(block: Block) -> int:
-    """Of the widest element that a block reads."""
-    return max(region.buffer.dtype.bytes for region in block.reads)
+    """Of the widest element that a block reads or writes."""
+    return max(region.buffer.dtype.bytes for region in (*block.reads, *block.writes))
 
 
 def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:
