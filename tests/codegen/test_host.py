@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import re
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 import tvm_ffi
 
-from tests.codegen.support import compiled
+from tests.codegen.support import compiled, lower
+from transect.codegen.llvm.compile import emit_module
 from transect.ir.dtype import HANDLE, INT32, VOID
 from transect.ir.expr import Call, Expr, GlobalVar, IntImm, Pointer, Var, as_expr, equal
 from transect.ir.function import IRModule
 from transect.runtime.arrays import to_numpy
+from transect.target import host_target
 from transect.tir.buffer import buffer
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
@@ -316,6 +319,30 @@ def test_workspace_is_reused_and_its_size_is_checked() -> None:
     for wrong in (-1, 1 << 40):
         with pytest.raises(ValueError, match="a workspace's size is negative or overflows"):
             g(wrong)
+
+
+@pytest.mark.parametrize("grows", [False, True])
+def test_loops_take_workspace_of_one_size_once(grows: bool) -> None:
+    """for i in range(4): tmp = x * i, at the end of a workspace; x = tmp + 1."""
+    i, j, k = Var("i"), Var("j"), Var("k")
+    before = i * 4096 if grows else IntImm(0)
+    tmp = Var("tmp", HANDLE, Pointer(X.dtype))
+    view = buffer("tmp", (before + N,), data=tmp)
+    product = BufferStore(view, X[j] * i.astype("float32"), (before + j,))
+    step = seq(
+        Allocate(tmp, X.dtype, (before + N,), {}),
+        DeclBuffer(view),
+        For(j, IntImm(0), N, "serial", product),
+        For(k, IntImm(0), N, "serial", BufferStore(X, view[before + k] + 1.0, (k,))),
+    )
+    program = host(For(i, IntImm(0), IntImm(4), "serial", step))
+    text = str(emit_module(lower(program), host_target()))
+    assert bool(re.search(r"label %taken\d", text)) is not grows
+    f = compiled(program)
+    for size in (0, 3, 1000, 3):
+        x = np.ones(size, np.float32)
+        f(x)
+        assert (x == 16).all()
 
 
 def test_type_checks_of_slots(register: Callable[..., str]) -> None:

@@ -58,6 +58,7 @@ PROGRAMS: dict[str, Callable[[], PrimFunc]] = {
     "softmax": lambda: softmax(N, M),
     "kept row": lambda: kept_row(N, M),
     "kept row in registers": lambda: kept_row(3, 128),
+    "kept rows, two at once": lambda: kept_row(4, 72),
     "kept row with a rest": lambda: kept_row(3, 1000),
     "plane sum": lambda: plane_sum(N, M),
     "plane sum static": lambda: plane_sum(7, 7),

@@ -268,6 +268,10 @@ class ExpressionEmitter:
         lanes, flag = register_type(dtype), vector_of("i1", dtype.lanes)
         define = self.text.define
         if dtype.is_float:
+            if a.startswith("%"):
+                # The second operand is looked at for NaN: often it is a constant, which is none,
+                # or what a chain of extremes, the first operand, need not wait for.
+                a, b = b, a
             first = define(f"fcmp {'olt' if kind is Min else 'ogt'} {lanes} {a}, {b}")
             chosen = define(f"select {flag} {first}, {lanes} {a}, {lanes} {b}")
             # The comparison is false for NaN and gives b: only a NaN in `a` is left to keep, which

@@ -6,7 +6,7 @@ Parallel loops are handed to `parallel`; what a function needs around its body i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,10 @@ from transect.codegen.llvm.tile_registers import is_tile, last_uses
 from transect.codegen.llvm.types import element_type, memory_type, register_type, vector_of
 from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, Var, as_int
+from transect.ir.traverse import free_vars, walk
 from transect.support.errors import TransectError, UnsupportedError
 from transect.support.span import Origin, Span
+from transect.tir.buffer import BufferLoad
 from transect.tir.stmt import (
     Allocate,
     AllocateConst,
@@ -64,6 +66,8 @@ class StatementEmitter(ExpressionEmitter):
         self.frame = _Frame()
         self.places = False
         """Whether errors that leave through a statement with a span get its place added."""
+        self.before_loops: frozenset[Var] | None = None
+        """Inside of loops, the variables that were bound before the outermost of them."""
 
     def run(self, stmt: Stmt) -> None:
         """Emit `stmt`."""
@@ -249,10 +253,15 @@ class StatementEmitter(ExpressionEmitter):
         self.forget_reads()
         text.begin(head)
         value = text.define(f"phi {kind} [ {first}, %{before} ], [ {following}, %{latch} ]")
+        outermost = self.before_loops is None
+        if outermost:
+            self.before_loops = frozenset(self.variables)
         self.enter(place)
         self.bind(var, value)
         self.run(body)
         self.leave()
+        if outermost:
+            self.before_loops = None
         text.begin(latch)
         text.emit(f"{following} = add {'nuw' if order == 'ult' else 'nsw'} {kind} {value}, 1")
         text.branch_if(text.define(f"icmp {order} {kind} {following}, {end}"), head, done)
@@ -284,6 +293,8 @@ class StatementEmitter(ExpressionEmitter):
         return self._workspace(stmt, align)
 
     def _workspace(self, stmt: Allocate, align: int) -> str:
+        """Memory of unknown or large size. Where all iterations of the loops around take as much,
+        the first takes it for all, and it is released at the end of the function."""
         if align > 64:
             raise UnsupportedError(f"workspace aligned to {align} bytes", remedy="64 is the most")
         text, module = self.text, self.text.module
@@ -292,6 +303,14 @@ class StatementEmitter(ExpressionEmitter):
         text.at_exit.append(
             f"  call void {module.helper('transect.workspace.release')}(ptr {slot})"
         )
+        once = self._is_same_in_loops(stmt.extents)
+        ready = ""
+        if once:
+            take, ready = text.label("take"), text.label("taken")
+            missing = text.define(f"icmp eq ptr {text.define(f'load ptr, ptr {slot}')}, null")
+            text.branch_if(missing, take, ready)
+            text.begin(take)
+            self.enter()
         dims = [self.index(extent) for extent in stmt.extents]
         sizes = text.allocate(f"[{max(1, len(dims))} x i64]")
         for number, dim in enumerate(dims):
@@ -303,8 +322,20 @@ class StatementEmitter(ExpressionEmitter):
             f"(ptr {slot}, i64 {element}, i64 {len(dims)}, ptr {sizes})"
         )
         text.fail_unless_zero(status)
+        if once:
+            self.leave()
+            text.begin(ready)
         self.bind(stmt.var, text.define(f"load ptr, ptr {slot}"))
-        return slot
+        return "" if once else slot
+
+    def _is_same_in_loops(self, extents: Sequence[Expr]) -> bool:
+        """Whether there are loops around, and extents have one value in all their iterations."""
+        outside = self.before_loops
+        return (
+            outside is not None
+            and outside.issuperset(free_vars(extents))
+            and not any(isinstance(item, BufferLoad | Call) for item in walk(*extents))
+        )
 
     def emit_constant(self, stmt: AllocateConst) -> None:
         name, direct = self.text.module.data(stmt.data)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
+from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int
 from transect.ir.sizes import product
 from transect.ir.traverse import free_vars, walk
@@ -99,8 +100,8 @@ class ElementwiseRule(ScheduleRule):
 
     def space(self, info: KernelInfo, target: Target) -> tuple[Site, ...]:
         """See ScheduleRule."""
-        site = info.site(info.pending[-1])
-        return (parallel_site(site, subject_of(info.func), target),)
+        site, subject = info.site(info.pending[-1]), subject_of(info.func)
+        return (parallel_site(site, subject, target), fetch_site(info, subject, target))
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
@@ -108,6 +109,7 @@ class ElementwiseRule(ScheduleRule):
         block = sch.get_block(site.block.name)
         done = [site.block.name, *inline_producers(sch, info, site.block, self.inline_limit)]
         answer = sch.sample(parallel_site(site, sch.subject, target))
+        ahead = bytes_ahead(sch, info, target)
         dtype = max(
             (r.buffer.dtype for r in (*site.block.reads, *site.block.writes)),
             key=lambda kind: kind.bits,
@@ -124,6 +126,9 @@ class ElementwiseRule(ScheduleRule):
         if _same_everywhere(sch.get(block)):
             loops = [sch.fuse(*loops)]
         steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
+        if steps is not None:
+            vector = target.lanes(dtype) * dtype.bytes
+            fetch_ahead(sch, steps, vector, ahead)
         if answer.parameters["parallel"]:
             _parallelize(sch, loops[:-1], steps)
         return tuple(done)

@@ -18,7 +18,9 @@ from transect.hardware.x86.elementwise import (
     parallel_site,
     vectorize_loop,
 )
+from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
 from transect.ir.expr import Expr, Var, as_int
+from transect.ir.sizes import product
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
@@ -37,14 +39,15 @@ _FREE_OPERATIONS = 2
 class RowReductionRule(ScheduleRule):
     """Chains of reductions over the last dimension and maps around them, fused row by row.
 
-    widths: how many vectors of partial results a reduction may keep. inline_limit: operations of a
-    producer that are worth repeating at each of several readers; repeat_limit: where the length of
-    a row is not known, so that it cannot be kept close.
+    widths: how many vectors of partial results a reduction may keep. at_once: how many rows may
+    be worked on at once, if registers hold all of them: while the lanes of one are combined, step
+    by step, another is computed. inline_limit: operations of a producer that are worth repeating
+    at each of several readers.
     """
 
     widths: tuple[int, ...] = (1, 2, 4)
+    at_once: tuple[int, ...] = (1, 2)
     inline_limit: int = 8
-    repeat_limit: int = 40
     name: ClassVar[str] = "x86.rows"
 
     def matches(self, info: KernelInfo) -> bool:
@@ -64,7 +67,31 @@ class RowReductionRule(ScheduleRule):
         subject = subject_of(info.func)
         reductions = self._reductions(info)
         widths = tuple(self._width_site(site, subject, target) for site in reductions)
-        return (*widths, parallel_site(info.site(info.pending[-1]), subject, target))
+        parallel = parallel_site(info.site(info.pending[-1]), subject, target)
+        rows = self._at_once_site(info, subject, target)
+        return (*widths, rows, parallel, fetch_site(info, subject, target))
+
+    def _at_once_site(self, info: KernelInfo, subject: str, target: Target) -> Site:
+        """How many rows are worked on at once."""
+        last = info.site(info.pending[-1])
+        dtype = last.block.writes[0].buffer.dtype
+        spatial = list(last.iter_vars("spatial"))
+        if not any(item.kind == "reduce" for item in last.block.iter_vars):
+            spatial = spatial[:-1]
+        count = as_int(spatial[-1].dom.extent) if spatial else None
+        lengths = [as_int(axis.dom.extent) for axis in self._rows(info)]
+        elements = product(item.dom.extent for item in last.block.iter_vars)
+        options: list[Option] = []
+        for rows in self.at_once:
+            # Half of the registers hold rows.
+            room = target.vector_registers // 2 // rows * target.lanes(dtype)
+            fits = all(length is not None and length <= room for length in lengths)
+            if rows == 1 or (fits and count is not None and count % rows == 0):
+                # Combining the lanes of a row takes about as long as its arithmetic.
+                cost = Cost({dtype: elements}, efficiency=rows / (rows + 1))
+                options.append(Option(f"{rows} at once", {"rows": rows}, cost))
+        key = SiteKey("schedule", subject, str(target), f"{last.block.name}.rows")
+        return Site(key, tuple(options), f"{last.block.name} rows at once")
 
     def _reductions(self, info: KernelInfo) -> list[BlockSite]:
         return [
@@ -101,6 +128,9 @@ class RowReductionRule(ScheduleRule):
         """See ScheduleRule."""
         done = list(info.pending)
         last = info.site(info.pending[-1])
+        ahead = bytes_ahead(sch, info, target)
+        answer = sch.sample(self._at_once_site(info, sch.subject, target)).parameters["rows"]
+        assert isinstance(answer, int)
         inlined: set[str] = set()
         for block in info.blocks():
             inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
@@ -119,18 +149,29 @@ class RowReductionRule(ScheduleRule):
                 done += [sch.get(part).name for part in (*chains, *pairs)]
             order.append(block)
         rows = self._row_loops(sch, order[-1])
+        # Rows that loops go over would follow each other.
+        at_once = 1 if partial else answer
+        if at_once > 1:
+            rows[-1] = sch.split(rows[-1], [None, at_once])[0]
         if rows:
-            row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
             for block in reversed(order[:-1]):
-                sch.compute_at(block, row)
-            answer = sch.sample(parallel_site(last, sch.subject, target))
-            if answer.parameters["parallel"]:
+                sch.compute_at(block, rows[-1])
+            # Not before: of a fused loop of unknown extent it is hard to tell which rows it has.
+            row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
+            parallel = sch.sample(parallel_site(last, sch.subject, target))
+            if parallel.parameters["parallel"]:
                 sch.parallel(row)
+        streams: list[tuple[LoopRV, int]] = []
         for block in order:
             dtype = sch.get(block).writes[0].buffer.dtype
             loops = sch.get_loops(block)[1 if rows else 0 :]
+            if at_once > 1:
+                # Partial results come before rows.
+                across = loops.pop(1 if block in narrower else 0)
+                sch.reorder(across, *loops)
+                sch.unroll(across)
             if block in partial:
-                self._lanes(sch, block, loops, target.lanes(dtype))
+                streams += self._lanes(sch, block, loops, target.lanes(dtype))
             elif block in narrower:
                 lane = self._lane(sch, block, loops)
                 sch.reorder(lane, *(loop for loop in loops if loop is not lane))
@@ -139,11 +180,30 @@ class RowReductionRule(ScheduleRule):
                 sch.vectorize(lane)
             elif block in final:
                 sch.fold_reduction(block)
+            elif loops and sch.get(block).writes[0].buffer not in sch.func.buffers:
+                # One nest, whose last vector is cut off: whoever places the buffer sees all of a
+                # row, and that no other one has to be kept.
+                known = as_int(sch.get(loops[-1]).extent) is not None
+                vectors = 1 if known else max(self.widths)
+                steps, vector, lane = sch.split(loops[-1], [None, vectors, target.lanes(dtype)])
+                sch.vectorize(lane)
+                sch.unroll(vector)
+                if _few(sch, [steps], target.vector_registers // 2):
+                    sch.unroll(steps)
             elif loops:
                 steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
                 # Half of the registers may hold a row between its passes.
                 if steps is not None and _few(sch, [steps], target.vector_registers // 2):
                     sch.unroll(steps)
+        length = as_int(self._rows(info)[0].dom.extent)
+        if rows and length:
+            # A row that is written out is fetched as a whole.
+            read = at_once * length * _bytes_read(info.site(info.pending[0]).block)
+            streams.append((sch.get_loops(order[0])[0], read))
+        if streams:
+            # What the first reduction has read is in the first-level cache for the others.
+            loop, step = streams[0]
+            fetch_ahead(sch, loop, step, ahead)
         return tuple(done)
 
     def _partial(
@@ -185,13 +245,19 @@ class RowReductionRule(ScheduleRule):
         reads_row = any(item.kind == "reduce" for item in block.iter_vars)
         return [loops[n] for n in (spatial if reads_row else spatial[:-1])]
 
-    def _lanes(self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int) -> None:
-        """Partial results as vectors in registers: steps outside, then vectors, then lanes."""
+    def _lanes(
+        self, sch: Schedule, block: BlockRV, loops: list[LoopRV], lanes: int
+    ) -> list[tuple[LoopRV, int]]:
+        """Partial results as vectors in registers: steps outside, then vectors, then lanes.
+
+        Gives the loop over steps, if it is one, and the bytes that it reads in each.
+        """
         lane = self._lane(sch, block, loops)
         steps = [loop for loop in loops if loop is not lane]
-        partial_vectors(
-            sch, block, steps, lane, lanes, written_out=_few(sch, steps, max(self.widths))
-        )
+        bytes_a_step = (as_int(sch.get(lane).extent) or lanes) * _bytes_read(sch.get(block))
+        written_out = _few(sch, steps, max(self.widths))
+        partial_vectors(sch, block, steps, lane, lanes, written_out=written_out)
+        return [] if written_out else [(steps[-1], bytes_a_step)]
 
     def _lane(self, sch: Schedule, block: BlockRV, loops: list[LoopRV]) -> LoopRV:
         """The loop over partial results: the block's only spatial one left."""
@@ -240,6 +306,11 @@ def _once_a_row(producer: Block, reader: Block) -> bool:
 
 def _rank(block: Block) -> int:
     return sum(as_int(item.dom.extent) != 1 for item in block.iter_vars)
+
+
+def _bytes_read(block: Block) -> int:
+    """Of the widest element that a block reads or writes."""
+    return max(region.buffer.dtype.bytes for region in (*block.reads, *block.writes))
 
 
 def _few(sch: Schedule, loops: list[LoopRV], limit: int) -> bool:

@@ -34,13 +34,16 @@ from transect.tir.op import if_then_else
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over some axes of a tensor, kept as axes of extent 1, and what they say of an element.
+    """Of some axes of a tensor, kept as axes of extent 1, and what that says of an element.
 
-    total, squares: sums of the values, and of their squared distances from the mean.
+    averages: the means. squares: sums of squared distances from the mean. scales: 1 / sqrt(variance
+    + epsilon). They are computed once for all the elements that they belong to: a division and a
+    root for each element take longer than all the rest.
     """
 
-    total: Buffer
+    averages: Buffer
     squares: Buffer
+    scales: Buffer
     axes: tuple[int, ...]
     count: Expr
 
@@ -50,12 +53,11 @@ class Moments:
 
     def mean(self, i: Sequence[Expr]) -> Expr:
         """The mean that belongs to the element at `i`."""
-        return self.total[self.place(i)] / self.count
+        return self.averages[self.place(i)]
 
-    def inverse_deviation(self, i: Sequence[Expr], epsilon: float) -> Expr:
+    def inverse_deviation(self, i: Sequence[Expr]) -> Expr:
         """1 / sqrt(variance + epsilon), for the element at `i`."""
-        variance = self.squares[self.place(i)] / self.count
-        return const(1, variance.dtype) / math("sqrt", variance + const(epsilon, variance.dtype))
+        return self.scales[self.place(i)]
 
 
 def moments(
@@ -64,18 +66,30 @@ def moments(
     axes: tuple[int, ...],
     value: Callable[..., Expr],
     dtype: DType,
+    epsilon: float,
 ) -> Moments:
     """Mean and variance of `value(*indices)`, of `dtype`, over `axes` of a box of `sizes`."""
     count = cast(product(sizes[axis] for axis in axes), dtype)
     total = reduce_axes(b, sizes, axes, value, "sum", "total", keepdims=True)
 
+    def average(*i: Var) -> Expr:
+        return total[i] / count
+
+    averages = b.compute(total.shape, average, name="mean", dtype=dtype)
+
     def squared(*i: Expr) -> Expr:
         place = tuple(IntImm(0) if axis in axes else item for axis, item in enumerate(i))
-        distance = value(*i) - total[place] / count
+        distance = value(*i) - averages[place]
         return distance * distance
 
     squares = reduce_axes(b, sizes, axes, squared, "sum", "squares", keepdims=True)
-    return Moments(total, squares, axes, count)
+
+    def scale(*i: Var) -> Expr:
+        deviation = math("sqrt", squares[i] / count + const(epsilon, dtype))
+        return const(1, dtype) / deviation
+
+    scales = b.compute(squares.shape, scale, name="scale", dtype=dtype)
+    return Moments(averages, squares, scales, axes, count)
 
 
 def check_parameters(
@@ -138,10 +152,10 @@ class LayerNorm(Operator):
         def value(*i: Expr) -> Expr:
             return cast(x[i], wide)
 
-        found = moments(b, x.shape, axes, value, wide)
+        found = moments(b, x.shape, axes, value, wide, self.epsilon)
 
         def element(*i: Var) -> Expr:
-            normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i, self.epsilon)
+            normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i)
             return scaled(
                 normal,
                 gamma if self.scale else None,
@@ -186,10 +200,15 @@ class RMSNorm(Operator):
 
         squares = reduce_axes(b, x.shape, axes, squared, "sum", "squares", keepdims=True)
 
+        def scale(*i: Var) -> Expr:
+            root = math("sqrt", squares[i] / count + const(self.epsilon, wide))
+            return const(1, wide) / root
+
+        scales = b.compute(squares.shape, scale, name="scale", dtype=wide)
+
         def element(*i: Var) -> Expr:
             place = tuple(IntImm(0) if axis in axes else item for axis, item in enumerate(i))
-            root = math("sqrt", squares[place] / count + const(self.epsilon, wide))
-            normal = cast(x[i], wide) / root
+            normal = cast(x[i], wide) * scales[place]
             return scaled(normal, weight, None, tuple(i[axis] for axis in axes), x.dtype)
 
         return b.compute(x.shape, element, name="y", dtype=x.dtype)
@@ -253,14 +272,14 @@ class GroupNorm(Operator):
             whole = i[channel] * per_group + i[channel + 1]
             return cast(x[(*i[:channel], whole, *i[channel + 2 :])], wide)
 
-        found = moments(b, sizes, reduced, value, wide)
+        found = moments(b, sizes, reduced, value, wide, self.epsilon)
 
         def element(*i: Var) -> Expr:
             c = i[channel]
             cut = (*i[:channel], c // per_group, c % per_group, *i[channel + 1 :])
             distance = cast(x[i], wide) - found.mean(cut)
             return scaled(
-                distance * found.inverse_deviation(cut, self.epsilon),
+                distance * found.inverse_deviation(cut),
                 gamma if self.scale else None,
                 beta if self.center else None,
                 (c,),
@@ -313,10 +332,10 @@ class InstanceNorm(Operator):
         def value(*i: Expr) -> Expr:
             return cast(x[i], wide)
 
-        found = moments(b, x.shape, axes, value, wide)
+        found = moments(b, x.shape, axes, value, wide, self.epsilon)
 
         def element(*i: Var) -> Expr:
-            normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i, self.epsilon)
+            normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i)
             return scaled(
                 normal,
                 gamma if self.scale else None,
@@ -380,7 +399,7 @@ class BatchNorm(Operator):
         def value(*i: Expr) -> Expr:
             return cast(x[i], wide)
 
-        found = moments(b, x.shape, others, value, wide) if self.training else None
+        found = moments(b, x.shape, others, value, wide, self.epsilon) if self.training else None
 
         def element(*i: Var) -> Expr:
             c = (i[axis],)
@@ -388,7 +407,7 @@ class BatchNorm(Operator):
                 deviation = math("sqrt", cast(moving_var[c], wide) + const(self.epsilon, wide))
                 normal = (value(*i) - cast(moving_mean[c], wide)) / deviation
             else:
-                normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i, self.epsilon)
+                normal = (value(*i) - found.mean(i)) * found.inverse_deviation(i)
             return scaled(
                 normal, gamma if self.scale else None, beta if self.center else None, c, x.dtype
             )
