@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 
 from transect.ir.function import BaseFunc, IRModule
@@ -15,6 +16,7 @@ from transect.support.errors import UnsupportedError
 from transect.support.span import Spans
 from transect.target import Target
 from transect.tir.function import PrimFunc
+from transect.tir.interpret import interpret
 from transect.tir.transform import (
     ConvertBlocksToOpaque,
     FlattenBuffer,
@@ -382,6 +384,112 @@ def test_the_only_partial_tile_is_known() -> None:
                         x[j1 + 8] = T.float32(1)
 
     expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
+
+
+def test_partial_tiles_at_both_ends_are_known() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((20,), "float32"), y: T.Buffer((20,), "float32")):
+        for i0 in T.parallel(5):
+            for i1 in range(4):
+                if i0 * 4 + i1 >= 1 and i0 * 4 + i1 < 19:
+                    y[i0 * 4 + i1] = x[i0 * 4 + i1]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((20,), "float32"), y: T.Buffer((20,), "float32")):
+        for i0 in T.parallel(5):
+            if i0 * 4 >= 1 and i0 * 4 < 16:
+                for i1 in range(4):
+                    y[i0 * 4 + i1] = x[i0 * 4 + i1]
+            elif i0 == 0:
+                for i1 in range(4):
+                    if i1 >= 1:
+                        y[i1] = x[i1]
+            else:
+                for i1 in range(4):
+                    if i1 < 3:
+                        y[i1 + 16] = x[i1 + 16]
+
+    expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
+
+
+def test_partial_tiles_that_come_again_are_not_taken_for_the_last_one() -> None:
+    @T.prim_func(private=True)
+    def before(y: T.Buffer((3, 10), "float32")):
+        for f in T.parallel(9):
+            for i1 in range(4):
+                if f % 3 * 4 + i1 < 10:
+                    y[f // 3, f % 3 * 4 + i1] = T.float32(1)
+
+    after = LoopPartition()(IRModule.of(main=before), Context())["main"]
+    assert isinstance(after, PrimFunc)
+    result = np.zeros((3, 10), np.float32)
+    interpret(after, result)
+    assert (result == 1).all()
+
+
+def test_temporaries_of_nests_that_share_no_values_are_apart() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((6, 8), "float32"), y: T.Buffer((6, 8), "float32")):
+        t = T.alloc_buffer((6, 8), "float32")
+        for i in range(4):
+            for j in range(8):
+                with T.block("t"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    t[vi, vj] = x[vi, vj] + T.float32(1)
+            for j in range(8):
+                with T.block("y"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    y[vi, vj] = t[vi, 7 - vj]
+        for i in range(2):
+            for j in range(8):
+                with T.block("t_1"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    t[4 + vi, vj] = x[4 + vi, vj] * T.float32(2)
+            for j in range(8):
+                with T.block("y_1"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    y[4 + vi, vj] = t[4 + vi, 7 - vj]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((6, 8), "float32"), y: T.Buffer((6, 8), "float32")):
+        for i in range(4):
+            with T.scope():
+                t_data = T.allocate([1, 8], "float32", "global")
+                t = T.decl_buffer((1, 8), "float32", data=t_data)
+                for j in range(8):
+                    t[0, j] = x[i, j] + T.float32(1)
+                for j in range(8):
+                    y[i, j] = t[0, 7 - j]
+        for i in range(2):
+            with T.scope():
+                u_data = T.allocate([1, 8], "float32", "global")
+                u = T.decl_buffer((1, 8), "float32", data=u_data)
+                for j in range(8):
+                    u[0, j] = x[4 + i, j] * T.float32(2)
+                for j in range(8):
+                    y[4 + i, j] = u[0, 7 - j]
+
+    expect(run(before, *BLOCKS), run(expected, Simplify()), Simplify())
+
+
+def test_choices_within_values_are_decided() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+        for i in range(7):
+            y[i] = T.if_then_else(i < 7, x[i], T.float32(0))
+            y[i] = T.if_then_else(i >= 7, x[i], T.float32(1))
+            y[i] = T.if_then_else(i < 7 and i > 2, x[i], T.float32(2))
+            y[i] = T.Select(i >= 0, x[i], T.float32(3))
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((8,), "float32"), y: T.Buffer((8,), "float32")):
+        for i in range(7):
+            y[i] = x[i]
+            y[i] = T.float32(1)
+            y[i] = T.if_then_else(i > 2, x[i], T.float32(2))
+            y[i] = x[i]
+
+    expect(before, run(expected, Simplify()), Simplify())
 
 
 def test_a_vectorized_loop_becomes_a_vector_statement() -> None:

@@ -7,6 +7,7 @@ from transect.hardware.x86.amx_product import AmxProductRule
 from transect.hardware.x86.attention import AttentionRule
 from transect.hardware.x86.columns import ColumnReductionRule
 from transect.hardware.x86.contraction import ContractionRule
+from transect.hardware.x86.depthwise import DepthwiseRule
 from transect.hardware.x86.elementwise import ElementwiseRule
 from transect.hardware.x86.reduction import RowReductionRule
 from transect.hardware.x86.tensorized import TensorizedRule
@@ -17,6 +18,7 @@ RULES: tuple[ScheduleRule, ...] = (
     AmxProductRule(),
     TensorizedRule(),
     VectorMatrixRule(),
+    DepthwiseRule(),
     ContractionRule(),
     ColumnReductionRule(),
     RowReductionRule(),

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
+import numpy as np
+
 from transect.arith import Analyzer
+from transect.arith.evaluate import evaluate
 from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     GE,
@@ -22,6 +25,7 @@ from transect.ir.expr import (
     Var,
     as_expr,
     as_int,
+    equal,
     logical_and,
     true,
 )
@@ -44,6 +48,9 @@ from transect.tir.visit import (
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
+
+_ITERATIONS = 1 << 12
+"""Iterations of a loop up to which each is looked at."""
 
 
 @dataclass(frozen=True)
@@ -96,31 +103,34 @@ class _Partition(StmtRewriter):
             return self.visit(body)
         condition = logical_and(*dict.fromkeys(own.values()))
         then_case = self.visit(_Assume(set(own)).visit(body))
-        else_case = fresh_copy(body)
-        only = _only_partial(loop, condition)
-        if only is not None:
-            # What the tile lacks is known then, and is not computed.
-            else_case = substitute_stmt(else_case, {loop.var: as_expr(only, loop.var.dtype)})
-        if sum(1 for _ in walk_stmts(else_case)) <= self.limit:
-            else_case = self.visit(else_case)
+        partial = _partial_tiles(loop, condition)
+        # What these tiles lack is known then, and is not computed.
+        known = [
+            substitute_stmt(fresh_copy(body), {loop.var: as_expr(number, loop.var.dtype)})
+            for number in partial
+        ]
+        if not known:
+            known = [fresh_copy(body)]
+        *others, else_case = [
+            self.visit(case) if sum(1 for _ in walk_stmts(case)) <= self.limit else case
+            for case in known
+        ]
+        for number, case in zip(partial, others, strict=False):
+            else_case = IfThenElse(equal(loop.var, number), case, else_case)
         return IfThenElse(condition, then_case, else_case)
 
 
-def _only_partial(loop: For, is_full: Expr) -> int | None:
-    """The one iteration of a loop that is not a full tile, if there is exactly one, at an end."""
-    extent = as_int(loop.extent)
-    if extent is None or extent < 2 or as_int(loop.min) != 0 or free_vars([is_full]) != [loop.var]:
-        return None
-    analyzer = Analyzer()
-
-    def holds(iteration: int) -> bool:
-        value = as_expr(iteration, loop.var.dtype)
-        return analyzer.can_prove(substitute(is_full, {loop.var: value}))
-
-    # What it tests is linear: true between two ends.
-    if holds(0) and holds(extent - 2):
-        return extent - 1
-    return 0 if holds(1) and holds(extent - 1) else None
+def _partial_tiles(loop: For, is_full: Expr) -> list[int]:
+    """The iterations of a loop that are not full tiles, if they are known and at most two: those at
+    the ends, for the most part."""
+    extent, low = as_int(loop.extent), as_int(loop.min)
+    if extent is None or not 2 <= extent <= _ITERATIONS or low != 0:
+        return []
+    if free_vars([is_full]) != [loop.var]:
+        return []
+    full = np.broadcast_to(evaluate(is_full, {loop.var: np.arange(extent)}), extent)
+    partial = [int(number) for number in np.flatnonzero(~full)]
+    return partial if len(partial) <= 2 else []
 
 
 def _parts(body: Stmt, full: Mapping[Expr, Expr]) -> list[Stmt]:

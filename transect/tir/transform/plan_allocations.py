@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
 from transect.arith import Analyzer
 from transect.ir.condition import conjuncts
-from transect.ir.expr import LT, Call, Expr, IntImm, as_int, true
+from transect.ir.expr import LT, Call, Expr, IntImm, Var, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
@@ -37,7 +37,8 @@ TermT = TypeVar("TermT", bound=Term)
 @dataclass(frozen=True)
 class PlanAllocations(FunctionPass):
     """Place alloc_buffers at the innermost statement that contains all their accesses and in which
-    whatever is read has been written before, and shrink them to the box accessed there.
+    whatever is read has been written before, and shrink them to the box accessed there. Nests that
+    follow each other and each read only what they have written themselves get a buffer each.
 
     Requires opaque blocks without match_buffers. Leaves the same, with new opaque blocks that hold
     the allocations. A buffer that carries values from one iteration of a loop to the next stays
@@ -77,11 +78,16 @@ class _Plan(StmtRewriter):
         kept: list[Buffer] = []
         body = new.body
         for buffer in new.alloc_buffers:
-            place = None if _is_opaque(body, buffer) else _place(body, buffer, self.reach)
-            if place is None:
+            places = [] if _is_opaque(body, buffer) else _places(body, buffer, self.reach)
+            if not places:
                 kept.append(buffer)
-            else:
-                body = _Move(place, buffer, self.reach).visit(body)
+                continue
+            copies = [buffer, *(_another(buffer) for _ in places[1:])]
+            moves = (
+                _Move(place, buffer, own, self.reach)
+                for place, own in zip(places, copies, strict=True)
+            )
+            body = _Moves({move.place: move for move in moves}).visit(body)
         return replace(new, body=body, alloc_buffers=tuple(kept))
 
 
@@ -152,10 +158,11 @@ def _touches_itself(stmt: Stmt, buffer: Buffer) -> bool:
     )
 
 
-def _place(body: Stmt, buffer: Buffer, reach: Reach) -> Stmt | None:
-    """The statement to wrap with the allocation; None for where it is now."""
+def _places(body: Stmt, buffer: Buffer, reach: Reach, loops: int = 0) -> list[Stmt]:
+    """The statements to wrap with an allocation each; none for where it is now. There are several
+    if each of them writes itself what it reads. loops: how many there are around `body`."""
     candidates: list[tuple[Stmt, int]] = []
-    stmt, loops = body, 0
+    stmt = body
     while True:
         inside = [child for child in child_stmts(stmt) if _touches(child, buffer)]
         if len(inside) != 1 or _touches_itself(stmt, buffer):
@@ -166,12 +173,22 @@ def _place(body: Stmt, buffer: Buffer, reach: Reach) -> Stmt | None:
         stmt = inside[0]
         if not isinstance(stmt, Block):
             candidates.append((stmt, loops))
+    if isinstance(stmt, SeqStmt) and len(inside) > 1:
+        parts = [_places(part, buffer, reach, loops) for part in inside]
+        if all(parts):
+            return [place for places in parts for place in places]
     for stmt, crossed in reversed(candidates):
         if not crossed:
-            return None
+            return []
         if _writes_first(stmt, buffer, [], reach):
-            return stmt
-    return None
+            return [stmt]
+    return []
+
+
+def _another(buffer: Buffer) -> Buffer:
+    """A buffer like this one, with memory of its own."""
+    pointer = buffer.data
+    return replace(buffer, data=Var(pointer.name, pointer.dtype, pointer.pointer))
 
 
 def _is_fence(loop: For, buffer: Buffer) -> bool:
@@ -316,9 +333,9 @@ def _box(found: list[Access], buffer: Buffer) -> list[tuple[Expr, int] | None]:
 
 
 class _Move(StmtRewriter):
-    """Wraps `place` in a block that allocates `buffer`, shrunk."""
+    """Wraps `place` in a block that allocates `own`, shrunk, and uses it in place of `buffer`."""
 
-    def __init__(self, place: Stmt, buffer: Buffer, reach: Reach) -> None:
+    def __init__(self, place: Stmt, buffer: Buffer, own: Buffer, reach: Reach) -> None:
         self.place = place
         self.old = buffer
         fixed = _fixed_axes(place, buffer)
@@ -328,7 +345,7 @@ class _Move(StmtRewriter):
             extent if box is None else IntImm(box[1], extent.dtype)
             for box, extent in zip(self.boxes, buffer.shape, strict=True)
         )
-        self.new = replace(buffer, shape=shape) if any(self.boxes) else buffer
+        self.new = replace(own, shape=shape) if any(self.boxes) else own
         self.memo: dict[Term, Term] = {}
         self.inside = False
 
@@ -362,3 +379,14 @@ class _Move(StmtRewriter):
         if isinstance(new, BufferStore) and stmt.buffer is self.old:
             return replace(new, buffer=self.new, indices=self._shift(new.indices))
         return new
+
+
+class _Moves(StmtRewriter):
+    """Several moves, at places beside each other."""
+
+    def __init__(self, moves: Mapping[Stmt, _Move]) -> None:
+        self.moves = moves
+
+    def visit(self, stmt: Stmt) -> Stmt:
+        move = self.moves.get(stmt)
+        return super().visit(stmt) if move is None else move.visit(stmt)

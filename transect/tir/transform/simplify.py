@@ -8,6 +8,7 @@ from typing import TypeVar
 from transect.arith import Analyzer
 from transect.ir.condition import conjuncts
 from transect.ir.expr import (
+    Call,
     Div,
     Expr,
     FloorDiv,
@@ -16,6 +17,7 @@ from transect.ir.expr import (
     Mod,
     Ramp,
     Range,
+    Select,
     Var,
     as_int,
     logical_and,
@@ -26,6 +28,7 @@ from transect.ir.term import Term
 from transect.ir.traverse import rewrite, walk
 from transect.tir.buffer import BufferLoad, BufferRegion
 from transect.tir.function import PrimFunc, symbolic_vars
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import AssertStmt, Bind, BufferStore, For, IfThenElse, SeqStmt, Stmt
 from transect.tir.transform.function_pass import FunctionPass
 from transect.tir.transform.vector_index import as_ramp
@@ -86,6 +89,19 @@ class _Simplify(StmtRewriter):
                 if indices is item.indices
                 else BufferLoad(item.buffer, indices, item.predicate)
             )
+        if isinstance(item, Select) and item.condition.dtype.is_scalar:
+            condition = self._index(item.condition)
+            known = as_int(condition)
+            if known is not None:
+                return item.true_value if known else item.false_value
+            return Select(condition, item.true_value, item.false_value)
+        if isinstance(item, Call) and item.op is INTRINSICS["if_then_else"]:
+            condition, value, other = item.args
+            condition = self._index(condition)
+            known = as_int(condition)
+            if known is not None:
+                return value if known else other
+            return Call(item.op, (condition, value, other), item.kind)
         return item
 
     def _index(self, value: Expr) -> Expr:
