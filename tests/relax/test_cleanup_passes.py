@@ -1,5 +1,6 @@
 """Normalize, Canonicalize, DeadCodeElimination, EliminateCommonSubexpr, ToNonDataflow."""
 
+import numpy as np
 import pytest
 
 from tests.relax.programs import assert_same, graph, operators, tensor
@@ -10,7 +11,7 @@ from transect.ir.types import ObjectType, TupleType, tensor_type
 from transect.relax import expr as rx
 from transect.relax.block_builder import make_function
 from transect.relax.call import call_packed, call_pure_packed
-from transect.relax.op.binary import Add
+from transect.relax.op.binary import Add, Multiply, Power
 from transect.relax.op.elementwise import Astype, Exp, Tanh
 from transect.relax.op.manipulate import BroadcastTo, PermuteDims, Reshape
 from transect.relax.transform.canonicalize import Canonicalize
@@ -141,6 +142,24 @@ def test_a_copy_that_is_changed_in_place_stays_a_copy():
 
     module = graph(X, body, dataflow=False, pure=False)
     assert operators(Canonicalize()(module)) == ["exp", "reshape", "update"]
+
+
+def test_small_constant_powers_are_products():
+    def before(b, x):
+        square = b.emit(Power()(x, rx.constant(np.float32(2))))
+        cube = b.emit(Power()(square, rx.constant(np.float32([3]))))
+        root = b.emit(Power()(cube, rx.constant(np.float32(0.5))))
+        wider = rx.constant(np.full((1, 1, 1), 2, np.float32))
+        return b.emit_output(Power()(root, wider))
+
+    def expected(b, x):
+        square = b.emit(Multiply()(x, x))
+        cube = b.emit(Multiply()(b.emit(Multiply()(square, square)), square))
+        root = b.emit(Power()(cube, rx.constant(np.float32(0.5))))
+        wider = rx.constant(np.full((1, 1, 1), 2, np.float32))
+        return b.emit_output(Power()(root, wider))
+
+    check(Canonicalize(), graph(X, before), graph(X, expected))
 
 
 def test_a_reshape_of_a_reshape_is_one():

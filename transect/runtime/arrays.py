@@ -7,6 +7,7 @@ every form; both are handled here without a copy. What a model accepts is in `ca
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any, Final
@@ -24,6 +25,11 @@ _DTYPE_OFFSET: Final = 52
 _get_pointer: Any = ctypes.pythonapi.PyCapsule_GetPointer
 _get_pointer.restype = ctypes.c_void_p
 _get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+_LINE: Final = 64
+"""Bytes of a cache line."""
+LARGE: Final = 1 << 15
+"""Bytes from which on the start of an array is worth choosing: about a first-level cache."""
 
 _DLPACK_CODES: Final = {
     "bfloat16": (4, 16),
@@ -145,3 +151,14 @@ def ffi_items(value: Any) -> tuple[Any, ...] | None:
 def is_borrowed(tensor: tvm_ffi.Tensor) -> bool:
     """Whether the tensor is a bare view, valid only during the call that passed it."""
     return tensor.__chandle__() == 0
+
+
+def empty_array(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """numpy.empty, a large one at the start of a cache line: numpy's own start 16 bytes after one,
+    and every vector that is written touches two lines. Raises what numpy.empty does."""
+    nbytes = math.prod(shape) * dtype.itemsize
+    if nbytes < LARGE or min(shape) < 0:
+        return np.empty(shape, dtype)
+    room = np.empty(nbytes + _LINE, np.uint8)
+    start = -room.ctypes.data % _LINE
+    return room[start : start + nbytes].view(dtype).reshape(shape)

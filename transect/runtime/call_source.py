@@ -6,12 +6,14 @@ entry. What does not pass the tests goes to the slow call of `model.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from transect.runtime.arrays import LARGE, empty_array
 from transect.runtime.dimension import check_formula, names_in, rename
 from transect.runtime.signature import Dimension, Parameter, Result, Signature
 
@@ -40,6 +42,7 @@ class ArrayKind:
     dtype: Callable[[str], Any]
     test: str
     empty: str
+    large: str
     names: Mapping[str, Any]
 
 
@@ -54,7 +57,12 @@ def _numpy_dtype(name: str) -> Any:
 
 # carray: contiguous, aligned and writeable. A read-only array needs another protocol.
 NUMPY = ArrayKind(
-    np.ndarray, _numpy_dtype, "{0}.flags.carray", "empty({0}, {1})", {"empty": np.empty}
+    np.ndarray,
+    _numpy_dtype,
+    "{0}.flags.carray",
+    "empty({0}, {1})",
+    "large({0}, {1})",
+    {"empty": np.empty, "large": empty_array},
 )
 
 
@@ -65,6 +73,7 @@ def torch_kind(torch: Any) -> ArrayKind:
         lambda name: getattr(torch, name, None),
         "{0}.layout is strided and not {0}.requires_grad and not {0}.is_meta"
         " and {0}.is_contiguous() and not {0}.is_neg()",
+        "empty({0}, dtype={1})",
         "empty({0}, dtype={1})",
         {"empty": torch.empty, "strided": torch.strided},
     )
@@ -125,7 +134,8 @@ def array_call(
     for k, (output, dtype) in enumerate(zip(destinations, made, strict=True)):
         scope[f"made{k}"] = dtype
         shape = _shape_source(output.shape or (), list(dimensions), renamed)
-        made_sources.append(f"        y{k} = {kind.empty.format(shape, f'made{k}')}")
+        make = kind.large if _may_be_large(output.shape or (), dtype) else kind.empty
+        made_sources.append(f"        y{k} = {make.format(shape, f'made{k}')}")
         outputs.append(f"y{k}")
     if made_sources:
         # A shape that does not exist: the slow call says what is wrong.
@@ -159,6 +169,11 @@ def _is_simple(parameter: Parameter) -> bool:
         and parameter.shape is not None
         and not parameter.mutated
     )
+
+
+def _may_be_large(shape: Sequence[Dimension], dtype: Any) -> bool:
+    sizes = [size for size in shape if isinstance(size, int)]
+    return len(sizes) < len(shape) or math.prod(sizes) * dtype.itemsize >= LARGE
 
 
 def _needed(shape: Sequence[Dimension], names: Iterable[str]) -> set[str]:

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 import tvm_ffi
 
 from transect.runtime.arguments import Copies, convert, refuse_overlap
 from transect.runtime.arrays import (
     as_numpy,
     as_sequence,
+    empty_array,
     ffi_items,
     is_torch,
     numpy_dtype,
@@ -211,7 +211,7 @@ def _allocate(kind: str, output: Output, shape: tuple[int, ...]) -> Any:
             )
         return torch_module().empty(shape, dtype=dtype)
     try:
-        array = np.empty(shape, numpy_dtype(name))
+        array = empty_array(shape, numpy_dtype(name))
     except ValueError:
         raise InputError(f"an output of shape {shape} and dtype {name} is too large") from None
     return array if kind == NUMPY else to_tensor(array)

@@ -13,6 +13,7 @@ from transect.relax import expr as rx
 from transect.relax.effects import mutable_vars
 from transect.relax.emit import is_leaf
 from transect.relax.inference import is_subtype
+from transect.relax.op.binary import Multiply, Power
 from transect.relax.op.elementwise import Astype
 from transect.relax.op.manipulate import BroadcastTo, PermuteDims, Reshape
 from transect.relax.op.reduce import CollapseSumTo
@@ -26,7 +27,8 @@ from transect.transform.base import Context, Pass
 @dataclass(frozen=True)
 class Canonicalize(Pass):
     """Remove copies of variables, items of known tuples, casts that hold for sure, and operators
-    that give their operand back (a reshape to the same shape, a cast to the same dtype).
+    that give their operand back (a reshape to the same shape, a cast to the same dtype); products
+    for small constant powers of floats.
 
     Requires nothing but scopes and types; leaves A-normal form without those.
     """
@@ -123,9 +125,25 @@ class _Canonicalize(Rewriter):
             rule = _RULES.get(type(value.op))
             # A copy that is changed later, or whose source is, must stay a copy.
             changes = var in self.changing or value.args[0] in self.changing
+            if isinstance(value.op, Power) and not changes:
+                return self._power(value)
             if not changes and (rule is not None or value.op.is_view):
                 return self._operator(value, rule)
         return value
+
+    def _power(self, call: rx.Call) -> rx.Value:
+        """x ** 2 and x ** 3 as products: the first rounds the same, the second once more."""
+        base, exponent = call.args
+        known = exponent.data if isinstance(exponent, rx.Constant) else None
+        kind = call.type
+        if known is None or known.size != 1 or not isinstance(kind, TensorType):
+            return call
+        power = float(known.reshape(()))
+        same = is_subtype(base.type, kind) and is_subtype(kind, base.type)
+        if not same or kind.dtype is None or not kind.dtype.is_float or power not in (2.0, 3.0):
+            return call
+        square = Multiply()(base, base, span=call.span)
+        return square if power == 2.0 else Multiply()(self.out.leaf(square), base, span=call.span)
 
     def _whole_tuple(self, value: rx.Tuple) -> rx.Value:
         """`(t[0], t[1], …)` with all items of t is t."""
