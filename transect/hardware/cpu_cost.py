@@ -69,7 +69,7 @@ class CpuCost:
     exit: float = 6.0
     fill: float = 0.75
     contention: float = 0.15
-    stall: float = 0.05
+    stall: float = 0.1
     collision: float = 0.25
 
     def of(self, func: PrimFunc, target: Target) -> Prediction:

@@ -99,6 +99,7 @@ class ContractionRule(ScheduleRule):
     unroll: int = 4
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     name: ClassVar[str] = "x86.contraction"
+    single_row: ClassVar[bool] = True
 
     def matches(self, info: KernelInfo) -> bool:
         """See ScheduleRule."""

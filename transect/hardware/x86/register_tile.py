@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as changed
 from functools import lru_cache
 
 import numpy as np
@@ -21,7 +22,7 @@ from transect.ir.dtype import DType
 from transect.ir.expr import Cast, Expr, IntImm, Var, as_int, ceildiv
 from transect.ir.node import replace
 from transect.ir.structural import structural_hash
-from transect.ir.traverse import substitute, walk
+from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan.cost import Sizes, number
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
@@ -38,6 +39,13 @@ _DOWN, _ACROSS = Var("down"), Var("across")
 """How many tiles there are along rows and columns."""
 _PANELS, _WIDTH = Var("panels"), Var("width")
 """The sizes of the packed columns: as many panels as there are tiles, and of the same width."""
+
+SCALES = (1, 4, 16)
+"""Multiples of representative sizes that tiles of unknown sizes are chosen for."""
+
+SPARE = 2
+"""Vector registers that stay free where sizes are not known: with less, tiles of 9 x 3 and 14 x 2
+vectors over rows at unknown distances took twice as long as others (measured on AVX-512)."""
 
 Nest = Callable[[Schedule, Contraction, Roles, tuple[Expr, Expr], int], None]
 """Schedules a contraction that is all of a program in tiles of rows x vectors of so many lanes."""
@@ -77,12 +85,23 @@ class TileTimes:
     _known: dict[tuple[float, ...], Array] = field(default_factory=dict[tuple[float, ...], Array])
 
     def seconds(self, sizes: Sizes) -> Array:
-        """Of each tile, with representative sizes in place of variables."""
-        numbers = [number(item, sizes) for item in (self.height, self.width, *self.sizes.values())]
-        key = tuple(numbers)
+        """Of each tile, with representative sizes in place of variables.
+
+        A tile should be good for larger sizes, too: how much slower it is than the best one is
+        taken to be the mean over `SCALES` of those that are not known.
+        """
+        terms = (self.height, self.width, *self.sizes.values())
+        key = tuple(number(item, sizes) for item in terms)
         if key not in self._known:
-            height, width, *rest = numbers
-            self._known[key] = self._seconds(height, width, rest)
+            known = [not free_vars([item]) for item in terms]
+            found: list[Array] = []
+            for scale in (1,) if all(known) else SCALES:
+                height, width, *rest = (
+                    size if fixed else size * scale for size, fixed in zip(key, known, strict=True)
+                )
+                found.append(self._seconds(height, width, rest))
+            slower = [times / times.min() for times in found]
+            self._known[key] = found[0].min() * np.mean(slower, axis=0)
         return self._known[key]
 
     def _seconds(self, height: float, width: float, rest: Sequence[float]) -> Array:
@@ -149,12 +168,15 @@ def tile_times(
     func, sizes = _program(found, part, lanes)
     form = Form(structural_hash(func), repr(target), func, target, nest, lanes)
     prediction = _predicted(form)
-    some = {var: np.int64(1) for var in (*sizes, _DOWN, _ACROSS, _PANELS, _WIDTH)}
-    columns = dict(zip((ROWS, VECTORS), np.array(tiles, np.int64).T, strict=True))
-    fits = fitting(prediction.evaluate({**some, **columns}), target, len(tiles))
-    kept = tuple(tile for tile, fit in zip(tiles, fits, strict=True) if fit) or tuple(tiles)
     height = IntImm(1) if part.row is None else part.row.dom.extent
     width = ceildiv(part.column.dom.extent, lanes)
+    some = {var: np.int64(1) for var in (*sizes, _DOWN, _ACROSS, _PANELS, _WIDTH)}
+    columns = dict(zip((ROWS, VECTORS), np.array(tiles, np.int64).T, strict=True))
+    known = all(as_int(size) is not None for size in (*sizes.values(), height, width))
+    left = target.vector_registers - (0 if known else SPARE)
+    answer = prediction.evaluate({**some, **columns})
+    fits = fitting(answer, changed(target, vector_registers=left), len(tiles))
+    kept = tuple(tile for tile, fit in zip(tiles, fits, strict=True) if fit) or tuple(tiles)
     return TileTimes(prediction, kept, height, width, lanes, sizes)
 
 
