@@ -122,7 +122,11 @@ class ContractionRule(ScheduleRule):
             return SiteKey("schedule", subject, str(target), role)
 
         return (
-            Site(key("tile"), self._tile_options(found, part, target), f"{name} register tile"),
+            Site(
+                key("tile"),
+                self._tile_options(found, part, target, subject),
+                f"{name} register tile",
+            ),
             Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
             Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
         )
@@ -141,7 +145,9 @@ class ContractionRule(ScheduleRule):
             at_once=0, parallel=False,
         )  # fmt: skip
 
-    def _tile_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
+    def _tile_options(
+        self, found: Contraction, part: Roles, target: Target, subject: str
+    ) -> tuple[Option, ...]:
         """Register tiles, those first that the cost model prefers where sizes are typical."""
         if part.shared:
             return self._shared_tile_options(found, part, target)
@@ -154,7 +160,7 @@ class ContractionRule(ScheduleRule):
         tiles = [(rows, vectors) for vectors in widths for rows in range(1, height + 1)]
         if not tiles:
             return ()
-        times = tile_times(found, part, self._nest, target, tiles)
+        times = tile_times(found, part, self._nest, target, tiles, subject)
         order = np.argsort(times.seconds(typical_size), kind="stable")
         options: list[Option] = []
         for place in map(int, order):

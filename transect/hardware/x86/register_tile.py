@@ -162,22 +162,62 @@ def tile_times(
     nest: Nest,
     target: Target,
     tiles: Sequence[tuple[int, int]],
+    subject: str,
 ) -> TileTimes:
-    """The times of those of the tiles that the registers hold, of all if they hold none."""
+    """The times of those of the tiles that the registers hold, of all if they hold none.
+
+    subject: the structural hash of the contraction's block.
+    """
+    asked = _Asked(subject, repr(target), tuple(tiles), found, part, nest, target)
+    lengths = [item.dom.extent for item in found.site.block.iter_vars]
+    if all(as_int(size) is not None for size in (*lengths, *part.rows.buffer.shape)):
+        return _known_times(asked)
+    # Equal programs may have other variables.
+    return _times(asked)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What times are asked for. subject, machine: the texts of block and target."""
+
+    subject: str
+    machine: str
+    tiles: tuple[tuple[int, int], ...]
+    found: Contraction = field(compare=False)
+    part: Roles = field(compare=False)
+    nest: Nest = field(compare=False)
+    target: Target = field(compare=False)
+
+
+@lru_cache(maxsize=4096)
+def _known_times(asked: _Asked) -> TileTimes:
+    return _times(asked)
+
+
+def _times(asked: _Asked) -> TileTimes:
+    found, part, target, tiles = asked.found, asked.part, asked.target, asked.tiles
     lanes = target.lanes(found.output.buffer.dtype)
     func, sizes = _program(found, part, lanes)
-    form = Form(structural_hash(func), repr(target), func, target, nest, lanes)
+    form = Form(structural_hash(func), asked.machine, func, target, asked.nest, lanes)
     prediction = _predicted(form)
     height = IntImm(1) if part.row is None else part.row.dom.extent
     width = ceildiv(part.column.dom.extent, lanes)
-    some = {var: np.int64(1) for var in (*sizes, _DOWN, _ACROSS, _PANELS, _WIDTH)}
-    columns = dict(zip((ROWS, VECTORS), np.array(tiles, np.int64).T, strict=True))
     known = all(as_int(size) is not None for size in (*sizes.values(), height, width))
-    left = target.vector_registers - (0 if known else SPARE)
-    answer = prediction.evaluate({**some, **columns})
-    fits = fitting(answer, changed(target, vector_registers=left), len(tiles))
-    kept = tuple(tile for tile, fit in zip(tiles, fits, strict=True) if fit) or tuple(tiles)
+    kept = _fitting(form, tiles, target.vector_registers - (0 if known else SPARE))
     return TileTimes(prediction, kept, height, width, lanes, sizes)
+
+
+@lru_cache(maxsize=1024)
+def _fitting(
+    form: Form, tiles: tuple[tuple[int, int], ...], registers: int
+) -> tuple[tuple[int, int], ...]:
+    prediction = _predicted(form)
+    columns = dict(zip((ROWS, VECTORS), np.array(tiles, np.int64).T, strict=True))
+    # Neither registers nor code depend on sizes.
+    sizes = {var: np.int64(1) for var in prediction.variables if var not in columns}
+    answer = prediction.evaluate({**sizes, **columns})
+    fits = fitting(answer, changed(form.target, vector_registers=registers), len(tiles))
+    return tuple(tile for tile, fit in zip(tiles, fits, strict=True) if fit) or tiles
 
 
 @lru_cache(maxsize=256)
