@@ -52,7 +52,11 @@ class CpuCost:
     multiply-adds. loads, stores: memory instructions a core starts per cycle, of whole vectors;
     single elements: `scalar_loads`. width: instructions that are decoded per cycle. step: for the
     end of an iteration. exit: for leaving a loop. fill: the share of a cache that one nest's data
-    may take. stall: the share of transfers between caches that computing does not hide.
+    may take. contention: what a load takes though it runs beside arithmetic. stall: the share of
+    transfers between caches that computing does not hide; collision: the same of lines that evict
+    each other while they are in use. Source of these three: least squares over register tiles of
+    nine matrix products, 32 to 1024 rows, on a Sapphire Rapids core (benchmarks/features --rank
+    measures such tiles).
     """
 
     latency: float = 4.0
@@ -64,7 +68,9 @@ class CpuCost:
     step: float = 1.0
     exit: float = 6.0
     fill: float = 0.75
-    stall: float = 0.25
+    contention: float = 0.15
+    stall: float = 0.1
+    collision: float = 0.25
 
     def of(self, func: PrimFunc, target: Target) -> Prediction:
         """The model of one program."""
@@ -298,6 +304,7 @@ class _NestCost:
         arithmetic = (vector * native + scalar) * size / target.fma_per_cycle
         loads: Array = 0.0
         stores: Array = 0.0
+        read: Array = 0.0
         instructions = (vector * native + scalar) * size
         for item in self.accesses:
             count = _product(found, item.repeats)
@@ -314,6 +321,7 @@ class _NestCost:
                 stores = stores + each / model.stores
             else:
                 loads = loads + each / rate
+                read = read + each
             instructions = instructions + each
         spilled = np.maximum(0.0, self.live(found) - target.vector_registers)
         loads = loads + spilled / model.loads
@@ -324,8 +332,10 @@ class _NestCost:
             own: frozenset[Var] = frozenset() if self.store is None else self.store.depends
             depth = _product(found, [place for var, place in self.unrolled if var not in own])
             busy = np.maximum(busy, model.latency * depth)
+        steps = self.steps(found)
         caches = self._cache_cycles(found)
-        return self.steps(found) * busy + model.stall * caches
+        waiting = model.contention * steps * read + model.stall * caches
+        return np.maximum(steps * busy, caches) + waiting + self._collisions(found) * steps
 
     def _arithmetic(self) -> tuple[float, float]:
         """Multiply-adds of one run, as vectors and as single elements."""
@@ -391,7 +401,23 @@ class _NestCost:
         """Cycles that transfers into the first-level cache take."""
         caches = self.whole.target.caches
         drawn = self._drawn(found, caches[0] * self.whole.model.fill, _PAGE)
-        return drawn * self.whole.target.clock / bandwidth(self.whole.target, "L2", 1)
+        return drawn / _bytes_per_cycle(self.whole.target)
+
+    def _collisions(self, found: Sequence[Array]) -> Array:
+        """Cycles of a step for lines that leave the first-level cache while they are in use: rows
+        of a buffer so far apart that more of them share a set than it has ways."""
+        model, target = self.whole.model, self.whole.target
+        # One way is left for what the step reads beside them.
+        ways = target.caches[0] * model.fill / _PAGE - 1
+        lost: Array = 0.0
+        depth = len(self.features.nest.levels) - len(self.tile)
+        for buffer, places in self.touched.items():
+            if places.last is None:
+                continue
+            rows = found[places.elements[depth]] / found[places.rows[depth]]
+            crowd = _crowd(rows, found[places.last] * buffer.dtype.bytes)
+            lost = lost + rows * np.maximum(0.0, crowd - ways) / crowd
+        return model.collision * lost * _LINE / _bytes_per_cycle(target)
 
     def traffic(self, found: Sequence[Array]) -> dict[str, Array]:
         """Bytes from the third level and from memory."""
@@ -413,6 +439,27 @@ def _register_tile(levels: Sequence[Level]) -> list[Level]:
             break
         tile.insert(0, level)
     return tile
+
+
+def _bytes_per_cycle(target: Target) -> float:
+    """What the second-level cache gives."""
+    return bandwidth(target, "L2", 1) / target.clock
+
+
+_MANY = 32
+"""Rows of which is looked at where they lie; more are taken to go on like that."""
+
+
+def _crowd(rows: Array, apart: Array) -> Array:
+    """How many of the lines of `rows` rows, so many bytes apart, share a set of the first-level
+    cache, at most; 1 at least."""
+    rows, apart = np.broadcast_arrays(np.maximum(1.0, rows), apart)
+    count = int(min(_MANY, rows.max()))
+    places = np.arange(count).reshape(-1, *[1] * rows.ndim)
+    sets = (places * apart.astype(np.int64)) % _PAGE // _LINE
+    there = places < rows
+    same = (sets[:, None] == sets[None]) & there[:, None] & there[None]
+    return np.maximum(1.0, same.sum(axis=0).max(axis=0) * np.maximum(1.0, rows / count))
 
 
 def _share_of_sets(

@@ -19,6 +19,8 @@ class ScheduleRule(ABC):
     """
 
     name: ClassVar[str] = ""
+    single_row: ClassVar[bool] = False
+    """Whether a product of one row should have a nest of its own beside that for any number."""
 
     def suits(self, target: Target) -> bool:
         """Whether the target has what the rule makes use of."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
+from transect.hardware.single_row import with_single_row
 from transect.ir.function import BaseFunc, IRModule
 from transect.plan import Planner
 from transect.support.errors import ScheduleError
@@ -42,7 +43,15 @@ class ScheduleKernels(Pass):
             del name
             if not isinstance(func, PrimFunc) or func.attrs.get(SCHEDULED):
                 return func
-            return schedule_function(func, self.rules, planner, context)
+
+            def schedule(func: PrimFunc) -> PrimFunc:
+                return schedule_function(func, self.rules, planner, context)
+
+            scheduled = schedule(func)
+            applied = scheduled.attrs.get("tir.schedule_rules", ())
+            if not any(rule.single_row and rule.name in applied for rule in self.rules):
+                return scheduled
+            return with_single_row(func, scheduled, schedule, planner, context.target)
 
         return module.map_functions(visit)
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from transect.arith.population import Array, compile_terms, grid
-from transect.hardware.cpu_cost import CpuCost
+from transect.hardware.cpu_cost import Answer, CpuCost
 from transect.ir.expr import Expr, Var
 from transect.plan import Option, Site
 from transect.support.errors import ScheduleError
@@ -19,6 +19,8 @@ from transect.target import Target
 from transect.tir.schedule import Schedule
 
 _CHUNK = 16384
+COPIES = 512
+"""The largest body that is worth unrolling, in vectors."""
 
 
 def tile_site(
@@ -29,7 +31,7 @@ def tile_site(
     role: str = "tile",
     conditions: Sequence[Expr] = (),
     keep: int = 8,
-    copies: int = 512,
+    copies: int = COPIES,
     model: CpuCost | None = None,
 ) -> Site:
     """The site whose options are the best assignments of `candidates`, the fastest first.
@@ -72,8 +74,8 @@ def tile_site(
         part = {var: column[start : start + _CHUNK] for var, column in values.items()}
         found = prediction.evaluate(part)
         size = min(_CHUNK, count - start)
-        fits = (found.live <= target.vector_registers) & (found.copies <= copies)
-        scored.append((np.broadcast_to(found.seconds, size), np.broadcast_to(fits, size)))
+        fits = fitting(found, target, size, copies)
+        scored.append((np.broadcast_to(found.seconds, size), fits))
     seconds = np.concatenate([item for item, _ in scored])
     fits = np.concatenate([item for _, item in scored])
     if fits.any():
@@ -88,6 +90,13 @@ def tile_site(
         name = " ".join(f"{key}={number}" for key, number in numbers.items())
         answers.append(Option(name, numbers, found.cost(place, target)))
     return Site(sch.site_key("tile", role), tuple(answers), label=role, span=sch.func.span)
+
+
+def fitting(found: Answer, target: Target, count: int, copies: int = COPIES) -> Array:
+    """Which of `count` candidates need no more registers than there are, and not too much code."""
+    return np.broadcast_to(
+        (found.live <= target.vector_registers) & (found.copies <= copies), count
+    )
 
 
 def chosen(option: Option, variables: Sequence[Var]) -> dict[Var, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Protocol
 
 from transect.arith.evaluate import evaluate
 from transect.ir.dtype import FLOAT32, DType
@@ -22,6 +23,14 @@ Sizes = Callable[[Var], int]
 """A representative value of a symbolic dimension, for prediction only."""
 
 
+class Predicted(Protocol):
+    """An amount that a cost model knows."""
+
+    def number(self, sizes: Sizes) -> float:
+        """Its value with representative sizes in place of variables."""
+        ...
+
+
 @dataclass(frozen=True)
 class Cost:
     """A prediction in the units of the machine, turned into seconds by `seconds`.
@@ -33,7 +42,9 @@ class Cost:
     threads: how many cores share the work; None for all.
     """
 
-    operations: Mapping[DType, Amount] = field(default_factory=dict[DType, Amount])
+    operations: Mapping[DType, Amount | Predicted] = field(
+        default_factory=dict[DType, "Amount | Predicted"]
+    )
     traffic: Mapping[str, Amount] = field(default_factory=dict[str, Amount])
     launches: Amount = 0
     calls: Amount = 0.0
@@ -56,11 +67,11 @@ class Cost:
         return work + number(self.launches, sizes) * target.launch + number(self.calls, sizes)
 
 
-def number(amount: Amount, sizes: Sizes) -> float:
+def number(amount: Amount | Predicted, sizes: Sizes) -> float:
     """The value of an amount with representative sizes in place of its variables."""
     if isinstance(amount, Expr):
         return _value(amount, sizes)
-    return float(amount)
+    return float(amount) if isinstance(amount, int | float) else amount.number(sizes)
 
 
 @lru_cache(maxsize=1 << 14)
@@ -78,4 +89,5 @@ def bandwidth(target: Target, level: str, threads: int) -> float:
     """Bytes per second from a memory level, for `threads` cores together."""
     if level == "memory":
         return min(target.bandwidth_all, target.bandwidth * threads)
-    return _BYTES_PER_CYCLE[level] * target.clock * threads
+    own: Mapping[str, float] = target.extra.get("bytes_per_cycle", {})  # pyright: ignore[reportAssignmentType]
+    return own.get(level, _BYTES_PER_CYCLE[level]) * target.clock * threads

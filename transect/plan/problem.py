@@ -18,6 +18,9 @@ from transect.support.errors import InputError, PlanError
 from transect.support.span import Spans
 from transect.target import Target, host_target
 
+_LISTED = 12
+"""How many options of a choice `Plan.explain` lists."""
+
 Parameter = bool | int | float | str | tuple[int, ...]
 
 
@@ -280,13 +283,26 @@ class Plan:
         return cls.from_json(Path(path).read_text(encoding="utf-8"))
 
     def explain(self) -> str:
-        """For every site: what was chosen, what else was possible at which predicted cost, why."""
+        """For every site: what was chosen, what else was possible at which predicted cost, why.
+
+        Of very many options the cheapest are listed and the rest counted.
+        """
         lines: list[str] = []
         for decision in self.decisions:
             lines.append(f"{decision.label}: {decision.chosen}  ({decision.reason})")
-            for name, seconds in decision.options:
+            cheapest = sorted(seconds for _, seconds in decision.options)[:_LISTED]
+            shown = [
+                (name, seconds)
+                for name, seconds in decision.options
+                if name == decision.chosen or seconds <= cheapest[-1]
+            ][: _LISTED + 1]
+            if all(name != decision.chosen for name, _ in shown):
+                shown += [item for item in decision.options if item[0] == decision.chosen]
+            for name, seconds in shown:
                 mark = "*" if name == decision.chosen else " "
                 lines.append(f"  {mark} {name:<24} {seconds * 1e6:12.2f} us predicted")
+            if len(shown) < len(decision.options):
+                lines.append(f"    and {len(decision.options) - len(shown)} others")
         return "\n".join(lines) if lines else "nothing was left to choose"
 
     def __str__(self) -> str:

@@ -12,9 +12,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
+import numpy as np
+
+from transect.arith import Analyzer
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import operations_of, vectorize_loop
+from transect.hardware.x86.register_tile import TileTime, tile_times
 from transect.hardware.x86.roles import Roles, contiguous, roles
 from transect.hardware.x86.tile_cost import (
     PANEL,
@@ -28,14 +32,15 @@ from transect.hardware.x86.tile_cost import (
     order_cost,
     rounded,
     second_level,
-    tile_cycles,
+    shared_tile_cycles,
     used_by,
 )
 from transect.ir.dtype import DType
 from transect.ir.expr import LE, Call, Expr, IntImm, Var, as_int, ceildiv, select
+from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
-from transect.plan import Cost, Option, Site, SiteKey
+from transect.plan import Cost, Option, Site, SiteKey, typical_size
 from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
@@ -52,7 +57,8 @@ from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT
 class ContractionRule(ScheduleRule):
     """Register-tiled contractions, for static and symbolic extents alike.
 
-    tiles: (rows, vectors) of register tiles to choose from. inline_limit: how many operations of
+    most_rows, most_vectors: of register tiles to choose from. tiles: the same as (rows, vectors),
+    for contractions whose operands both depend on the column. inline_limit: how many operations of
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. reduction_limit: how
     many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
@@ -61,6 +67,8 @@ class ContractionRule(ScheduleRule):
     written out. blocks: how many iterations of the loop around rows may be done at once.
     """
 
+    most_rows: int = 16
+    most_vectors: int = 8
     tiles: tuple[tuple[int, int], ...] = (
         (1, 1),
         (1, 2),
@@ -91,6 +99,7 @@ class ContractionRule(ScheduleRule):
     unroll: int = 4
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     name: ClassVar[str] = "x86.contraction"
+    single_row: ClassVar[bool] = True
 
     def matches(self, info: KernelInfo) -> bool:
         """See ScheduleRule."""
@@ -113,12 +122,58 @@ class ContractionRule(ScheduleRule):
             return SiteKey("schedule", subject, str(target), role)
 
         return (
-            Site(key("tile"), self._tile_options(found, part, target), f"{name} register tile"),
+            Site(
+                key("tile"),
+                self._tile_options(found, part, target, subject),
+                f"{name} register tile",
+            ),
             Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
             Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
         )
 
-    def _tile_options(self, found: Contraction, part: Roles, target: Target) -> tuple[Option, ...]:
+    def _nest(
+        self, sch: Schedule, found: Contraction, part: Roles, tile: tuple[Expr, Expr], lanes: int
+    ) -> None:
+        """Tile a contraction that is all of a program, in tiles of decision variables."""
+        block = sch.get_block(found.site.block.name)
+        items = found.site.block.iter_vars
+        row = None if part.row is None else items.index(part.row)
+        copy = sch.cache_write(block, 0, "local")
+        blocks = _Blocks(block, copy, None, None, None)
+        self._tile(
+            sch, blocks, found, part, (row, items.index(part.column)), (*tile, lanes),
+            at_once=0, parallel=False,
+        )  # fmt: skip
+
+    def _tile_options(
+        self, found: Contraction, part: Roles, target: Target, subject: str
+    ) -> tuple[Option, ...]:
+        """Register tiles, those first that the cost model prefers where sizes are typical."""
+        if part.shared:
+            return self._shared_tile_options(found, part, target)
+        dtype = found.output.buffer.dtype
+        lanes = target.lanes(dtype)
+        height = self.most_rows if part.row is not None else 1
+        widths = range(1, self.most_vectors + 1)
+        if part.panel is not None:
+            widths = [part.panel // lanes] if part.panel % lanes == 0 else []
+        tiles = [(rows, vectors) for vectors in widths for rows in range(1, height + 1)]
+        if not tiles:
+            return ()
+        times = tile_times(found, part, self._nest, target, tiles, subject)
+        order = np.argsort(times.seconds(typical_size), kind="stable")
+        options: list[Option] = []
+        for place in map(int, order):
+            rows, vectors = times.tiles[place]
+            # As many operations as the machine could have done in the time.
+            cost = Cost({dtype: TileTime(times, place, target.peak(dtype))})
+            name = f"{rows}x{vectors * lanes}"
+            options.append(Option(name, {"rows": rows, "vectors": vectors}, cost))
+        return tuple(options)
+
+    def _shared_tile_options(
+        self, found: Contraction, part: Roles, target: Target
+    ) -> tuple[Option, ...]:
         dtype = found.output.buffer.dtype
         lanes = target.lanes(dtype)
         options: list[Option] = []
@@ -136,7 +191,7 @@ class ContractionRule(ScheduleRule):
                 continue
             short = partial(self._short, found.reduce)
             width = part.column.dom.extent
-            cycles = tile_cycles(height, width, (rows, vectors, lanes), part, short, target)
+            cycles = shared_tile_cycles(height, width, (rows, vectors, lanes), part, short, target)
             padded = rounded(height, rows) * rounded(width, vectors * lanes)
             panel = padded * steps * dtype.bytes // max(1, rows)
             # As many operations as the machine could have done in the time.
@@ -177,7 +232,7 @@ class ContractionRule(ScheduleRule):
         if part.contiguous:
             producer = _map_before(info, found, self.inline_limit)
             for block in self._blocks(around):
-                cost = order_cost(found, part, around, block, (held, other * again), target)
+                cost = order_cost(found, part, around, block, (held, other, again), target)
                 cost = replace(cost, operations=slower)
                 if producer is not None:
                     made = cost_of_parts(producer, around, block, target)
@@ -187,7 +242,7 @@ class ContractionRule(ScheduleRule):
         if part.panel is None and not part.shared:
             # What lies side by side is copied in vectors, anything else element by element.
             single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
-            cost = order_cost(found, part, around, 0, (held, other * again), target)
+            cost = order_cost(found, part, around, 0, (held, other, again), target)
             copied = joined(cost.traffic, {cache_of(held, target): held * 2})
             cost = replace(cost, operations={dtype: single}, traffic=copied)
             options.append(Option("packed", {"pack": True, "block": 0}, cost))
@@ -275,7 +330,7 @@ class ContractionRule(ScheduleRule):
         found: Contraction,
         part: Roles,
         axes: tuple[int | None, int],
-        tile: tuple[int, int, int],
+        tile: tuple[int | Expr, int | Expr, int],
         *,
         at_once: int,
         parallel: bool,
@@ -292,7 +347,7 @@ class ContractionRule(ScheduleRule):
         ]
         reduced = [loop for n, loop in enumerate(loops) if kinds[n] == "reduce"]
         # A loop of one step would be left out of the copies of the nest that are made later.
-        widths = [None, vectors, lanes] if vectors > 1 else [None, lanes]
+        widths = [None, lanes] if vectors == 1 else [None, vectors, lanes]
         columns, *lane_loops = sch.split(loops[column], widths)
         lane = lane_loops[-1]
         inner: list[LoopRV] = []
@@ -310,7 +365,7 @@ class ContractionRule(ScheduleRule):
             several, one = sch.split(loops[position], [None, at_once])
             together = [*batch, *rest, several, columns, one]
         nest = list(together)
-        if row is not None and rows > 1:
+        if row is not None and rows != 1:
             row_tiles, unrolled = sch.split(loops[row], [None, rows])
             nest.append(row_tiles)
             inner.append(unrolled)
@@ -345,7 +400,9 @@ class ContractionRule(ScheduleRule):
         for loop in sch.get_loops(leaving)[len(nest) :]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
-        if self._short(found.reduce, rows * vectors):
+        if not (isinstance(rows, int) and isinstance(vectors, int)):
+            pass  # How much is written out is not decided yet either.
+        elif self._short(found.reduce, rows * vectors):
             for loop in reduced:
                 sch.unroll(loop)
         elif self._short(found.reduce[-1:], rows * vectors):
@@ -374,14 +431,12 @@ class ContractionRule(ScheduleRule):
     def _short(self, reduced: Sequence[IterVar], tile: int) -> bool:
         """Whether loops of a reduction are worth writing out, so that steps share what they load
         and no time goes into short loops."""
-        steps = 1
-        for item in reduced:
-            steps *= as_int(item.dom.extent) or self.reduction_limit
-        return steps * tile <= self.reduction_limit
+        steps = as_int(product(item.dom.extent for item in reduced))
+        return steps is not None and steps * tile <= self.reduction_limit
 
     def _vectorize_last(self, sch: Schedule, block: BlockRV, lanes: int) -> None:
         last = sch.get_loops(block)[-1]
-        if as_int(sch.get(last).extent) is None:
+        if as_int(Analyzer().simplify(sch.get(last).extent % lanes)) is None:
             return
         _, lane = sch.split(last, [None, lanes])
         sch.vectorize(lane)

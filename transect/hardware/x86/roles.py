@@ -1,6 +1,7 @@
 """A contraction as a product of rows and columns: which of its variables become vectors.
 
-How it is scheduled is in `contraction`, what that takes in `tile_cost`.
+How it is scheduled is in `contraction`, what that takes in `register_tile`
+and `tile_cost`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""What the tiles of a contraction and their order take on x86, as terms over its sizes.
+"""What the order of a contraction's tiles takes on x86, and the tiles of a depthwise convolution,
+as terms over their sizes. `register_tile` predicts other tiles.
 
 The numbers were measured on products of 128 to 1024 rows and on convolutions of 7 to 112 pixels a
 row; benchmarks/ops repeats such measurements. Scheduling is in `contraction`.
@@ -37,7 +38,7 @@ SCATTERED = 10
 measured on convolutions of 7 to 56 pixels a row."""
 
 
-def tile_cycles(
+def shared_tile_cycles(
     height: Expr,
     width: Expr,
     tile: tuple[int, int, int],
@@ -45,9 +46,10 @@ def tile_cycles(
     short: Callable[[int], bool],
     target: Target,
 ) -> Expr:
-    """What one step of the reduction takes for all tiles of height x width results, in `PARTS` of
-    a cycle. What is left over has tiles of its own, as large as it is, if its size is known. short:
-    whether all steps of a tile of so many vectors are written out."""
+    """What one step of a depthwise convolution takes for all tiles of height x width results, in
+    `PARTS` of a cycle; `register_tile` knows of other contractions. What is left over has tiles of
+    its own, as large as it is, if its size is known. short: whether all steps of a tile of so many
+    vectors are written out."""
     # Lanes of the result: operands may be narrower.
     rows, vectors, lanes = tile
 
@@ -56,12 +58,9 @@ def tile_cycles(
             return 0
         products = rows * vectors
         busy = max(products / target.fma_per_cycle, _FMA_LATENCY)
-        # Vectors come from the second-level cache and are used once a row, broadcast elements from
-        # the first, once a vector. A depthwise convolution loads both for each multiply-add, or, if
-        # all of its steps are written out, what neighbouring windows share only once.
-        loads = rows + vectors
-        if part.shared:
-            loads = (rows + 2) / 3 * vectors + vectors if short(products) else 2 * products
+        # Both operands are loaded for each multiply-add, or, if all steps are written out, what
+        # neighbouring windows share only once.
+        loads = (rows + 2) / 3 * vectors + vectors if short(products) else 2 * products
         busy = max(busy, loads / _LOADS_PER_CYCLE, vectors / _VECTORS_PER_CYCLE)
         # Many rows evict each other from the first-level cache where they lie whole pages apart.
         far = (0.1 if part.panel else 0.25) * products / target.fma_per_cycle if rows > 8 else 0.0
@@ -116,20 +115,24 @@ def order_cost(
     part: Roles,
     around: IterVar | None,
     block: int,
-    operands: tuple[Expr, Expr],
+    operands: tuple[Expr, Expr, Expr],
     target: Target,
 ) -> Cost:
     """What moves where `block` iterations around rows are done for one panel after another.
 
-    operands: the bytes of the panels, and of the rows times how often they are read.
+    operands: the bytes of the panels, those of the rows, and how often rows are read.
     """
-    held, other = operands
+    held, rows, times = operands
+    other = rows * times
     outer: Expr = IntImm(1)
     for item in (*found.rows, *found.columns):
         if item not in (part.row, part.column):
             outer = outer * item.dom.extent
     if around is None or as_int(outer) == 1:
-        return Cost(traffic={cache_of(held, target): held})
+        traffic = {cache_of(held, target): held}
+        # From the second level they come beside what computes.
+        far = {} if cache_of(rows, target) == "L2" else {cache_of(rows, target): other}
+        return Cost(traffic=joined(traffic, far))
     extent = around.dom.extent
     at_once = extent if not block else IntImm(block)
     blocks = ceildiv(extent, at_once)

@@ -13,6 +13,8 @@ from transect.arith import Analyzer
 from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     Expr,
+    FloorDiv,
+    FloorMod,
     Range,
     Var,
     as_int,
@@ -20,7 +22,8 @@ from transect.ir.expr import (
     equal,
     logical_not,
 )
-from transect.ir.traverse import free_vars, substitute
+from transect.ir.term import Term
+from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.analysis.linear import divided_variables, multiply, same
 from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc
@@ -36,6 +39,7 @@ from transect.tir.stmt import (
     Stmt,
     While,
 )
+from transect.tir.visit import map_terms, own_terms
 
 Role = Literal["store", "init"]
 
@@ -88,7 +92,8 @@ def nests(func: PrimFunc) -> tuple[Nest, ...]:
     analyzer = Analyzer()
     for var in decision_vars(func):
         analyzer.bind(var, (1, None))
-    return tuple(_without_quotients(nest, analyzer) for nest in collector.found)
+    found = [_without_quotients(nest, analyzer) for nest in collector.found]
+    return tuple(_in_parts(nest, analyzer) for nest in found)
 
 
 class _Collector:
@@ -199,6 +204,25 @@ def _without_quotients(nest: Nest, analyzer: Analyzer) -> Nest:
     else:
         exact = False
     return replace(nest, exact=exact and nest.exact)
+
+
+def _in_parts(nest: Nest, analyzer: Analyzer) -> Nest:
+    """The nest with quotients and remainders in its statement as the loops that they are.
+
+    A column j = panel * width + lane of panels is j // width = panel, j % width = lane.
+    """
+    if not any(isinstance(item, FloorDiv | FloorMod) for item in walk(*own_terms(nest.stmt))):
+        return nest
+    for level in nest.levels:
+        analyzer.bind(level.var, Range.of(level.extent))
+
+    def plain(item: Term) -> Term:
+        if not isinstance(item, FloorDiv | FloorMod):
+            return item
+        made = analyzer.simplify(substitute(item, nest.values))
+        return item if any(isinstance(t, FloorDiv | FloorMod) for t in walk(made)) else made
+
+    return replace(nest, stmt=map_terms(nest.stmt, plain))
 
 
 def _taken_apart(nest: Nest, var: Var, divisor: Expr, analyzer: Analyzer) -> Nest:
