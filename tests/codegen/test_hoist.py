@@ -52,6 +52,14 @@ def empty(x: T.Buffer(("n",), "float32"), y: T.Buffer((4,), "float32")):
             y[i] = y[i] + x[(i * 7 + j) % n]
 
 
+@T.prim_func
+def follows(where: T.Buffer((8,), "int64"), y: T.Buffer((8,), "int64")):
+    for i in range(8):
+        y[where[i % 3]] = y[where[i % 3]] + 1
+        where[i % 3] = (where[i % 3] + 3) % 8
+        y[where[i % 3]] = y[where[i % 3]] * 2
+
+
 def test_the_innermost_loop_only_adds_its_own_step() -> None:
     block = innermost(window)
     # The offset of the channel alone: all else is known outside.
@@ -73,3 +81,7 @@ def test_a_division_that_a_test_guards_stays_behind_it(divisor: int) -> None:
 
 def test_a_loop_that_never_runs() -> None:
     check(empty, np.zeros(0, np.float32), np.ones(4, np.float32))
+
+
+def test_an_index_that_is_read_from_memory_is_read_again() -> None:
+    check(follows, np.arange(8, dtype=np.int64), np.arange(8, dtype=np.int64))

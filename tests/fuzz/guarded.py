@@ -182,7 +182,7 @@ def guarded(model: CompiledModel, guard: Guard) -> Any:
         artifact.image, artifact.entries, artifact.imports, constants, libraries, symbols
     )
     entry = runtime.load_function(code, artifact.signature.name)
-    kind = replace(NUMPY, names={"empty": guard.empty})
+    kind = replace(NUMPY, names={"empty": guard.empty, "large": guard.empty})
     call = array_call(artifact.signature, kind, entry, _refuse, _copied)
     return lambda *inputs: call(*map(guard.copy, inputs))
 

@@ -156,7 +156,7 @@ def test_what_is_made_agrees_with_the_definition(name: str, seed: int | None) ->
 
 def test_tiles_inside_of_the_image_test_nothing() -> None:
     text = repr(_scheduled(Depthwise(28, 28, 32).function(), None))
-    assert text.count("T.if_then_else") > 3
+    assert text.count("T.if_then_else") >= 3
     lowered = transect.compile(Depthwise(28, 28, 32).function(), target=host(), cache=False)
     assert "if_then_else" not in str(lowered.stages["LowerSignature"])
 

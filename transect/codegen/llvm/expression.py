@@ -268,10 +268,6 @@ class ExpressionEmitter:
         lanes, flag = register_type(dtype), vector_of("i1", dtype.lanes)
         define = self.text.define
         if dtype.is_float:
-            if a.startswith("%"):
-                # The second operand is looked at for NaN: often it is a constant, which is none,
-                # or what a chain of extremes, the first operand, need not wait for.
-                a, b = b, a
             first = define(f"fcmp {'olt' if kind is Min else 'ogt'} {lanes} {a}, {b}")
             chosen = define(f"select {flag} {first}, {lanes} {a}, {lanes} {b}")
             # The comparison is false for NaN and gives b: only a NaN in `a` is left to keep, which
@@ -443,6 +439,11 @@ class ExpressionEmitter:
 
     def _offset(self, address: str, element: str, offset: Expr, depth: int) -> str:
         """An address and an offset that is known from region `depth` on."""
+        if self.effect(offset):
+            # What it reads may change.
+            return self.text.define(
+                f"getelementptr {element}, ptr {address}, i64 {self.index(offset)}"
+            )
         for region in reversed(self.regions):
             found = region.addresses.get((address, element, offset))
             if found is not None:

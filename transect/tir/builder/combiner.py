@@ -51,8 +51,9 @@ COMBINERS: dict[str, Combiner] = {
     for item in (
         _single("sum", lambda dtype: const(0, dtype), lambda a, b: a + b),
         _single("prod", lambda dtype: const(1, dtype), lambda a, b: a * b),
-        _single("max", lowest, maximum),
-        _single("min", highest, minimum),
+        # The first operand is looked at for NaN: the chain of results should not wait for that.
+        _single("max", lowest, lambda a, b: maximum(b, a)),
+        _single("min", highest, lambda a, b: minimum(b, a)),
         _single("any", lambda dtype: const(False, dtype), lambda a, b: make(Or, a, b)),
         _single("all", lambda dtype: const(True, dtype), lambda a, b: make(And, a, b)),
     )
