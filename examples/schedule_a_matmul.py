@@ -46,7 +46,8 @@ def steps(sch: Schedule) -> Iterator[str]:
     yield "pack B: the columns of a panel lie side by side, and stay in the second-level cache"
     vectors, lanes = sch.split(columns, [None, LANES])
     sch.vectorize(lanes)
-    sch.vectorize(sch.split(sch.get_loops(packed)[-1], [None, LANES])[1])
+    copied, part = sch.split(sch.get_loops(packed)[-1], [None, LANES])
+    sch.vectorize(part)
     yield "vectorize: a register of columns at a time"
     copy = sch.cache_write(block, 0, "local")
     sch.reverse_compute_at(copy, tiles, preserve_unit_loops=True)
@@ -57,6 +58,9 @@ def steps(sch: Schedule) -> Iterator[str]:
         for loop in tile:
             sch.unroll(loop)
     yield "unroll: every sum of the tile gets a register"
+    sch.unroll(copied)
+    sch.annotate(sch.get_loops(packed)[1], "prefetch", 16)
+    yield "prefetch: rows of B lie far apart, and each panel reads a little of all of them"
     sch.unroll(sch.split(k, [None, 2])[1])
     yield "unroll pairs of products: fewer branches, and loads further ahead"
     sch.parallel(panels)
