@@ -18,7 +18,8 @@ def test_it_prints_the_program_and_its_speed_after_each_step(
     monkeypatch.setattr(example, "SECONDS", 0.0)
     example.main((13, 130, 24))
     text = capsys.readouterr().out
-    names = ["naive", "tile", "pack B", "vectorize", "cache_write", "unroll", "unroll", "parallel"]
+    names = ["naive", "tile", "pack B", "vectorize", "cache_write", "unroll", "prefetch"]
+    names += ["unroll", "parallel"]
     said = re.findall(rf"^# ({'|'.join(names)})", text, re.MULTILINE)
     assert said == names
     rate = r"^# [\d.]+ GFLOP/s, [\d.]+% of the machine's peak$"
