@@ -182,6 +182,10 @@ GRAPHS = {
     "y = R.nn.sofmax(x)\nreturn y": ("R.nn has no 'sofmax'", "did you mean 'softmax'?"),
     "y = R.Tensro(x)\nreturn y": ("R has no 'Tensro'", "did you mean 'Tensor'?"),
     "y = R.nn.softmax(x, axsi=1)\nreturn y": ("R.nn.softmax has no argument 'axsi'", "did you mean 'axis'?"),
+    "y = R.call_dps_packed('k', (x,), R.Tensor((n,), 'float32'), zz=1)\nreturn y": (
+        "R.call_dps_packed has no argument 'zz'",
+        "R.call_dps_packed(f, (x, y), out_sinfo=R.Tensor(...), tir_vars=R.shape([...]))",
+    ),
     "y = R.nn.softmax()\nreturn y": ("R.nn.softmax needs x", "R.nn.softmax(x, axis=-1)"),
     "y = R.nn.softmax(x, 1, 2)\nreturn y": (
         "R.nn.softmax takes 2 arguments, got 3",

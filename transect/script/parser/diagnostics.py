@@ -70,7 +70,7 @@ def located(error: TransectError, source: Source, node: ast.AST) -> ScriptError:
     )
 
 
-def suggest(name: str, known: Iterable[str], otherwise: str | None = None) -> str | None:
+def suggest(name: str, known: Iterable[str], otherwise: str) -> str:
     """A remedy that names what the user may have meant; `otherwise`, where nothing is close."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"did you mean {matches[0]!r}?" if matches else otherwise

@@ -125,7 +125,7 @@ class GraphParser(CallParser):
         if isinstance(value, g.OperatorName):
             found = getattr(value, name, None)
             if found is None:
-                otherwise = listed(dir(value))
+                otherwise = listed(dir(value)) or "drop it"
                 raise self.error(
                     f"{value!r} has no {name!r}", node, suggest(name, dir(value), otherwise)
                 )

@@ -191,7 +191,7 @@ class CallParser(TypeParser):
                 raise self.error(
                     f"R.{name} has no argument {key!r}",
                     node,
-                    suggest(key, [*named, *attributes]) or _usage(name, kind),
+                    suggest(key, [*named, *attributes], _usage(name, kind)),
                 )
         missing = [item for item in named[len(operands) :] if item in signature.required]
         missing += [
@@ -346,7 +346,11 @@ class CallParser(TypeParser):
             raise self.error(
                 f"R.{name} has no argument {key!r}",
                 node,
-                suggest(key, ["out_sinfo", "tir_vars", "dtype"]),
+                suggest(
+                    key,
+                    ["out_sinfo", "tir_vars", "dtype"],
+                    f"R.{name}(f, (x, y), out_sinfo=R.Tensor(...), tir_vars=R.shape([...]))",
+                ),
             )
         out = values.get("out")
         if out is None:
