@@ -21,7 +21,7 @@ from onnx import helper, numpy_helper
 
 import transect
 from benchmarks.ops.case import Call, Case
-from transect.runtime.arrays import to_tensor
+from transect.runtime.arrays import aligned_array, to_tensor
 
 _KINDS = {
     np.dtype(np.float32): onnx.TensorProto.FLOAT,
@@ -30,9 +30,6 @@ _KINDS = {
     np.dtype(np.int32): onnx.TensorProto.INT32,
     np.dtype(ml_dtypes.bfloat16): onnx.TensorProto.BFLOAT16,
 }
-
-_LINE = 64
-"""Bytes of a cache line."""
 
 Node = tuple[str, str, str, Mapping[str, Any]]
 """Operator ("domain::name" if not ONNX's own), inputs and outputs by name, attributes."""
@@ -101,9 +98,7 @@ def compiled(proto: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> Call:
 
 def aligned(array: np.ndarray) -> np.ndarray:
     """A copy at the start of a cache line, where all but numpy allocate."""
-    room = np.empty(array.nbytes + _LINE, np.uint8)
-    start = -room.ctypes.data % _LINE
-    made = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    made = aligned_array(array.shape, array.dtype)
     made[...] = array
     return made
 

@@ -27,7 +27,6 @@ from transect.ir.expr import (
     as_expr,
     as_int,
     cast,
-    ceildiv,
     const,
     equal,
     logical_and,
@@ -38,6 +37,7 @@ from transect.ir.expr import (
     truncdiv,
     truncmod,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.traverse import walk
 from transect.support.errors import InputTypeError
 

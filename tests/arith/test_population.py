@@ -9,7 +9,6 @@ from transect.ir.dtype import FLOAT32
 from transect.ir.expr import (
     Expr,
     Var,
-    ceildiv,
     equal,
     logical_and,
     logical_not,
@@ -17,6 +16,7 @@ from transect.ir.expr import (
     minimum,
     select,
 )
+from transect.ir.sizes import ceildiv
 from transect.support.errors import InputError, UnsupportedError
 
 N, T, U = Var("n"), Var("t"), Var("u")

@@ -27,7 +27,6 @@ from transect.ir.expr import (
     as_expr,
     as_int,
     cast,
-    ceildiv,
     const,
     equal,
     logical_and,
@@ -37,6 +36,7 @@ from transect.ir.expr import (
     truncdiv,
     truncmod,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.term import Term, live_terms
 from transect.ir.traverse import free_vars, rewrite, substitute, walk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -21,7 +22,9 @@ from transect.plan import (
     Site,
     SiteKey,
 )
+from transect.plan.cost import bandwidth
 from transect.support.errors import InputError, PlanError
+from transect.target import Target
 
 
 def key(kind: str, subject: str) -> SiteKey:
@@ -181,6 +184,15 @@ def test_roofline_cost() -> None:
     problem = Problem(())
     expected = 2e9 / problem.target.peak(FLOAT32) / 0.5
     assert problem.seconds(cost) == pytest.approx(expected)
+
+
+def test_a_target_tells_its_own_rates() -> None:
+    target = Target("x86", "generic", extra={"bytes_per_cycle": {"L2": 50}})
+    assert bandwidth(target, "L2", 2) == 100 * target.clock
+    assert bandwidth(target, "L3", 1) == bandwidth(Target("x86", "generic"), "L3", 1)
+    with pytest.raises(InputError, match="bytes_per_cycle") as error:
+        bandwidth(replace(target, extra={"bytes_per_cycle": 50}), "L2", 1)
+    assert error.value.remedy is not None
 
 
 def test_a_name_that_fits_no_choice_is_an_error() -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.schedule.programs import chain, matmul, row_sum, run
-from transect.ir.expr import Var, as_int, ceildiv
+from transect.ir.expr import Var, as_int
+from transect.ir.sizes import ceildiv
 from transect.support.errors import InputError, ScheduleError
 from transect.tir.decisions import decide, decision_vars
 from transect.tir.schedule import Schedule

@@ -6,7 +6,7 @@ installed package (entry-point group `tir.tensor_intrin.ENTRY_POINTS`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -58,8 +58,7 @@ def is_narrow(found: Contraction) -> bool:
 def rate_of(intrin: TensorIntrin, target: Target) -> float:
     """How many of it a core of `target` starts per cycle: what the target says, in
     `extra["intrin_rates"]` by name, or the intrinsic itself."""
-    rates: Mapping[str, float] = target.extra.get(RATES, {})  # pyright: ignore[reportAssignmentType]
-    return rates.get(intrin.name, intrin.rate)
+    return target.numbers(RATES).get(intrin.name, intrin.rate)
 
 
 def _digest(intrin: TensorIntrin) -> str:

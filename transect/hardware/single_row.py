@@ -11,11 +11,11 @@ from collections.abc import Callable
 from transect.hardware.kernel import KernelInfo
 from transect.ir.expr import IntImm, Var, equal
 from transect.ir.node import replace
-from transect.ir.sizes import product
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Planner, Site, SiteKey
 from transect.target import Target
 from transect.tir.analysis.contraction import Contraction
+from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import BlockRealize, IfThenElse, realize_root
 from transect.tir.visit import Substitution, fresh_copy
@@ -62,21 +62,20 @@ def _site(found: Contraction, rows: Var, target: Target) -> Site:
     tile for nothing and packs what it reads once."""
     name = found.site.block.name
     key = SiteKey("schedule", structural_hash(found.site.block), str(target), "single row")
-    moved = product(found.right.buffer.shape) * found.right.buffer.dtype.bytes
+    moved = buffer_bytes(found.right.buffer)
     options = (Option(_APART), Option(_TOGETHER, cost=Cost(traffic={"L2": 2 * moved})))
     return Site(key, options, f"{name} single row")
 
 
 def _rows(func: PrimFunc, info: KernelInfo) -> tuple[Var, Contraction] | None:
     """The number of rows of the first product, if it is one symbolic size."""
-    for found in info.contractions()[:1]:
-        sizes = set(symbolic_vars(func))
-        if found.batch or len(found.rows) != 1 or not found.columns:
-            continue
-        extent = found.rows[0].dom.extent
-        if isinstance(extent, Var) and extent in sizes:
-            return extent, found
-    return None
+    found = next(iter(info.contractions()), None)
+    if found is None or found.batch or len(found.rows) != 1 or not found.columns:
+        return None
+    extent = found.rows[0].dom.extent
+    if not isinstance(extent, Var) or extent not in symbolic_vars(func):
+        return None
+    return extent, found
 
 
 def _of_one(func: PrimFunc, rows: Var) -> PrimFunc:

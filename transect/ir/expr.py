@@ -716,12 +716,6 @@ def truncmod(a: ExprLike, b: ExprLike) -> Expr:
     return _binary(Mod, a, b)
 
 
-def ceildiv(a: ExprLike, b: ExprLike) -> Expr:
-    """ceil(a / b) of integers, b > 0."""
-    left, right = promote(a, b)
-    return (left + (right - 1)) // right
-
-
 def minimum(a: ExprLike, b: ExprLike) -> Expr:
     """Min with operands promoted."""
     return _binary(Min, a, b)

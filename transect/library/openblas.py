@@ -19,14 +19,13 @@ from transect.ir.expr import (
     Var,
     as_int,
     cast,
-    ceildiv,
     const,
     equal,
     maximum,
     minimum,
 )
 from transect.ir.node import replace
-from transect.ir.sizes import product
+from transect.ir.sizes import ceildiv, product
 from transect.ir.traverse import walk
 from transect.library.base import Library, Offer, Routine
 from transect.plan import Cost

@@ -89,5 +89,5 @@ def bandwidth(target: Target, level: str, threads: int) -> float:
     """Bytes per second from a memory level, for `threads` cores together."""
     if level == "memory":
         return min(target.bandwidth_all, target.bandwidth * threads)
-    own: Mapping[str, float] = target.extra.get("bytes_per_cycle", {})  # pyright: ignore[reportAssignmentType]
+    own = target.numbers("bytes_per_cycle")
     return own.get(level, _BYTES_PER_CYCLE[level]) * target.clock * threads

@@ -154,11 +154,15 @@ def is_borrowed(tensor: tvm_ffi.Tensor) -> bool:
 
 
 def empty_array(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """numpy.empty, a large one at the start of a cache line: numpy's own start 16 bytes after one,
-    and every vector that is written touches two lines. Raises what numpy.empty does."""
+    """numpy.empty, but a large one is aligned. Raises what numpy.empty does."""
+    large = math.prod(shape) * dtype.itemsize >= LARGE and min(shape) >= 0
+    return aligned_array(shape, dtype) if large else np.empty(shape, dtype)
+
+
+def aligned_array(shape: Sequence[int], dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """An empty array at the start of a cache line: numpy's own start 16 bytes after one, and every
+    vector that is written touches two lines."""
     nbytes = math.prod(shape) * dtype.itemsize
-    if nbytes < LARGE or min(shape) < 0:
-        return np.empty(shape, dtype)
     room = np.empty(nbytes + _LINE, np.uint8)
     start = -room.ctypes.data % _LINE
     return room[start : start + nbytes].view(dtype).reshape(shape)

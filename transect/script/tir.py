@@ -26,9 +26,9 @@ from transect.ir.expr import (
 )
 from transect.ir.expr import Var as _Var
 from transect.ir.expr import cast as _cast
-from transect.ir.expr import ceildiv as ceildiv
 from transect.ir.expr import truncdiv as truncdiv
 from transect.ir.expr import truncmod as truncmod
+from transect.ir.sizes import ceildiv as ceildiv
 from transect.ir.traverse import substitute as _substitute
 from transect.script import directives as d
 from transect.script.axes import AxisNames, BufferName, LoopName, as_items, make_range, scalar_dtype

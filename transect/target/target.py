@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import cast
 
 from transect.ir.dtype import FLOAT32, DType
+from transect.support.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,17 @@ class Target:
     def lanes(self, dtype: DType = FLOAT32) -> int:
         """Elements of `dtype` in one vector register, at least 1."""
         return max(1, self.vector_bits // max(8, dtype.bits))
+
+    def numbers(self, name: str) -> Mapping[str, float]:
+        """The table `extra[name]`, empty if there is none. Raises InputError for anything else."""
+        found = self.extra.get(name)
+        if found is None:
+            return {}
+        if not isinstance(found, Mapping):
+            raise InputError(
+                f"extra[{name!r}] of target {self} is no table", remedy="numbers by name"
+            )
+        return cast("Mapping[str, float]", found)
 
     def peak(self, dtype: DType = FLOAT32) -> float:
         """Operations per second of one core (a multiply-add counts two)."""

@@ -27,12 +27,12 @@ from transect.ir.expr import (
     Sub,
     Var,
     as_int,
-    ceildiv,
     const,
     equal,
     logical_and,
     true,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.support.errors import InputError
 from transect.tir.index_map import IndexMap

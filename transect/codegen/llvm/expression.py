@@ -6,7 +6,7 @@ A term is emitted once per region of code that it dominates; loads are forgotten
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -154,28 +154,23 @@ class ExpressionEmitter:
             region.reads.clear()
             region.tensors.clear()
 
-    @contextmanager
-    def outside(self, depth: int | None) -> Generator[None]:
-        """Write in front of what is inside of region `depth`, or as far out as can be; None: here.
+    def place_of(self, depth: int | None) -> int:
+        """The region to compute in what is known from region `depth` on, or, None, only here: as
+        far out as bookmarks stand in front of what is inside."""
+        place = len(self.regions) - 1
+        while depth is not None and place > depth and self.regions[place].before is not None:
+            place -= 1
+        return place
 
-        What comes inside has been placed there by its own bookmark, so names are known.
-        """
-        here = len(self.regions) - 1
-        if depth is None:
-            depth = here
-        inner = self.regions[depth + 1 :]
-        while inner and inner[-1].before is not None:
-            inner.pop()
-        depth += len(inner)
-        if depth == here:
-            yield
-            return
+    @contextmanager
+    def outside(self, place: int) -> Generator[None]:
+        """Write at the end of what has been emitted in a region around, in front of the next."""
         regions = self.regions
-        place = regions[depth + 1].before
-        assert place is not None
-        self.regions = regions[: depth + 1]
+        before = regions[place + 1].before
+        assert before is not None
+        self.regions = regions[: place + 1]
         try:
-            with self.text.writing_at(place):
+            with self.text.writing_at(before):
                 yield
         finally:
             self.regions = regions
@@ -217,10 +212,14 @@ class ExpressionEmitter:
             found = (region.reads if effect else region.pure).get(expr)
             if found is not None:
                 return found
-        with self.outside(None if effect else self._motion.target(expr)):
+        place = self.place_of(None if effect else self._motion.target(expr))
+        region = self.regions[place]
+        if region is self.regions[-1]:
             value = _EMIT[type(expr)](self, expr)
-            region = self.regions[-1]
-            (region.reads if effect else region.pure)[expr] = value
+        else:
+            with self.outside(place):
+                value = _EMIT[type(expr)](self, expr)
+        (region.reads if effect else region.pure)[expr] = value
         return value
 
     def constant(self, expr: IntImm | FloatImm) -> str:
@@ -439,20 +438,18 @@ class ExpressionEmitter:
 
     def _offset(self, address: str, element: str, offset: Expr, depth: int) -> str:
         """An address and an offset that is known from region `depth` on."""
-        if self.effect(offset):
-            # What it reads may change.
-            return self.text.define(
-                f"getelementptr {element}, ptr {address}, i64 {self.index(offset)}"
-            )
+        known = address, element, offset
         for region in reversed(self.regions):
-            found = region.addresses.get((address, element, offset))
-            if found is not None:
-                return found
-        with self.outside(depth):
+            if known in region.addresses:
+                return region.addresses[known]
+        place = self.place_of(depth)
+        region = self.regions[place]
+        with nullcontext() if region is self.regions[-1] else self.outside(place):
             made = self.text.define(
                 f"getelementptr {element}, ptr {address}, i64 {self.index(offset)}"
             )
-            self.regions[-1].addresses[address, element, offset] = made
+        if not self.effect(offset):  # What it reads may change.
+            region.addresses[known] = made
         return made
 
     def emit_load(self, load: BufferLoad) -> str:

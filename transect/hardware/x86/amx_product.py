@@ -15,7 +15,8 @@ from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.amx import PRODUCTS, TileProduct
 from transect.hardware.x86.contraction import inline_consumers
-from transect.ir.expr import Expr, IntImm, Var, as_int, ceildiv
+from transect.ir.expr import Expr, IntImm, Var, as_int
+from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars
 from transect.plan import Cost, Option, Site, SiteKey

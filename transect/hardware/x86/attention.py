@@ -18,8 +18,8 @@ from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import inline_consumers, unroll_steps
 from transect.hardware.x86.reduction import partial_vectors
 from transect.hardware.x86.roles import contiguous
-from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
-from transect.ir.sizes import product
+from transect.ir.expr import Call, Expr, Var, as_int
+from transect.ir.sizes import ceildiv, product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey

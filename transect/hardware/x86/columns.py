@@ -20,7 +20,8 @@ from transect.hardware.x86.elementwise import (
 )
 from transect.hardware.x86.reduction import last_axis
 from transect.hardware.x86.roles import contiguous
-from transect.ir.expr import Expr, IntImm, ceildiv
+from transect.ir.expr import Expr, IntImm
+from transect.ir.sizes import ceildiv
 from transect.ir.traverse import free_vars, walk
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target

@@ -36,8 +36,8 @@ from transect.hardware.x86.tile_cost import (
     used_by,
 )
 from transect.ir.dtype import DType
-from transect.ir.expr import LE, Call, Expr, IntImm, Var, as_int, ceildiv, select
-from transect.ir.sizes import product
+from transect.ir.expr import LE, Call, Expr, IntImm, Var, as_int, select
+from transect.ir.sizes import ceildiv, product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey, typical_size
@@ -128,7 +128,11 @@ class ContractionRule(ScheduleRule):
                 f"{name} register tile",
             ),
             Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
-            Site(key("parallel"), self._parallel_options(found, target), f"{name} threads"),
+            Site(
+                key("parallel"),
+                parallel_options(found.output.buffer.dtype, found.operations, target),
+                f"{name} threads",
+            ),
         )
 
     def _nest(
@@ -255,15 +259,6 @@ class ContractionRule(ScheduleRule):
             return [1, 0]
         return [n for n in self.blocks if n < extent and extent % n == 0] + [0]
 
-    def _parallel_options(self, found: Contraction, target: Target) -> tuple[Option, ...]:
-        dtype = found.output.buffer.dtype
-        # The tiles are counted as shared by all cores: one core alone has the rest to do as well.
-        rest = found.operations * (target.cores - 1) // target.cores
-        serial = Option("serial", {"parallel": False}, Cost({dtype: rest}, threads=1))
-        if target.cores == 1:
-            return (serial,)
-        return (serial, Option("parallel", {"parallel": True}, Cost(launches=1)))
-
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
         found = info.contractions()[0]
@@ -296,7 +291,7 @@ class ContractionRule(ScheduleRule):
         handled += inline_consumers(sch, info, found.output.buffer)
         if packed is not None:
             sch.pad_domain(packed, [multiples[axis] if axis == column else 1 for axis in axes])
-        stage = self._stage(sch, copy, found)
+        stage = stage_results(sch, block, copy, self.unroll_limit)
         sch.pad_domain(block, multiples)
         if stage is not None:
             by_var = {i.var: m for i, m in zip(found.site.block.iter_vars, multiples, strict=True)}
@@ -311,17 +306,6 @@ class ContractionRule(ScheduleRule):
             at_once=at_once, parallel=bool(parallel["parallel"]),
         )  # fmt: skip
         return (*handled, *(_name(sch, item) for item in (*blocks.all(), *made)))
-
-    def _stage(self, sch: Schedule, copy: BlockRV, found: Contraction) -> BlockRV | None:
-        """Where much is done with each result, a buffer between: what leaves the registers is
-        unrolled, and the code for the rest should not be."""
-        if operations_of(sch.get(copy)) <= self.unroll_limit:
-            return None
-        result = sch.get(copy)
-        accumulated = sch.get_block(found.site.block.name)
-        own = sch.get(accumulated).writes[0].buffer
-        index = next(n for n, region in enumerate(result.reads) if region.buffer is own)
-        return sch.cache_read(copy, index, "local", [copy])
 
     def _tile(
         self,
@@ -400,24 +384,9 @@ class ContractionRule(ScheduleRule):
         for loop in sch.get_loops(leaving)[len(nest) :]:
             if sch.get(loop).kind == "serial":
                 sch.unroll(loop)
-        if not (isinstance(rows, int) and isinstance(vectors, int)):
-            pass  # How much is written out is not decided yet either.
-        elif self._short(found.reduce, rows * vectors):
-            for loop in reduced:
-                sch.unroll(loop)
-        elif self._short(found.reduce[-1:], rows * vectors):
-            sch.unroll(reduced[-1])
-        elif rows <= 2:
-            # Each vector is used once or twice: the tile waits for memory.
-            sch.annotate(reduced[-1], PREFETCH, self.prefetch)
-        else:
-            steps, left = unroll_steps(sch, reduced[-1], self.unroll)
-            made += left
-            tiles = ceildiv(IntImm(1) if part.row is None else part.row.dom.extent, rows)
-            parts = min(as_int(tiles) or self.parts, self.parts)
-            if parts > 1:
-                # The first tile of each panel would wait for memory.
-                sch.annotate(steps, PREFETCH_NEXT, parts)
+        # How much is written out is not decided where the tile is not.
+        if isinstance(rows, int) and isinstance(vectors, int):
+            made += self._write_out(sch, found, part, reduced, (rows, vectors))
         if blocks.packed is not None:
             # The packed panel stands between this loop and those inside.
             together = together[: together.index(columns) + 1]
@@ -427,6 +396,35 @@ class ContractionRule(ScheduleRule):
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return made
+
+    def _write_out(
+        self,
+        sch: Schedule,
+        found: Contraction,
+        part: Roles,
+        reduced: Sequence[LoopRV],
+        tile: tuple[int, int],
+    ) -> list[BlockRV]:
+        """Write out steps of the reduction, or let them fetch ahead; the blocks that this makes."""
+        rows, vectors = tile
+        if self._short(found.reduce, rows * vectors):
+            for loop in reduced:
+                sch.unroll(loop)
+            return []
+        if self._short(found.reduce[-1:], rows * vectors):
+            sch.unroll(reduced[-1])
+            return []
+        if rows <= 2:
+            # Each vector is used once or twice: the tile waits for memory.
+            sch.annotate(reduced[-1], PREFETCH, self.prefetch)
+            return []
+        steps, left = unroll_steps(sch, reduced[-1], self.unroll)
+        tiles = ceildiv(IntImm(1) if part.row is None else part.row.dom.extent, rows)
+        parts = min(as_int(tiles) or self.parts, self.parts)
+        if parts > 1:
+            # The first tile of each panel would wait for memory.
+            sch.annotate(steps, PREFETCH_NEXT, parts)
+        return left
 
     def _short(self, reduced: Sequence[IterVar], tile: int) -> bool:
         """Whether loops of a reduction are worth writing out, so that steps share what they load
@@ -521,6 +519,27 @@ def _is_cheap(found: Contraction, producer: Block, limit: int) -> bool:
     return not any(isinstance(t, Call) for t in terms) and (
         sum(not isinstance(t, Var) for t in terms) <= limit
     )
+
+
+def parallel_options(dtype: DType, operations: Expr, target: Target) -> tuple[Option, ...]:
+    """Whether a nest runs on several cores. operations: of all of it, which its tiles count as
+    shared by all cores: one core alone has the rest to do as well."""
+    rest = operations * (target.cores - 1) // target.cores
+    serial = Option("serial", {"parallel": False}, Cost({dtype: rest}, threads=1))
+    if target.cores == 1:
+        return (serial,)
+    return (serial, Option("parallel", {"parallel": True}, Cost(launches=1)))
+
+
+def stage_results(sch: Schedule, block: BlockRV, copy: BlockRV, limit: int) -> BlockRV | None:
+    """Where more than `limit` operations are done with each result, a buffer between a block and
+    the copy of its results: what leaves the registers is unrolled, and the code for the rest should
+    not be."""
+    if operations_of(sch.get(copy)) <= limit:
+        return None
+    own = sch.get(block).writes[0].buffer
+    index = next(n for n, region in enumerate(sch.get(copy).reads) if region.buffer is own)
+    return sch.cache_read(copy, index, "local", [copy])
 
 
 def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> tuple[LoopRV, list[BlockRV]]:

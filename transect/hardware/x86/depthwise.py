@@ -15,13 +15,16 @@ import numpy as np
 from transect.arith.evaluate import evaluate
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import inline_consumers
-from transect.hardware.x86.elementwise import operations_of
+from transect.hardware.x86.contraction import (
+    inline_consumers,
+    parallel_options,
+    stage_results,
+)
 from transect.hardware.x86.roles import Roles, roles
 from transect.hardware.x86.tile_cost import second_level
 from transect.ir.condition import conjuncts
-from transect.ir.expr import Call, Expr, Var, as_int, ceildiv
-from transect.ir.sizes import product
+from transect.ir.expr import Call, Expr, Var, as_int
+from transect.ir.sizes import ceildiv, product
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, walk
 from transect.plan import Cost, Option, Site, SiteKey
@@ -101,14 +104,10 @@ class DepthwiseRule(ScheduleRule):
         tile = SiteKey("schedule", subject, str(target), "tile")
         parallel = SiteKey("schedule", subject, str(target), "parallel")
         dtype = found.output.buffer.dtype
-        # The tiles are counted as shared by all cores: one core alone has the rest to do as well.
-        rest = found.operations * (target.cores - 1) // target.cores
-        options = [Option("serial", {"parallel": False}, Cost({dtype: rest}, threads=1))]
-        if target.cores > 1:
-            options.append(Option("parallel", {"parallel": True}, Cost(launches=1)))
+        options = parallel_options(dtype, found.operations, target)
         return (
             Site(tile, self._tile_options(window, target), f"{block.name} register tile"),
-            Site(parallel, tuple(options), f"{block.name} threads"),
+            Site(parallel, options, f"{block.name} threads"),
         )
 
     def _tile_options(self, window: _Window, target: Target) -> tuple[Option, ...]:
@@ -145,7 +144,7 @@ class DepthwiseRule(ScheduleRule):
         handled = self._inline_producer(sch, info, window)
         copy = sch.cache_write(block, 0, "local")
         handled += inline_consumers(sch, info, found.output.buffer)
-        stage = self._stage(sch, block, copy)
+        stage = stage_results(sch, block, copy, self.unroll_limit)
         # A tile of its own size for each variable, 1 where there is none.
         sizes = {window.column.var: lanes, window.across.var: pixels}
         if window.down is not None:
@@ -224,16 +223,6 @@ class DepthwiseRule(ScheduleRule):
                 for other in others:
                     made += sch.get_child_blocks(other)
         return made
-
-    def _stage(self, sch: Schedule, block: BlockRV, copy: BlockRV) -> BlockRV | None:
-        """Where much is done with each result, a buffer between: what leaves the registers is
-        written out for every result, and the code for the rest should not be."""
-        if operations_of(sch.get(copy)) <= self.unroll_limit:
-            return None
-        own = sch.get(block).writes[0].buffer
-        reads = sch.get(copy).reads
-        index = next(n for n, region in enumerate(reads) if region.buffer is own)
-        return sch.cache_read(copy, index, "local", [copy])
 
     def _inline_producer(self, sch: Schedule, info: KernelInfo, window: _Window) -> list[str]:
         """Do what makes the image, such as padding, where it is read, if that is cheap."""

@@ -17,6 +17,7 @@ from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import BlockSite
 from transect.tir.analysis.pattern import PatternKind
+from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.buffer import BufferLoad
 from transect.tir.op import without_checks
 from transect.tir.schedule import LoopRV, Schedule, subject_of
@@ -43,7 +44,7 @@ def cost_of(site: BlockSite, *, threads: int | None = None, launches: int = 0) -
     dtype = site.block.writes[0].buffer.dtype
     traffic: Expr = IntImm(0)
     for region in (*site.block.reads, *site.block.writes):
-        traffic = traffic + product(region.buffer.shape) * region.buffer.dtype.bytes
+        traffic = traffic + buffer_bytes(region.buffer)
     return Cost(
         {dtype: count * operations_of(site.block)},
         {"memory": traffic},

@@ -19,8 +19,9 @@ from transect.hardware.tile_site import fitting
 from transect.hardware.x86.roles import Roles, roles
 from transect.hardware.x86.tile_cost import used_by
 from transect.ir.dtype import DType
-from transect.ir.expr import Cast, Expr, IntImm, Var, as_int, ceildiv
+from transect.ir.expr import Cast, Expr, IntImm, Var, as_int
 from transect.ir.node import replace
+from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.plan.cost import Sizes, number

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from transect.hardware.kernel import KernelInfo
 from transect.ir.expr import Expr, IntImm, as_int
-from transect.ir.sizes import product
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
-from transect.tir.buffer import Buffer
+from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.schedule import LoopRV, Schedule
 from transect.tir.transform.inject_prefetch import PREFETCH
 
@@ -47,10 +46,10 @@ def fetch_site(info: KernelInfo, subject: str, target: Target) -> Site:
     )
     reads: Expr = IntImm(0)
     for buffer in outside:
-        reads = reads + _bytes(buffer)
+        reads = reads + buffer_bytes(buffer)
     moved = reads
     for region in block.writes:
-        moved = moved + _bytes(region.buffer)
+        moved = moved + buffer_bytes(region.buffer)
     known = as_int(moved)
     near = known is not None and known <= max(target.caches[:2])
     instructions = reads // _LINE * target.lanes(block.writes[0].buffer.dtype)
@@ -73,7 +72,3 @@ def fetch_ahead(sch: Schedule, loop: LoopRV, step: int, ahead: int) -> None:
     iteration reads in order."""
     if ahead:
         sch.annotate(loop, PREFETCH, max(1, ahead // step))
-
-
-def _bytes(buffer: Buffer) -> Expr:
-    return product(buffer.shape) * buffer.dtype.bytes

@@ -13,9 +13,15 @@ from typing import ClassVar
 from transect.hardware.instructions import instructions_of, is_narrow, rate_of
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.contraction import ContractionRule, inline_consumers, unroll_steps
-from transect.hardware.x86.elementwise import operations_of
-from transect.ir.expr import Expr, IntImm, Var, as_int, ceildiv
+from transect.hardware.x86.contraction import (
+    ContractionRule,
+    inline_consumers,
+    parallel_options,
+    stage_results,
+    unroll_steps,
+)
+from transect.ir.expr import Expr, IntImm, Var, as_int
+from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
@@ -141,13 +147,9 @@ class TensorizedRule(ScheduleRule):
         dtype = found.output.buffer.dtype
         per = max(1.0, rate_of(item.intrin, target) * item.products / target.fma_per_cycle)
         work = found.operations * target.lanes(dtype) // round(per)
-        # The tiles are counted as shared by all cores: one core alone has the rest to do as well.
-        rest = work * (target.cores - 1) // target.cores
-        options = [Option("serial", {"parallel": False}, Cost({dtype: rest}, threads=1))]
-        if target.cores > 1:
-            options.append(Option("parallel", {"parallel": True}, Cost(launches=1)))
+        options = parallel_options(dtype, work, target)
         key = self._key(found, target, f"{item.intrin.name} parallel")
-        return Site(key, tuple(options), f"{found.site.block.name} threads")
+        return Site(key, options, f"{found.site.block.name} threads")
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
@@ -183,7 +185,7 @@ class TensorizedRule(ScheduleRule):
         by_var = {item.column.var: item.lanes * width}
         if item.row is not None:
             by_var[item.row.var] = rows
-        stage = self._stage(sch, copy, block)
+        stage = stage_results(sch, block, copy, self.unroll_limit)
         sch.pad_domain(block, [by_var.get(each.var, 1) for each in iter_vars])
         if stage is not None:
             places = [by_var.get(i, 1) if isinstance(i, Var) else 1 for i in found.output.indices]
@@ -261,16 +263,6 @@ class TensorizedRule(ScheduleRule):
         steps, group = sch.split(last, [None, item.group])
         sch.reorder(steps, *inner, *instruction, group)
         return made
-
-    def _stage(self, sch: Schedule, copy: BlockRV, block: BlockRV) -> BlockRV | None:
-        """Where much is done with each result, a buffer between: what leaves the registers is
-        unrolled, and the code for the rest should not be."""
-        if operations_of(sch.get(copy)) <= self.unroll_limit:
-            return None
-        own = sch.get(block).writes[0].buffer
-        reads = sch.get(copy).reads
-        index = next(n for n, region in enumerate(reads) if region.buffer is own)
-        return sch.cache_read(copy, index, "local", [copy])
 
     def _in_registers(self, sch: Schedule, block: BlockRV, around: int, lanes: int) -> None:
         """Constant indices everywhere let the accumulators live in registers."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from transect.hardware.x86.roles import Roles
-from transect.ir.expr import Expr, IntImm, as_int, ceildiv
-from transect.ir.sizes import product
+from transect.ir.expr import Expr, IntImm, as_int
+from transect.ir.sizes import ceildiv, product
 from transect.ir.traverse import free_vars
 from transect.plan import Cost
 from transect.plan.cost import Amount
 from transect.target import Target
 from transect.tir.analysis.contraction import Contraction
+from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.buffer import BufferLoad
 from transect.tir.stmt import Block, IterVar
 
@@ -155,8 +156,7 @@ def cost_of_parts(
     producer: Block, around: IterVar | None, block: int, target: Target
 ) -> dict[str, Expr]:
     """The bytes that move where a map is made in parts, for so many iterations at a time."""
-    made = producer.writes[0].buffer
-    size = product(made.shape) * made.dtype.bytes
+    size = buffer_bytes(producer.writes[0].buffer)
     if not block or around is None:
         return {cache_of(size, target): size * 2}
     extent = around.dom.extent

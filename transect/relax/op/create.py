@@ -14,12 +14,12 @@ from transect.ir.expr import (
     Var,
     as_int,
     cast,
-    ceildiv,
     const,
     maximum,
     not_equal,
     select,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.types import PrimType, TensorType, Type, tensor_type
 from transect.relax.op.inference import (
     as_sizes,

@@ -15,11 +15,11 @@ from transect.ir.expr import (
     Range,
     Var,
     as_int,
-    ceildiv,
     const,
     logical_and,
     minimum,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.traverse import substitute
 from transect.ir.types import TensorType, Type
 from transect.relax.expr import Op

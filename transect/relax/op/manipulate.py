@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from transect.ir.expr import Expr, IntImm, Var, as_int, ceildiv, minimum
+from transect.ir.expr import Expr, IntImm, Var, as_int, minimum
+from transect.ir.sizes import ceildiv
 from transect.ir.types import TensorType, TupleType, Type
 from transect.relax.op.inference import (
     as_sizes,

@@ -84,12 +84,18 @@ def moments(
 
     squares = reduce_axes(b, sizes, axes, squared, "sum", "squares", keepdims=True)
 
-    def scale(*i: Var) -> Expr:
-        deviation = math("sqrt", squares[i] / count + const(epsilon, dtype))
-        return const(1, dtype) / deviation
-
-    scales = b.compute(squares.shape, scale, name="scale", dtype=dtype)
+    scales = _inverse_roots(b, squares, count, epsilon)
     return Moments(averages, squares, scales, axes, count)
+
+
+def _inverse_roots(b: FunctionBuilder, squares: Buffer, count: Expr, epsilon: float) -> Buffer:
+    """1 / sqrt(mean + epsilon) of sums of squares over `count` elements."""
+    dtype = squares.dtype
+
+    def scale(*i: Var) -> Expr:
+        return const(1, dtype) / math("sqrt", squares[i] / count + const(epsilon, dtype))
+
+    return b.compute(squares.shape, scale, name="scale", dtype=dtype)
 
 
 def check_parameters(
@@ -200,11 +206,7 @@ class RMSNorm(Operator):
 
         squares = reduce_axes(b, x.shape, axes, squared, "sum", "squares", keepdims=True)
 
-        def scale(*i: Var) -> Expr:
-            root = math("sqrt", squares[i] / count + const(self.epsilon, wide))
-            return const(1, wide) / root
-
-        scales = b.compute(squares.shape, scale, name="scale", dtype=wide)
+        scales = _inverse_roots(b, squares, count, self.epsilon)
 
         def element(*i: Var) -> Expr:
             place = tuple(IntImm(0) if axis in axes else item for axis, item in enumerate(i))

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transect.ir.expr import Expr, IntImm, Var, as_int, cast, ceildiv, logical_and, maximum, minimum
+from transect.ir.expr import Expr, IntImm, Var, as_int, cast, logical_and, maximum, minimum
+from transect.ir.sizes import ceildiv
 from transect.ir.types import TensorType, Type
 from transect.relax.op.inference import (
     fail,

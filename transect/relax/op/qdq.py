@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transect.ir.dtype import FLOAT32, INT8, INT32, DType
-from transect.ir.expr import Expr, IntImm, Var, as_int, cast, ceildiv, const, maximum, minimum
+from transect.ir.expr import Expr, IntImm, Var, as_int, cast, const, maximum, minimum
+from transect.ir.sizes import ceildiv
 from transect.ir.types import TensorType, Type
 from transect.relax.op.convert import saturated
 from transect.relax.op.inference import (

@@ -21,7 +21,6 @@ from transect.ir.expr import (
     Var,
     as_int,
     cast,
-    ceildiv,
     const,
     logical_and,
     logical_or,
@@ -29,6 +28,7 @@ from transect.ir.expr import (
     minimum,
     select,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.types import ShapeType, TensorType, Type
 from transect.relax.expr import Op, Value, constant, make_tuple, shape_expr
 from transect.relax.op.inference import (

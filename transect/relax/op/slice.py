@@ -17,7 +17,6 @@ from transect.ir.expr import (
     Var,
     as_int,
     cast,
-    ceildiv,
     false,
     logical_and,
     maximum,
@@ -26,6 +25,7 @@ from transect.ir.expr import (
     select,
     true,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.traverse import free_vars
 from transect.ir.types import TensorType, TupleType, Type, tensor_type
 from transect.relax.expr import Value, tuple_item

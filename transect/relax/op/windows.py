@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transect.ir.expr import Expr, Var, as_int, ceildiv, logical_and, minimum
+from transect.ir.expr import Expr, Var, as_int, logical_and, minimum
+from transect.ir.sizes import ceildiv
 from transect.relax.expr import Op
 from transect.relax.op.inference import fail, simplify
 from transect.tir.buffer import Buffer

@@ -139,8 +139,8 @@ class _Canonicalize(Rewriter):
         if known is None or known.size != 1 or not isinstance(kind, TensorType):
             return call
         power = float(known.reshape(()))
-        same = is_subtype(base.type, kind) and is_subtype(kind, base.type)
-        if not same or kind.dtype is None or not kind.dtype.is_float or power not in (2.0, 3.0):
+        is_float = kind.dtype is not None and kind.dtype.is_float
+        if not _same(base.type, kind) or not is_float or power not in (2.0, 3.0):
             return call
         square = Multiply()(base, base, span=call.span)
         return square if power == 2.0 else Multiply()(self.out.leaf(square), base, span=call.span)
@@ -165,8 +165,7 @@ class _Canonicalize(Rewriter):
 
     def _operator(self, call: rx.Call, rule: Callable[[rx.Call], bool] | None) -> rx.Value:
         operand = call.args[0]
-        same = is_subtype(operand.type, call.type) and is_subtype(call.type, operand.type)
-        if same and (rule is None or rule(call)):
+        if _same(operand.type, call.type) and (rule is None or rule(call)):
             return operand
         return self._view(call, operand) if isinstance(call.op, rx.Op) and call.op.is_view else call
 
@@ -186,9 +185,13 @@ class _Canonicalize(Rewriter):
         source = inner.args[0]
         if not isinstance(source.type, TensorType):
             return call
-        if is_subtype(source.type, kind) and is_subtype(kind, source.type):
+        if _same(source.type, kind):
             return source
         return Reshape()(source, rx.shape_expr(*kind.shape), span=call.span)
+
+
+def _same(a: Type, b: Type) -> bool:
+    return is_subtype(a, b) and is_subtype(b, a)
 
 
 def _always(call: rx.Call) -> bool:

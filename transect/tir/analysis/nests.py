@@ -18,10 +18,10 @@ from transect.ir.expr import (
     Range,
     Var,
     as_int,
-    ceildiv,
     equal,
     logical_not,
 )
+from transect.ir.sizes import ceildiv
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.analysis.linear import divided_variables, multiply, same

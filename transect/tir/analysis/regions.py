@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transect.ir.expr import Expr
 from transect.ir.sizes import product
 from transect.tir.access import Access, accesses, to_regions
-from transect.tir.buffer import BufferRegion
+from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.stmt import For, Stmt
 
 
@@ -34,6 +34,11 @@ def touched_regions(stmt: Stmt, loops: Sequence[For] = ()) -> Regions:
 
 def _boxes(found: Iterable[Access], *, write: bool) -> tuple[BufferRegion, ...]:
     return to_regions(item for item in found if item.write is write)
+
+
+def buffer_bytes(buffer: Buffer) -> Expr:
+    """The bytes of storage of a buffer's elements."""
+    return product(buffer.shape) * buffer.dtype.bytes
 
 
 def region_elements(region: BufferRegion) -> Expr:

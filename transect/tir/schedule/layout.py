@@ -10,8 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from transect.ir.expr import Expr, Range, Var, as_expr, as_int, ceildiv
+from transect.ir.expr import Expr, Range, Var, as_expr, as_int
 from transect.ir.node import replace
+from transect.ir.sizes import ceildiv
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite
 from transect.tir.analysis.axes import loads_of

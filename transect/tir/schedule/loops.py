@@ -14,14 +14,13 @@ from transect.ir.expr import (
     Var,
     as_expr,
     as_int,
-    ceildiv,
     const,
     equal,
     logical_and,
     logical_not,
 )
 from transect.ir.node import replace
-from transect.ir.sizes import product
+from transect.ir.sizes import ceildiv, product
 from transect.ir.traverse import free_vars
 from transect.support.span import merge_spans
 from transect.tir.function import PrimFunc

@@ -18,7 +18,6 @@ from transect.ir.expr import (
     Var,
     as_expr,
     as_int,
-    ceildiv,
     const,
     equal,
     logical_and,
@@ -26,6 +25,7 @@ from transect.ir.expr import (
     true,
 )
 from transect.ir.node import replace
+from transect.ir.sizes import ceildiv
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, substitute
 from transect.tir.buffer import Buffer, BufferLoad

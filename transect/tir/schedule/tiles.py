@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from transect.ir.expr import Expr, Range, as_expr, as_int, ceildiv
+from transect.ir.expr import Expr, Range, as_expr, as_int
 from transect.ir.node import replace
+from transect.ir.sizes import ceildiv
 from transect.tir.analysis.tensor_candidate import Tiling
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc

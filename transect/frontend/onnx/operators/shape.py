@@ -26,7 +26,6 @@ from transect.ir.expr import (
     Expr,
     IntImm,
     as_int,
-    ceildiv,
     equal,
     logical_or,
     maximum,
@@ -34,7 +33,7 @@ from transect.ir.expr import (
     not_equal,
     select,
 )
-from transect.ir.sizes import product
+from transect.ir.sizes import ceildiv, product
 from transect.ir.types import tensor_type
 from transect.relax.expr import Value, constant, make_tuple, shape_expr, tuple_item
 from transect.relax.shapes import prove_equal

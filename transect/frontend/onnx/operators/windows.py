@@ -9,7 +9,8 @@ import numpy as np
 
 from transect.frontend.onnx.node import Node
 from transect.ir.dtype import DType
-from transect.ir.expr import Expr, IntImm, as_int, ceildiv, maximum, truncdiv
+from transect.ir.expr import Expr, IntImm, as_int, maximum, truncdiv
+from transect.ir.sizes import ceildiv
 from transect.relax.expr import Value, constant
 
 LAYOUTS = {1: ("NCW", "OIW"), 2: ("NCHW", "OIHW"), 3: ("NCDHW", "OIDHW")}
