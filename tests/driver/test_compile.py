@@ -472,3 +472,9 @@ def test_the_users_cache_is_where_the_flag_says(
     found = Cache().get(entry.name)
     assert found is not None
     assert json.loads(found.metadata["signature"])["name"] == "main"
+
+
+def test_what_is_no_target_is_refused() -> None:
+    with pytest.raises(InputTypeError, match="a target is expected, got tuple") as caught:
+        transect.compile(SEED, (1, 2), cache=False)
+    assert caught.value.remedy is not None

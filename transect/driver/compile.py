@@ -33,7 +33,7 @@ from transect.relax.transform.lower_to_host import SIGNATURE
 from transect.relax.visit import direct_bindings, graph_functions
 from transect.runtime import Signature
 from transect.support import flags
-from transect.support.errors import InputError, UnsupportedError
+from transect.support.errors import InputError, InputTypeError, UnsupportedError
 from transect.support.nesting import deep_nesting
 from transect.target import Target
 from transect.tir.function import PrimFunc
@@ -309,6 +309,11 @@ def _target(given: Target | str | None) -> Target:
     if given is None:
         return this_machine()
     target = find_target(given) if isinstance(given, str) else given
+    if not isinstance(target, Target):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InputTypeError(
+            f"a target is expected, got {type(given).__name__}",
+            remedy='give a Target or its name ("x86-avx2"); inputs are given to the compiled model',
+        )
     if target.warp:
         raise UnsupportedError(
             f"compile() makes code for processors; {target} is a GPU",
