@@ -100,6 +100,27 @@ def test_callers_on_several_threads_do_not_disturb_each_other() -> None:
     assert not failures
 
 
+def held_up(threads: str) -> None:
+    """The first iteration waits for all that another thread can run meanwhile."""
+    count = 100
+    others, ran = threading.Event(), []
+
+    def step(i: int) -> None:
+        ran.append(i)
+        if len(ran) == count - most:
+            others.set()
+        if i == 0:
+            assert others.wait(60)
+
+    # Iterations of the piece that the first one is in.
+    most = max(1, count // (8 * int(threads)))
+    tvm_ffi.register_global_func("test.parallel.step", step, override=True)
+    i, n = Var("i"), Var("n")
+    call = Evaluate(INTRINSICS["call_packed"]("test.parallel.step", i, dtype=VOID))
+    compiled(PrimFunc((n,), {}, For(i, IntImm(0), n, "parallel", call)))(count)
+    assert sorted(ran) == list(range(count))
+
+
 def failing_loop() -> PrimFunc:
     """for i in parallel(n): fail if x[i] is negative; y[i, :] = x[i]."""
     n, i, j = Var("n"), Var("i"), Var("j")
@@ -125,8 +146,9 @@ def test_an_assert_inside_fails_the_call_after_the_join() -> None:
 
 
 _CHILD = """
+import os
 import numpy as np
-from tests.codegen.test_parallel import failing_loop, nested, squares
+from tests.codegen.test_parallel import failing_loop, held_up, nested, squares
 from tests.codegen.support import compiled
 f = compiled(squares)
 x = np.random.default_rng(0).random((500, 500), np.float32)
@@ -148,6 +170,9 @@ except IndexError as error:
 else:
     raise SystemExit("no error")
 del f, g, h
+threads = os.environ["TRANSECT_NUM_THREADS"]
+if threads != "1":
+    held_up(threads)
 print("done")
 """
 

@@ -13,6 +13,9 @@ from transect.runtime.code import UNLOAD
 _SLOTS = 4
 """Released blocks kept per size class."""
 
+_PIECES = 8
+"""Pieces of a thread's range of a parallel loop that other threads may take, at most."""
+
 
 def _declare_error(module: ModuleText) -> None:
     module.declare("TVMFFIErrorSetRaisedFromCStr", "void", ["ptr", "ptr"])
@@ -220,10 +223,16 @@ done:
 
 
 def part(module: ModuleText) -> str:
-    """part(job, index, parts): the index-th of `parts` contiguous ranges of the iterations."""
+    """part(job, index): the index-th of the job's contiguous ranges of iterations, piece by piece,
+    then pieces that are left of the others: processors are not equally fast, and the system takes
+    one away now and then.
+
+    The counter of what has been taken of range i is in cache line i + 1 of the job.
+    """
     module.helper("transect.chunk")
     module.helper("transect.part.ways")
-    return """define internal void @transect.part(ptr %job, i64 %index, i64 %parts) {
+    return """define internal void @transect.part(ptr %job, i64 %index) {
+entry:
   %p4 = getelementptr i8, ptr %job, i64 32
   %caller = load i64, ptr %p4
   call void @transect.part.ways(i64 %caller, i64 %index)
@@ -234,17 +243,51 @@ def part(module: ModuleText) -> str:
   %first = load i64, ptr %p2
   %p3 = getelementptr i8, ptr %job, i64 24
   %count = load i64, ptr %p3
+  %p5 = getelementptr i8, ptr %job, i64 40
+  %parts = load i64, ptr %p5
+  %p6 = getelementptr i8, ptr %job, i64 48
+  %piece = load i64, ptr %p6
   %each = sdiv i64 %count, %parts
   %rest = srem i64 %count, %parts
-  %less = icmp slt i64 %index, %rest
-  %extra = select i1 %less, i64 %index, i64 %rest
-  %whole = mul i64 %each, %index
+  br label %range
+range:
+  %turn = phi i64 [ 0, %entry ], [ %turn.next, %next ]
+  %ahead = add i64 %index, %turn
+  %beyond = icmp uge i64 %ahead, %parts
+  %wrapped = sub i64 %ahead, %parts
+  %owner = select i1 %beyond, i64 %wrapped, i64 %ahead
+  %less = icmp slt i64 %owner, %rest
+  %extra = select i1 %less, i64 %owner, i64 %rest
+  %whole = mul i64 %each, %owner
   %offset = add i64 %whole, %extra
   %begin = add i64 %first, %offset
   %more = zext i1 %less to i64
   %size = add i64 %each, %more
-  %end = add i64 %begin, %size
-  call void @transect.chunk(ptr %body, ptr %context, i64 %begin, i64 %end)
+  %line = add i64 %owner, 1
+  %place = shl i64 %line, 6
+  %counter = getelementptr i8, ptr %job, i64 %place
+  br label %look
+look:
+  %seen = load atomic i64, ptr %counter monotonic, align 8
+  %left = icmp slt i64 %seen, %size
+  br i1 %left, label %take, label %next
+take:
+  %at = atomicrmw add ptr %counter, i64 %piece monotonic
+  %got = icmp slt i64 %at, %size
+  br i1 %got, label %run, label %next
+run:
+  %to = add i64 %at, %piece
+  %full = icmp slt i64 %to, %size
+  %stop = select i1 %full, i64 %to, i64 %size
+  %from.here = add i64 %begin, %at
+  %to.here = add i64 %begin, %stop
+  call void @transect.chunk(ptr %body, ptr %context, i64 %from.here, i64 %to.here)
+  br label %look
+next:
+  %turn.next = add i64 %turn, 1
+  %again = icmp ult i64 %turn.next, %parts
+  br i1 %again, label %range, label %done
+done:
   ret void
 }"""
 
@@ -263,7 +306,7 @@ def parallel_setup(module: ModuleText) -> str:
         ("llvm.ctpop.i64", "i64", ["i64"]),
     ):
         module.declare(name, result, parameters)
-    names = ("omp_get_thread_num", "omp_get_num_threads", "omp_in_parallel", "GOMP_parallel")
+    names = ("omp_get_thread_num", "omp_in_parallel", "GOMP_parallel")
     module.globals.append("@transect.threads = internal global i64 0")
     module.globals.append(f"@transect.gomp = internal global [{len(names)} x ptr] zeroinitializer")
     lookups = "\n".join(
@@ -326,26 +369,25 @@ done:
 
 def parallel(module: ModuleText) -> str:
     """parallel(body, context, first, count, grain): run body over [first, first + count), at least
-    `grain` iterations a thread; inside another parallel loop on this thread alone."""
+    `grain` iterations a thread; inside another parallel loop on this thread alone.
+
+    The threads share a job: body, context, first, count, the caller's processor, the number of
+    ranges, the iterations of a piece; then a cache line per range.
+    """
     module.helper("transect.parallel.setup")
     module.helper("transect.part")
     module.helper("transect.pool.run")
     module.declare("llvm.memset.p0.i64", "void", ["ptr", "i8", "i64", "i1"])
-    return """define internal void @transect.gomp.worker(ptr %job) {
-  %g0 = load ptr, ptr @transect.gomp
-  %p1 = getelementptr ptr, ptr @transect.gomp, i64 1
-  %g1 = load ptr, ptr %p1
-  %me = call i32 %g0()
-  %all = call i32 %g1()
+    return f"""define internal void @transect.gomp.worker(ptr %job) {{
+  %number = load ptr, ptr @transect.gomp
+  %me = call i32 %number()
   %index = sext i32 %me to i64
-  %parts = sext i32 %all to i64
-  call void @transect.part(ptr %job, i64 %index, i64 %parts)
+  call void @transect.part(ptr %job, i64 %index)
   ret void
-}
+}}
 define internal void @transect.parallel(
-  ptr %body, ptr %context, i64 %first, i64 %count, i64 %grain) {
+  ptr %body, ptr %context, i64 %first, i64 %count, i64 %grain) {{
 entry:
-  %job = alloca {ptr, ptr, i64, i64, i64}, align 8
   %known = load atomic i64, ptr @transect.threads acquire, align 8
   %ready = icmp ne i64 %known, 0
   br i1 %ready, label %decide, label %setup
@@ -360,6 +402,10 @@ decide:
   %single = icmp sle i64 %parts, 1
   br i1 %single, label %alone, label %choose
 choose:
+  %lines = add i64 %parts, 1
+  %bytes = shl i64 %lines, 6
+  %job = alloca i8, i64 %bytes, align 64
+  call void @llvm.memset.p0.i64(ptr align 64 %job, i8 0, i64 %bytes, i1 false)
   store ptr %body, ptr %job
   %j1 = getelementptr i8, ptr %job, i64 8
   store ptr %context, ptr %j1
@@ -371,13 +417,21 @@ choose:
   %cpu = sext i32 %here to i64
   %j4 = getelementptr i8, ptr %job, i64 32
   store i64 %cpu, ptr %j4
-  %g3 = getelementptr ptr, ptr @transect.gomp, i64 3
-  %fork = load atomic ptr, ptr %g3 acquire, align 8
+  %j5 = getelementptr i8, ptr %job, i64 40
+  store i64 %parts, ptr %j5
+  %pieces = mul i64 %parts, {_PIECES}
+  %small = sdiv i64 %count, %pieces
+  %enough = icmp sgt i64 %small, %grain
+  %piece = select i1 %enough, i64 %small, i64 %grain
+  %j6 = getelementptr i8, ptr %job, i64 48
+  store i64 %piece, ptr %j6
+  %g2 = getelementptr ptr, ptr @transect.gomp, i64 2
+  %fork = load atomic ptr, ptr %g2 acquire, align 8
   %no.gomp = icmp eq ptr %fork, null
   br i1 %no.gomp, label %pool, label %gomp
 gomp:
-  %g2 = getelementptr ptr, ptr @transect.gomp, i64 2
-  %inside.f = load ptr, ptr %g2
+  %g1 = getelementptr ptr, ptr @transect.gomp, i64 1
+  %inside.f = load ptr, ptr %g1
   %inside = call i32 %inside.f()
   %nested = icmp ne i32 %inside, 0
   br i1 %nested, label %alone, label %team
@@ -386,7 +440,7 @@ team:
   call void %fork(ptr @transect.gomp.worker, ptr %job, i32 %n, i32 0)
   ret void
 pool:
-  %ran = call i1 @transect.pool.run(ptr %job, i64 %parts)
+  %ran = call i1 @transect.pool.run(ptr %job)
   br i1 %ran, label %done, label %alone
 alone:
   %end = add i64 %first, %count
@@ -394,11 +448,11 @@ alone:
   br label %done
 done:
   ret void
-}"""
+}}"""
 
 
 def pool_run(module: ModuleText) -> str:
-    """run(job, parts): on the module's own threads, which wait on a futex; False if they are busy
+    """run(job): on the module's own threads, which wait on a futex; False if they are busy
     (a nested loop, or another caller) or cannot be started, and then nothing has run.
 
     Every worker takes part in every generation, so none can fall behind by more than one.
@@ -414,7 +468,6 @@ def pool_run(module: ModuleText) -> str:
 @transect.pool.pending = internal global i32 0
 @transect.pool.started = internal global i32 0
 @transect.pool.job = internal global ptr null
-@transect.pool.parts = internal global i64 0
 define internal void @transect.futex.wait(ptr %word, i32 %value) {{
   %number = load i64, ptr {futex}
   %r = call i64 (i64, ...) @syscall(i64 %number, ptr %word, i32 128,
@@ -463,11 +516,12 @@ loop:
   call void @transect.pool.until(ptr @transect.pool.generation, i32 %seen, i1 false)
   %now = load atomic i32, ptr @transect.pool.generation acquire, align 4
   %job = load ptr, ptr @transect.pool.job
-  %parts = load i64, ptr @transect.pool.parts
+  %parts.at = getelementptr i8, ptr %job, i64 40
+  %parts = load i64, ptr %parts.at
   %mine = icmp ult i64 %index, %parts
   br i1 %mine, label %work, label %finished
 work:
-  call void @transect.part(ptr %job, i64 %index, i64 %parts)
+  call void @transect.part(ptr %job, i64 %index)
   br label %finished
 finished:
   %before = atomicrmw sub ptr @transect.pool.pending, i32 1 acq_rel
@@ -479,9 +533,11 @@ wake:
 next:
   br label %loop
 }}
-define internal i1 @transect.pool.run(ptr %job, i64 %parts) {{
+define internal i1 @transect.pool.run(ptr %job) {{
 entry:
   %thread = alloca i64
+  %parts.at = getelementptr i8, ptr %job, i64 40
+  %parts = load i64, ptr %parts.at
   %lock = cmpxchg ptr @transect.pool.lock, i32 0, i32 1 acquire monotonic
   %locked = extractvalue {{i32, i1}} %lock, 1
   br i1 %locked, label %grow, label %busy
@@ -515,16 +571,11 @@ count:
   br label %grow
 publish:
   %workers = load i32, ptr @transect.pool.started
-  %w64 = zext i32 %workers to i64
-  %available = add i64 %w64, 1
-  %short = icmp ult i64 %available, %parts
-  %team = select i1 %short, i64 %available, i64 %parts
   store ptr %job, ptr @transect.pool.job
-  store i64 %team, ptr @transect.pool.parts
   store atomic i32 %workers, ptr @transect.pool.pending release, align 4
   %old = atomicrmw add ptr @transect.pool.generation, i32 1 acq_rel
   call void @transect.futex.wake(ptr @transect.pool.generation)
-  call void @transect.part(ptr %job, i64 0, i64 %team)
+  call void @transect.part(ptr %job, i64 0)
   call void @transect.pool.until(ptr @transect.pool.pending, i32 0, i1 true)
   store atomic i32 0, ptr @transect.pool.lock release, align 4
   ret i1 true
