@@ -104,3 +104,42 @@ def test_the_next_panel_is_fetched_in_parts() -> None:
                     )
 
     expect(before, expected)
+
+
+def test_rows_of_the_next_tile_are_fetched_a_line_of_each_in_turn() -> None:
+    @T.prim_func(private=True)
+    def before(a: T.Buffer((1024,), "float32"), c: T.Buffer((3,), "float32")):
+        for i in range(4):
+            for k in T.serial(16, annotations={"prefetch_next": 8}):
+                c[0] = c[0] + a[i * 192 + k * 4] * a[i * 192 + k * 4 + 1]
+                c[1] = c[1] + a[i * 192 + k * 4 + 64] * a[i * 192 + k * 4 + 65]
+                c[2] = c[2] + a[i * 192 + k * 4 + 128] * a[i * 192 + k * 4 + 129]
+
+    @T.prim_func(private=True)
+    def expected(a: T.Buffer((1024,), "float32"), c: T.Buffer((3,), "float32")):
+        for i in range(4):
+            for k in range(16):
+                T.prefetch(a[(i + 1) * 192 + k * 4 + k % 4 * 60 + 0], 2)
+                c[0] = c[0] + a[i * 192 + k * 4] * a[i * 192 + k * 4 + 1]
+                c[1] = c[1] + a[i * 192 + k * 4 + 64] * a[i * 192 + k * 4 + 65]
+                c[2] = c[2] + a[i * 192 + k * 4 + 128] * a[i * 192 + k * 4 + 129]
+
+    expect(before, expected)
+
+
+def test_rows_that_the_next_step_reads_again_are_not_fetched() -> None:
+    @T.prim_func(private=True)
+    def before(a: T.Buffer((1024,), "float32"), c: T.Buffer((2,), "float32")):
+        for i in range(4):
+            for k in T.serial(16, annotations={"prefetch_next": 8}):
+                c[0] = c[0] + a[i * 64 + k * 4]
+                c[1] = c[1] + a[i * 64 + k * 4 + 64]
+
+    @T.prim_func(private=True)
+    def expected(a: T.Buffer((1024,), "float32"), c: T.Buffer((2,), "float32")):
+        for i in range(4):
+            for k in range(16):
+                c[0] = c[0] + a[i * 64 + k * 4]
+                c[1] = c[1] + a[i * 64 + k * 4 + 64]
+
+    expect(before, expected)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from transect.ir.dtype import VOID
 from transect.ir.expr import Call, Expr, IntImm, Ramp, Var, as_int
@@ -52,6 +53,9 @@ class InjectPrefetch(FunctionPass):
                     c[16:32] += a[i, k] *                         + 256], 2)
                         b[j * 256 + k * 32 + 16:32]         …
 
+    So it is for elements of rows that lie equally far apart, as those of `a` would for a tile of
+    several i: a line of one row or the other in each iteration.
+
     Fetching beyond the end of a buffer does nothing: a prefetch never faults.
     """
 
@@ -84,6 +88,9 @@ class _Inject(StmtRewriter):
                 fetches += stream.ahead(new.var, int(new.annotations[PREFETCH]))
             if PREFETCH_NEXT in new.annotations:
                 fetches += stream.next(self.around, int(new.annotations[PREFETCH_NEXT]))
+        if PREFETCH_NEXT in new.annotations:
+            for rows in _rows(new):
+                fetches += rows.next(self.around, new.var)
         return replace(new, annotations=left, body=seq(*fetches, new.body))
 
 
@@ -100,7 +107,7 @@ class _Stream:
     def ahead(self, var: Var, iterations: int) -> list[Stmt]:
         """Fetch what the loop over `var` reads some iterations later."""
         start = substitute(self.start, {var: var + iterations})
-        return [self._fetch(start + number * self.line) for number in range(self.lines)]
+        return [_fetch(self.buffer, start + n * self.line) for n in range(self.lines)]
 
     def next(self, around: Sequence[Var], parts: int) -> list[Stmt]:
         """Fetch what the next iteration of the innermost loop around that moves the stream reads,
@@ -113,17 +120,56 @@ class _Stream:
         start = substitute(self.start, {around[place]: around[place] + 1})
         each = -(-self.lines // parts)
         first = again[-1] % parts * each
-        return [self._fetch(start + (first + number) * self.line, 2) for number in range(each)]
-
-    def _fetch(self, index: Expr, level: int | None = None) -> Stmt:
-        load = BufferLoad(self.buffer, (index,))
-        args = (load,) if level is None else (load, IntImm(level))
-        return Evaluate(Call(INTRINSICS["prefetch"], args, VOID))
+        return [_fetch(self.buffer, start + (first + n) * self.line, 2) for n in range(each)]
 
 
-def _streams(loop: For) -> list[_Stream]:
-    """What moves on by whole lines from one iteration to the next."""
-    found: dict[tuple[Var, Expr], dict[int, tuple[Buffer, Ramp]]] = {}
+@dataclass(frozen=True)
+class _Rows:
+    """Rows whose elements a loop reads one after the other: where the first one starts in each
+    iteration, how far on that is in the next one, how many rows so many elements apart, and how
+    many iterations there are to a line."""
+
+    buffer: Buffer
+    start: Expr
+    step: int
+    count: int
+    apart: int
+    turns: int
+
+    def next(self, around: Sequence[Var], var: Var) -> list[Stmt]:
+        """Fetch what the next iteration of the innermost loop around that moves the rows reads,
+        where those are others; `var` counts iterations."""
+        used = set(free_vars((self.start,)))
+        mover = next((item for item in reversed(around) if item is not var and item in used), None)
+        if mover is None:
+            return []
+        start = substitute(self.start, {mover: mover + 1})
+        moved = difference(start, self.start)
+        if moved is None or abs(moved) < self.count * self.apart:
+            return []
+        turn = var % self.turns
+        start = start + turn * (self.apart - self.step)
+        return [
+            _fetch(self.buffer, start + first * self.apart, 2)
+            for first in range(0, self.count, self.turns)
+        ]
+
+
+def _fetch(buffer: Buffer, index: Expr, level: int | None = None) -> Stmt:
+    load = BufferLoad(buffer, (index,))
+    args = (load,) if level is None else (load, IntImm(level))
+    return Evaluate(Call(INTRINSICS["prefetch"], args, VOID))
+
+
+_Group = dict[int, tuple[Buffer, Expr, int]]
+"""Loads whose distance is a constant, by the distance from the first that was found: the buffer,
+the index of the first element, and how many elements."""
+
+
+def _groups(loop: For, moving: Callable[[int, int, int], bool]) -> list[_Group]:
+    """The loads in a loop of one element or one vector for which `moving` holds: of the bytes by
+    which they move on from one iteration to the next, those of an element, and the lanes."""
+    found: dict[tuple[Var, Expr], _Group] = {}
     # What loops inside move on by themselves is not known where an iteration starts.
     inner = {var for stmt in walk_stmts(loop.body) for var in bound_vars(stmt)}
     for stmt in walk_stmts(loop.body):
@@ -131,27 +177,49 @@ def _streams(loop: For) -> list[_Stream]:
             if not isinstance(item, BufferLoad) or len(item.indices) != 1:
                 continue
             (index,) = item.indices
-            if not isinstance(index, Ramp) or as_int(index.stride) != 1:
+            base, lanes = index, 1
+            if isinstance(index, Ramp) and as_int(index.stride) == 1:
+                base, lanes = index.base, index.lanes
+            if base.dtype.lanes != 1 or inner & set(free_vars((base,))):
                 continue
-            if inner & set(free_vars((index.base,))):
+            step = difference(substitute(base, {loop.var: loop.var + 1}), base)
+            size = item.buffer.dtype.element.bytes
+            if step is None or not moving(step * size, size, lanes):
                 continue
-            step = difference(substitute(index.base, {loop.var: loop.var + 1}), index.base)
-            if step is None or step * item.buffer.dtype.element.bytes < _LINE:
-                continue
-            # Vectors whose distance is a constant are one stream.
             near = (
                 (first, offset)
                 for first in found
                 if first[0] is item.buffer.data
-                and (offset := difference(index.base, first[1])) is not None
+                and (offset := difference(base, first[1])) is not None
             )
-            first, offset = next(near, ((item.buffer.data, index.base), 0))
-            found.setdefault(first, {}).setdefault(offset, (item.buffer, index))
+            first, offset = next(near, ((item.buffer.data, base), 0))
+            found.setdefault(first, {}).setdefault(offset, (item.buffer, base, lanes))
+    return list(found.values())
+
+
+def _streams(loop: For) -> list[_Stream]:
+    """What moves on by whole lines from one iteration to the next."""
     streams: list[_Stream] = []
-    for vectors in found.values():
-        (buffer, low), last = vectors[min(vectors)], vectors[max(vectors)][1]
+    for vectors in _groups(loop, lambda step, size, lanes: lanes > 1 and step >= _LINE):
+        (buffer, low, _), (_, _, lanes) = vectors[min(vectors)], vectors[max(vectors)]
         line = max(1, _LINE // buffer.dtype.element.bytes)
-        length = max(vectors) - min(vectors) + last.lanes
-        if length <= sum(ramp.lanes for _, ramp in vectors.values()):
-            streams.append(_Stream(buffer, low.base, -(-length // line), line))
+        length = max(vectors) - min(vectors) + lanes
+        if length <= sum(lanes for _, _, lanes in vectors.values()):
+            streams.append(_Stream(buffer, low, -(-length // line), line))
     return streams
+
+
+def _rows(loop: For) -> list[_Rows]:
+    """Elements that move on by a part of a line from one iteration to the next."""
+    rows: list[_Rows] = []
+    for elements in _groups(loop, lambda step, size, lanes: lanes == 1 and size <= step < _LINE):
+        low = min(elements)
+        buffer, start, _ = elements[low]
+        step = difference(substitute(start, {loop.var: loop.var + 1}), start) or 1
+        # One iteration may read several elements of a row.
+        firsts = [place for place in sorted(elements) if place - 1 not in elements]
+        gaps = {b - a for a, b in pairwise(firsts)}
+        turns = _LINE // (step * buffer.dtype.element.bytes)
+        if len(gaps) == 1 and turns * step * buffer.dtype.element.bytes == _LINE:
+            rows.append(_Rows(buffer, start, step, len(firsts), gaps.pop(), turns))
+    return rows
