@@ -35,6 +35,21 @@ def transposed(n: Var | int, m: Var | int, d: Var | int) -> PrimFunc:
     return builder.finish([y])
 
 
+def mapped(n: int, m: int, d: int) -> PrimFunc:
+    """y = t @ w, t = (x * 2 + 1) * (x * 2 - 1) * x: a map that is not worth repeating."""
+    builder = FunctionBuilder("mapped")
+    x = builder.input("x", (n, d), "float32")
+    w = builder.input("w", (d, m), "float32")
+
+    def element(i: Var, k: Var) -> Expr:
+        twice = x[i, k] * 2.0
+        return (twice + 1.0) * (twice - 1.0) * x[i, k]
+
+    t = builder.compute((n, d), element, name="t")
+    y = builder.reduce((n, m), (d,), lambda i, j, k: t[i, k] * w[k, j], name="y")
+    return builder.finish([y])
+
+
 def epilogue(n: Var | int, m: Var | int, d: Var | int) -> PrimFunc:
     """z = (y + b) * (y + b + 1) * 2 + (y + b), y = x @ w: several maps read one result."""
     builder = FunctionBuilder("epilogue")
@@ -140,6 +155,8 @@ PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
     "matmul": (lambda: matmul(N, M, D), "x86.contraction"),
     "matmul bias": (lambda: matmul(N, M, 5, bias=True), "x86.contraction"),
     "matmul static": (lambda: matmul(13, 70, 9, bias=True), "x86.contraction"),
+    "matmul of many rows": (lambda: matmul(133, 70, 9, bias=True), "x86.contraction"),
+    "map and matmul of many rows": (lambda: mapped(133, 70, 9), "x86.contraction"),
     "epilogue": (lambda: epilogue(N, M, D), "x86.contraction"),
     "epilogue static": (lambda: epilogue(13, 70, 9), "x86.contraction"),
     "row times matrix": (lambda: epilogue(1, 529, D), "x86.vector_matrix"),

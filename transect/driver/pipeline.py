@@ -10,6 +10,7 @@ from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
 from transect.relax.transform.canonicalize import Canonicalize
+from transect.relax.transform.collapse_axes import CollapseAxes
 from transect.relax.transform.convert_to_dataflow import ConvertToDataflow
 from transect.relax.transform.dead_code_elimination import DeadCodeElimination
 from transect.relax.transform.eliminate_common_subexpr import EliminateCommonSubexpr
@@ -60,6 +61,7 @@ def pipeline(
         DeadCodeElimination(),
         PackConstants(schedule_space, operand_tilings),
         PlanGraph(partial(library_offers, names=libraries), schedule_space),
+        CollapseAxes(),
         RemoveUnusedFunctions((entry,)),
         ScheduleKernels(schedule_rules(context.target.name)),
         LiftPacking(),

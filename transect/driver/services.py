@@ -15,6 +15,7 @@ from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.tensor_candidate import Tiling, candidates
 from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
+from transect.tir.schedule.collapse import collapse_axes
 
 
 def check_libraries(names: Collection[str]) -> None:
@@ -44,7 +45,8 @@ def library_offers(
 
 def schedule_space(func: PrimFunc, target: Target) -> tuple[Site, ...]:
     """The sites that scheduling a tensor program will ask for."""
-    info = KernelInfo.of(func)
+    fewer = collapse_axes(func)
+    info = KernelInfo.of(func if fewer is None else fewer.function)
     if info is None:
         return ()
     for rule in schedule_rules(target.name):

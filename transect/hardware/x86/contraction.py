@@ -65,6 +65,7 @@ class ContractionRule(ScheduleRule):
     of the reduction ahead vectors are fetched into the first-level cache. parts: over how many
     tiles of rows the next panel is fetched into the second-level cache. unroll: how many steps are
     written out. blocks: how many iterations of the loop around rows may be done at once.
+    row_blocks: how many rows, where there is no such loop.
     """
 
     most_rows: int = 16
@@ -98,6 +99,7 @@ class ContractionRule(ScheduleRule):
     parts: int = 8
     unroll: int = 4
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
+    row_blocks: tuple[int, ...] = (48, 96, 192, 384)
     name: ClassVar[str] = "x86.contraction"
     single_row: ClassVar[bool] = True
 
@@ -215,8 +217,8 @@ class ContractionRule(ScheduleRule):
         """In which order tiles follow, and whether columns are packed.
 
         All columns for some rows read the one operand again and again, all rows for some columns
-        the other; from where depends on its size. `block`: the iterations of the loop around rows
-        that are done with all columns before the next ones are; 0 for all of them.
+        the other; from where depends on its size. `block`: the iterations of the loop around rows,
+        or rows, that are done with all columns before the next ones are; 0 for all of them.
         """
         dtype = found.output.buffer.dtype
         held, other = (operand_bytes(found, load) for load in (part.columns, part.rows))
@@ -235,26 +237,30 @@ class ContractionRule(ScheduleRule):
         options: list[Option] = []
         if part.contiguous:
             producer = _map_before(info, found, self.inline_limit)
-            for block in self._blocks(around):
-                cost = order_cost(found, part, around, block, (held, other, again), target)
-                cost = replace(cost, operations=slower)
+            for block in self._blocks(around, part):
+                operands = (held, other, again)
+                cost = order_cost(found, part, around, block, operands, slower, target)
                 if producer is not None:
                     made = cost_of_parts(producer, around, block, target)
                     cost = replace(cost, traffic=joined(cost.traffic, made))
-                name = f"direct, {block} at once" if block else "direct, columns first"
+                what = "rows " if around is None else ""
+                name = f"direct, {block} {what}at once" if block else "direct, columns first"
                 options.append(Option(name, {"pack": False, "block": block}, cost))
         if part.panel is None and not part.shared:
             # What lies side by side is copied in vectors, anything else element by element.
             single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
-            cost = order_cost(found, part, around, 0, (held, other, again), target)
-            copied = joined(cost.traffic, {cache_of(held, target): held * 2})
-            cost = replace(cost, operations={dtype: single}, traffic=copied)
+            operands, copying = (held, other, again), {dtype: single}
+            cost = order_cost(found, part, around, 0, operands, copying, target)
+            cost = replace(cost, traffic=joined(cost.traffic, {cache_of(held, target): held * 2}))
             options.append(Option("packed", {"pack": True, "block": 0}, cost))
         return tuple(options)
 
-    def _blocks(self, around: IterVar | None) -> list[int]:
+    def _blocks(self, around: IterVar | None, part: Roles) -> list[int]:
         """The numbers of iterations to do at once: those that divide all of them."""
-        extent = 1 if around is None else as_int(around.dom.extent)
+        if around is None:
+            rows = None if part.row is None or part.shared else as_int(part.row.dom.extent)
+            return [n for n in self.row_blocks if rows is not None and n < rows] + [0]
+        extent = as_int(around.dom.extent)
         if extent is None:
             return [1, 0]
         return [n for n in self.blocks if n < extent and extent % n == 0] + [0]
@@ -277,7 +283,13 @@ class ContractionRule(ScheduleRule):
         )
         multiples = [1] * len(iter_vars)
         multiples[column] = vectors * lanes
-        if row is not None:
+        at_once = int(_number(order["block"]))
+        if row is not None and at_once and loop_around(found, part) is None:
+            # Blocks of as many tiles each: a few that compute nothing new are less than a test.
+            tiles = ceildiv(iter_vars[row].dom.extent, rows)
+            at_once = as_int(ceildiv(tiles, ceildiv(tiles, -(-at_once // rows)))) or 1
+            multiples[row] = rows * at_once
+        elif row is not None:
             multiples[row] = rows
         packed: BlockRV | None = None
         axes: list[int] = []
@@ -297,7 +309,6 @@ class ContractionRule(ScheduleRule):
             by_var = {i.var: m for i, m in zip(found.site.block.iter_vars, multiples, strict=True)}
             indices = found.output.indices
             sch.pad_domain(stage, [by_var[i] if isinstance(i, Var) else 1 for i in indices])
-        at_once = int(_number(order["block"]))
         before = _map_before(info, found, self.inline_limit) if at_once else None
         producer = None if before is None else sch.get_block(before.name)
         blocks = _Blocks(block, copy, packed, stage, producer)
@@ -341,20 +352,24 @@ class ContractionRule(ScheduleRule):
             if loop in outer and item.var in both
         ]  # fmt: skip
         rest = [loop for loop in outer if loop not in batch]
-        together = [*batch, columns, *rest]
-        if at_once:
-            around = loop_around(found, part)
+        tiles: list[LoopRV] = []
+        if row is not None and rows != 1:
+            row_tiles, unrolled = sch.split(loops[row], [None, rows])
+            tiles.append(row_tiles)
+            inner.append(unrolled)
+        elif row is not None:
+            tiles.append(loops[row])
+        together, several = [*batch, columns, *rest], columns
+        around = loop_around(found, part)
+        if at_once and around is None:
+            several, *tiles = sch.split(tiles[0], [None, at_once])
+            together = [*batch, several, columns]
+        elif at_once:
             position = next(n for n, item in enumerate(iter_vars) if item is around)
             rest.remove(loops[position])
             several, one = sch.split(loops[position], [None, at_once])
             together = [*batch, *rest, several, columns, one]
-        nest = list(together)
-        if row is not None and rows != 1:
-            row_tiles, unrolled = sch.split(loops[row], [None, rows])
-            nest.append(row_tiles)
-            inner.append(unrolled)
-        elif row is not None:
-            nest.append(loops[row])
+        nest = [*together, *tiles]
         inner += lane_loops
         sch.reorder(*nest, *reduced, *inner)
         if blocks.stage is not None:
@@ -364,7 +379,7 @@ class ContractionRule(ScheduleRule):
             sch.compute_at(blocks.packed, columns, preserve_unit_loops=True)
             self._vectorize_last(sch, blocks.packed, lanes)
         if blocks.producer is not None:
-            sch.compute_at(blocks.producer, together[-3], preserve_unit_loops=True)
+            sch.compute_at(blocks.producer, several, preserve_unit_loops=True)
             vectorize_loop(sch, sch.get_loops(blocks.producer)[-1], lanes)
         init = sch.decompose_reduction(block, reduced[0])
         made = [init]
@@ -387,12 +402,10 @@ class ContractionRule(ScheduleRule):
         # How much is written out is not decided where the tile is not.
         if isinstance(rows, int) and isinstance(vectors, int):
             made += self._write_out(sch, found, part, reduced, (rows, vectors))
-        if blocks.packed is not None:
-            # The packed panel stands between this loop and those inside.
-            together = together[: together.index(columns) + 1]
-        elif at_once:
-            # What a block reads stands between, or should stay in a cache.
-            together = together[:-2]
+        if blocks.packed is not None or at_once:
+            # The packed panel stands between this loop and those inside, or what a block reads
+            # does, or should stay in a cache.
+            together = together[: together.index(several) + 1]
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return made

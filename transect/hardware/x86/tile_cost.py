@@ -8,8 +8,10 @@ row; benchmarks/ops repeats such measurements. Scheduling is in `contraction`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from transect.hardware.x86.roles import Roles
+from transect.ir.dtype import DType
 from transect.ir.expr import Expr, IntImm, as_int
 from transect.ir.sizes import ceildiv, product
 from transect.ir.traverse import free_vars
@@ -21,10 +23,21 @@ from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.buffer import BufferLoad
 from transect.tir.stmt import Block, IterVar
 
+KeyT = TypeVar("KeyT")
+
 _FMA_LATENCY = 4
 _LOADS_PER_CYCLE = 2
 _VECTORS_PER_CYCLE = 0.34
 """Vectors that the second-level cache gives."""
+_BESIDE = 8
+"""Of so many bytes from the second-level cache one is waited for. The others come beside what
+computes, in the time of the register tile."""
+_PANELS, _ROWS = 3, 8
+"""A panel stays in the second-level cache if that holds so many; otherwise parts of it come from
+beyond for every tile, of so many rows: measured on sums of 2048 and 3072 products."""
+_ROOM, _ROOM_OF_WINDOWS = 2, 8
+"""How many times the bytes of the rows must fit where they stay until the last panel is done:
+measured on the convolutions of ResNet-50, those over windows and strides apart."""
 PARTS = 100
 """Parts of a cycle that are counted."""
 _PER_ROW, _PER_VECTOR = 0.15, 0.2
@@ -117,39 +130,62 @@ def order_cost(
     around: IterVar | None,
     block: int,
     operands: tuple[Expr, Expr, Expr],
+    beside: Mapping[DType, Amount],
     target: Target,
 ) -> Cost:
-    """What moves where `block` iterations around rows are done for one panel after another.
+    """What moves where `block` iterations around rows, or rows, are done for one panel after
+    another.
 
-    operands: the bytes of the panels, those of the rows, and how often rows are read.
+    operands: the bytes of the panels, those of the rows, and how often rows are read. beside: other
+    operations that this order takes.
     """
     held, rows, times = operands
     other = rows * times
+    dtype = found.output.buffer.dtype
+    width = part.panel or PANEL * target.lanes(dtype)
     outer: Expr = IntImm(1)
     for item in (*found.rows, *found.columns):
         if item not in (part.row, part.column):
             outer = outer * item.dom.extent
+    panel = held * width // part.column.dom.extent
     if around is None or as_int(outer) == 1:
-        traffic = {cache_of(held, target): held}
-        # From the second level they come beside what computes.
-        far = {} if cache_of(rows, target) == "L2" else {cache_of(rows, target): other}
-        return Cost(traffic=joined(traffic, far))
+        height = IntImm(1) if part.row is None else part.row.dom.extent
+        blocks = ceildiv(height, block) if block else IntImm(1)
+        traffic = joined(
+            _waited_for(held * blocks, held, target),
+            _waited_for(rows * (times - 1), rows * _ROOM // blocks, target),
+        )
+        if (as_int(panel) or 0) > second_level(target) // _PANELS:
+            traffic = joined(traffic, {"L3": held * ceildiv(height, _ROWS) // _BESIDE})
+        parts = blocks if block else ceildiv(part.column.dom.extent, width)
+        return Cost(operations=joined(_idle(found, parts, target), beside), traffic=traffic)
+    # Windows overlap.
+    size = min((rows, buffer_bytes(part.rows.buffer)), key=lambda item: as_int(item) or 0)
     extent = around.dom.extent
     at_once = extent if not block else IntImm(block)
     blocks = ceildiv(extent, at_once)
-    dtype = found.output.buffer.dtype
-    width = part.panel or PANEL * target.lanes(dtype)
-    panel = held * width // part.column.dom.extent
-    traffic = {cache_of(held, target): held * (outer // extent) * blocks}
+    traffic = _waited_for(held * (outer // extent) * blocks, held, target)
     if cache_of(panel, target) != "L2":
         traffic = {cache_of(panel, target): held * outer}
-    traffic = joined(traffic, {cache_of(other * at_once // extent, target): other})
-    if not block or as_int(blocks) is None or target.cores == 1:
-        return Cost(traffic=traffic)
-    # Blocks are shared by the cores as wholes.
-    count = as_int(blocks) or 1
+    held_rows = size * _ROOM_OF_WINDOWS * at_once // extent
+    traffic = joined(traffic, _waited_for(other, held_rows, target))
+    idle = _idle(found, blocks, target) if block else {}
+    return Cost(operations=joined(idle, beside), traffic=traffic)
+
+
+def _waited_for(moved: Expr, size: Expr, target: Target) -> dict[str, Amount]:
+    """What is waited for of so many bytes that move from where data of a size stays."""
+    level = cache_of(size, target)
+    return {level: moved // _BESIDE if level == "L2" else moved}
+
+
+def _idle(found: Contraction, parts: Expr, target: Target) -> dict[DType, Amount]:
+    """What cores could compute that wait, as they share so many parts as wholes."""
+    count = as_int(parts)
+    if count is None:
+        return {}
     idle = -(-count // target.cores) * target.cores - count
-    return Cost(traffic=traffic, calls=0.0, operations={dtype: found.operations * idle // count})
+    return {found.output.buffer.dtype: found.operations * idle // count} if idle else {}
 
 
 def cost_of_parts(
@@ -165,8 +201,9 @@ def cost_of_parts(
     return {cache_of(each, target): each * ceildiv(extent, block) * 2}
 
 
-def joined(*parts: Mapping[str, Amount]) -> dict[str, Amount]:
-    total: dict[str, Amount] = {}
+def joined(*parts: Mapping[KeyT, Amount]) -> dict[KeyT, Amount]:
+    """The sums of amounts by key."""
+    total: dict[KeyT, Amount] = {}
     for part in parts:
         for key, amount in part.items():
             total[key] = total[key] + amount if key in total else amount
