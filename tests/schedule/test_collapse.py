@@ -53,7 +53,7 @@ def test_pixels_of_a_product_are_rows() -> None:
                 Y[vn, vh, vw, vf] += X[vn, vh + vi, vw + vj, vc] * W[vi, vj, vc, vf]
 
     after = check(before)
-    assert shapes(after) == [(30, 7), (1, 7, 4), (30, 4)]
+    assert shapes(after) == [(30, 7), (1, 1, 7, 4), (30, 4)]
 
 
 def test_what_every_block_shares_is_one_axis() -> None:
@@ -98,6 +98,24 @@ def test_a_part_of_an_axis_stays() -> None:
     x = b.input("x", (4, 6), "float32")
     func = b.finish(b.compute((4, 5), lambda h, w: x[h, w], name="y"))
     assert check(func) is func
+
+
+def test_a_sum_over_one_element_of_axes_that_stay() -> None:
+    b = FunctionBuilder("f")
+    n = Var("n")
+    x, w = b.input("x", (n, 5, 3), "float32"), b.input("w", (1, 1, 3, 4), "float32")
+    func = b.finish(
+        b.reduce(
+            (n, 5, 4), (1, 1, 3),
+            lambda h, v, f, i, j, c: x[h + i, v + j, c] * w[i, j, c, f],
+            name="y",
+        )
+    )  # fmt: skip
+    data = [RNG.integers(-4, 5, shape).astype(np.float32) for shape in ((2, 5, 3), (1, 1, 3, 4))]
+    out = np.full((2, 5, 4), np.nan, np.float32)
+    found = collapse_axes(func)
+    interpret(func if found is None else found.function, *data, out)
+    np.testing.assert_array_equal(out, data[0] @ data[1][0, 0])
 
 
 def test_sizes_that_are_not_known_stay() -> None:

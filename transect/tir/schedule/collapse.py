@@ -101,6 +101,7 @@ class _Uses:
                     stack.append(index)
                 else:
                     plain[index] = var
+                    others.update(item for item in free_vars((index,)) if item is not var)
 
         for item in stores:
             access(item.buffer, item.indices)
@@ -249,13 +250,15 @@ class _Collapse(StmtRewriter):
         chains = {var: _chain(var, following) for var in starts}
         self.memo, self.plain = {}, uses.plain
         self.fused = {var: _fuse([uses.variables[v] for v in chains[var]]) for var in starts}
+        names = {i.var: loop.var.name for loop, i in zip(loops, inner.block.iter_vars, strict=True)}
         kept: list[tuple[For, IterVar]] = []
         for loop, item in zip(loops, inner.block.iter_vars, strict=True):
             if item.var in following.values():
                 continue
             new = self.fused.get(item.var)
             if new is not None:
-                over = Var(new.var.name, loop.var.dtype)
+                last = chains[item.var][-1]
+                over = Var(f"{loop.var.name}_{names[last]}", loop.var.dtype)
                 loop = replace(loop, var=over, extent=new.dom.extent)
             kept.append((loop, new or item))
         realize = self.visit(inner)
