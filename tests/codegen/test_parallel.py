@@ -147,6 +147,8 @@ def test_an_assert_inside_fails_the_call_after_the_join() -> None:
 
 _CHILD = """
 import os
+if os.environ["TRANSECT_OPENMP"] == "1":
+    import torch  # It brings libgomp, which is shared then.
 import numpy as np
 from tests.codegen.test_parallel import failing_loop, held_up, nested, squares
 from tests.codegen.support import compiled
@@ -170,6 +172,8 @@ except IndexError as error:
 else:
     raise SystemExit("no error")
 del f, g, h
+if os.environ["TRANSECT_OPENMP"] == "1":
+    assert any("libgomp" in line for line in open("/proc/self/maps"))
 threads = os.environ["TRANSECT_NUM_THREADS"]
 if threads != "1":
     held_up(threads)

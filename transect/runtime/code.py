@@ -84,33 +84,9 @@ def load_code(
 @cache
 def _system() -> tuple[ctypes.CDLL, ...]:
     """The libraries of every process that runs compiled code."""
-    _open_openmp()
     # tvm-ffi may have been loaded privately by its Python extension.
     ffi = ctypes.CDLL(tvm_ffi.libinfo.find_libtvm_ffi(), mode=ctypes.RTLD_GLOBAL)
     return ffi, ctypes.CDLL(None), ctypes.CDLL("libm.so.6")
-
-
-_SPINS = "1000"
-"""How often a thread of libgomp looks for work before it sleeps: about 50 us. Its own default is
-milliseconds, in which a machine with other work to do stands still: a call of the demo model took
-180 ms with that on two cores with a load of 4, 56 to 78 ms with this one at a load of 2.6."""
-
-
-def _open_openmp() -> None:
-    """Load libgomp, unless the process has it already, with threads that do not spin for long.
-
-    It reads its settings while it is loaded; those that the user made stay as they are.
-    """
-    settings = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-    if any(name in os.environ for name in settings) or os.environ.get("TRANSECT_OPENMP") == "0":
-        return
-    os.environ["GOMP_SPINCOUNT"] = _SPINS
-    try:
-        ctypes.CDLL("libgomp.so.1")
-    except OSError:
-        return  # The pool that compiled code brings along takes its place.
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
 
 
 def _open(image: bytes | memoryview) -> ctypes.CDLL:

@@ -1,10 +1,13 @@
 """The run-time helpers that compiled modules carry along, as IR text: workspace and parallel loops.
 
-They depend on the C library and, where present, libgomp: an exported object needs nothing else.
+They depend on the C library and share libgomp where the process has it: an exported object needs
+nothing else.
 A helper is written into a module on first use. Those for values of tvm-ffi are in `objects`.
 """
 
 from __future__ import annotations
+
+import os
 
 from transect.codegen.llvm.module import ModuleText
 from transect.codegen.llvm.objects import checked_size
@@ -12,6 +15,16 @@ from transect.runtime.code import UNLOAD
 
 _SLOTS = 4
 """Released blocks kept per size class."""
+
+_CLOSED = 1 << 16
+"""The bit of the pool's gate that says that nobody may enter; below it, how many are inside."""
+
+_SPINS = 20000
+"""Looks at a word before a thread sleeps: some ten microseconds."""
+
+_ONLY_IF_LOADED = os.RTLD_LAZY | os.RTLD_NOLOAD
+"""How libgomp is opened: a process that has it has threads that wait in it, which ours would
+disturb; one that has not is better off with a pool that waits for nobody who comes late."""
 
 _PIECES = 8
 """Pieces of a thread's range of a parallel loop that other threads may take, at most."""
@@ -293,7 +306,7 @@ done:
 
 
 def parallel_setup(module: ModuleText) -> str:
-    """setup(): find libgomp (in the process or loadable) and the number of threads, once.
+    """setup(): find libgomp, if it is in the process, and the number of threads, once.
 
     Threads that race write the same values.
     """
@@ -326,7 +339,7 @@ pick:
   %off = icmp eq i8 %letter, 48
   br i1 %off, label %count, label %open
 open:
-  %library = call ptr @dlopen(ptr {module.string("libgomp.so.1")}, i32 1)
+  %library = call ptr @dlopen(ptr {module.string("libgomp.so.1")}, i32 {_ONLY_IF_LOADED})
   %missing = icmp eq ptr %library, null
   br i1 %missing, label %count, label %look
 look:
@@ -455,7 +468,9 @@ def pool_run(module: ModuleText) -> str:
     """run(job): on the module's own threads, which wait on a futex; False if they are busy
     (a nested loop, or another caller) or cannot be started, and then nothing has run.
 
-    Every worker takes part in every generation, so none can fall behind by more than one.
+    The caller does not wait for workers that come late: it closes the gate when nothing is left to
+    take, and leaves when those that are inside have left. Only who went through the open gate
+    reads the job.
     """
     module.helper("transect.part")
     module.declare("syscall", "i64", ["i64", "..."])
@@ -465,7 +480,7 @@ def pool_run(module: ModuleText) -> str:
     futex = "@transect.futex.number"
     return f"""@transect.pool.lock = internal global i32 0
 @transect.pool.generation = internal global i32 0
-@transect.pool.pending = internal global i32 0
+@transect.pool.gate = internal global i32 {_CLOSED}
 @transect.pool.started = internal global i32 0
 @transect.pool.job = internal global ptr null
 define internal void @transect.futex.wait(ptr %word, i32 %value) {{
@@ -491,7 +506,7 @@ spin:
   br i1 %good, label %done, label %spin.next
 spin.next:
   %n.next = add i32 %n, 1
-  %more = icmp ult i32 %n.next, 200
+  %more = icmp ult i32 %n.next, {_SPINS}
   br i1 %more, label %spin, label %sleep
 sleep:
   %now = load atomic i32, ptr %word acquire, align 4
@@ -515,6 +530,10 @@ loop:
   %seen = phi i32 [ %start, %entry ], [ %now, %next ]
   call void @transect.pool.until(ptr @transect.pool.generation, i32 %seen, i1 false)
   %now = load atomic i32, ptr @transect.pool.generation acquire, align 4
+  %inside = atomicrmw add ptr @transect.pool.gate, i32 1 acq_rel
+  %shut = icmp uge i32 %inside, {_CLOSED}
+  br i1 %shut, label %finished, label %enter
+enter:
   %job = load ptr, ptr @transect.pool.job
   %parts.at = getelementptr i8, ptr %job, i64 40
   %parts = load i64, ptr %parts.at
@@ -524,11 +543,11 @@ work:
   call void @transect.part(ptr %job, i64 %index)
   br label %finished
 finished:
-  %before = atomicrmw sub ptr @transect.pool.pending, i32 1 acq_rel
-  %last = icmp eq i32 %before, 1
+  %before = atomicrmw sub ptr @transect.pool.gate, i32 1 acq_rel
+  %last = icmp eq i32 %before, {_CLOSED + 1}
   br i1 %last, label %wake, label %next
 wake:
-  call void @transect.futex.wake(ptr @transect.pool.pending)
+  call void @transect.futex.wake(ptr @transect.pool.gate)
   br label %next
 next:
   br label %loop
@@ -570,13 +589,13 @@ count:
   store i32 %next.index, ptr @transect.pool.started
   br label %grow
 publish:
-  %workers = load i32, ptr @transect.pool.started
   store ptr %job, ptr @transect.pool.job
-  store atomic i32 %workers, ptr @transect.pool.pending release, align 4
+  %opened = atomicrmw and ptr @transect.pool.gate, i32 {_CLOSED - 1} acq_rel
   %old = atomicrmw add ptr @transect.pool.generation, i32 1 acq_rel
   call void @transect.futex.wake(ptr @transect.pool.generation)
   call void @transect.part(ptr %job, i64 0)
-  call void @transect.pool.until(ptr @transect.pool.pending, i32 0, i1 true)
+  %closed = atomicrmw or ptr @transect.pool.gate, i32 {_CLOSED} acq_rel
+  call void @transect.pool.until(ptr @transect.pool.gate, i32 {_CLOSED}, i1 true)
   store atomic i32 0, ptr @transect.pool.lock release, align 4
   ret i1 true
 }}"""
