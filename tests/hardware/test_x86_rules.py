@@ -8,7 +8,7 @@ import pytest
 from tests.schedule.programs import chain, matmul, normalized, row_sum, run
 from transect.hardware import schedule_rules
 from transect.hardware.kernel import KernelInfo
-from transect.hardware.schedule_kernels import SCHEDULED, ScheduleKernels
+from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.hardware.x86 import TARGETS, ZNVER4
 from transect.hardware.x86.contraction import ContractionRule
 from transect.hardware.x86.roles import roles
@@ -18,7 +18,7 @@ from transect.ir.function import IRModule
 from transect.plan import Option, Planner, RandomPolicy, Site
 from transect.tir.builder import FunctionBuilder
 from transect.tir.builder.statements import store
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.schedule import Schedule
 from transect.transform import Context
 

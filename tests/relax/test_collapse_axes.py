@@ -9,7 +9,7 @@ from transect.relax.transform.collapse_axes import CollapseAxes
 from transect.script import ir as I
 from transect.script import relax as R
 from transect.script import tir as T
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.transform import Context
 
 
@@ -54,6 +54,13 @@ def test_a_kernel_is_called_on_views() -> None:
     assert isinstance(result, TensorType)
     assert len(result.shape or ()) == 4
     assert CollapseAxes()(after, Context()) is after
+
+
+def test_a_program_that_its_author_scheduled_stays_as_it_is() -> None:
+    product = Pointwise["product"]
+    assert isinstance(product, PrimFunc)
+    module = Pointwise.with_function("product", product.with_attrs(**{SCHEDULED: True}))
+    assert CollapseAxes()(module, Context()) is module
 
 
 def test_views_cost_no_copy_and_results_are_the_same() -> None:

@@ -21,7 +21,7 @@ from transect.relax.transform.legalize_ops import LegalizeOps
 from transect.relax.verify import verify_module
 from transect.support.errors import InputError
 from transect.tir.analysis import PatternKind
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.verify import verify_func
 
 N, M, K = Var("n"), Var("m"), Var("k")
@@ -61,6 +61,16 @@ def test_an_epilogue_joins_its_contraction():
     params = [("x", tensor(N, K)), ("w", tensor(K, M)), ("bias", tensor(M))]
     after = fused(params, body, array(2, 3), array(3, 4), array(4))
     assert operators(after) == ["fused_matmul_add_tanh"]
+
+
+def test_a_program_that_its_author_scheduled_is_not_fused():
+    before = LegalizeOps()(
+        graph([("x", tensor(N))], lambda b, x: b.emit_output(Tanh()(Exp()(Add()(x, x)))))
+    )
+    exp = before["exp"]
+    assert isinstance(exp, PrimFunc)
+    after = FuseOps()(before.with_function("exp", exp.with_attrs(**{SCHEDULED: True})))
+    assert operators(after) == ["add", "exp", "tanh"]
 
 
 def test_what_is_computed_before_a_contraction_stays_outside():

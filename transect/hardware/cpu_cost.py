@@ -407,10 +407,8 @@ class _NestCost:
         """Cycles of a step for lines that leave the first-level cache while they are in use: rows
         of a buffer so far apart that more of them share a set than it has ways."""
         model, target = self.whole.model, self.whole.target
-        # One way is left for what the step reads beside them. More rows than there are ways evict
-        # each other in turn, so that all are lost.
+        # One way is left for what the step reads beside them.
         ways = target.caches[0] * model.fill / _PAGE - 1
-        most = max(ways + 1, target.caches[0] / _PAGE)
         lost: Array = 0.0
         depth = len(self.features.nest.levels) - len(self.tile)
         for buffer, places in self.touched.items():
@@ -418,7 +416,7 @@ class _NestCost:
                 continue
             rows = found[places.elements[depth]] / found[places.rows[depth]]
             crowd = _crowd(rows, found[places.last] * buffer.dtype.bytes)
-            lost = lost + rows * np.clip((crowd - ways) / (most - ways), 0.0, 1.0)
+            lost = lost + rows * np.maximum(0.0, crowd - ways) / crowd
         return model.collision * lost * _LINE / _bytes_per_cycle(target)
 
     def traffic(self, found: Sequence[Array]) -> dict[str, Array]:

@@ -12,12 +12,9 @@ from transect.ir.function import BaseFunc, IRModule
 from transect.plan import Planner
 from transect.support.errors import ScheduleError
 from transect.tir.analysis.blocks import block_sites
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.schedule import Schedule, subject_of
 from transect.transform import Context, Pass
-
-SCHEDULED = "tir.is_scheduled"
-"""The attribute of functions that are scheduled, by their author or by this pass."""
 
 
 @dataclass(frozen=True)

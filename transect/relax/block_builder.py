@@ -21,6 +21,7 @@ from transect.relax.emit import Bindings, Names
 from transect.relax.inference import function_type, join
 from transect.relax.shapes import plain_vars
 from transect.relax.unify import unify_prim_func
+from transect.relax.visit import Rewriter, graph_functions
 from transect.support.errors import InferenceError, InputError
 from transect.support.span import Spans
 from transect.tir.function import PrimFunc
@@ -319,3 +320,18 @@ def call_tir_type(
 def _as_dims(shape: tuple[Expr, ...] | None) -> tuple[Expr, ...]:
     """Dimensions of a graph tensor, which are int64, from those of a buffer, which may be int32."""
     return tuple(cast(extent, INDEX) for extent in shape or ())
+
+
+def rewrite_functions(
+    module: IRModule, rewriter: Callable[[BlockBuilder, str, rx.Function], Rewriter]
+) -> IRModule:
+    """`module` with each graph function rewritten, and the functions that this adds to the builder.
+
+    rewriter: makes the one of a function from the builder and the function's name.
+    """
+    builder = BlockBuilder(module)
+    for name, function in list(graph_functions(module)):
+        new = rewriter(builder, name, function).run(function)
+        if new is not function:
+            builder.module = builder.module.with_function(name, new)
+    return builder.module

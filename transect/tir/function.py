@@ -14,6 +14,10 @@ from transect.support.span import Spans
 from transect.tir.buffer import Buffer
 from transect.tir.stmt import Stmt
 
+SCHEDULED = "tir.is_scheduled"
+"""The attribute of functions that are scheduled, by their author or by a rule: passes that shape
+programs leave them as they are."""
+
 
 @node
 class PrimFunc(BaseFunc):

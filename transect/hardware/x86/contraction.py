@@ -235,10 +235,10 @@ class ContractionRule(ScheduleRule):
             fits = LE(held, IntImm(second_level(target)))
             slower[dtype] = found.operations * select(fits, IntImm(25), IntImm(200)) // 100
         options: list[Option] = []
+        operands = (held, other, again)
         if part.contiguous:
             producer = _map_before(info, found, self.inline_limit)
             for block in self._blocks(around, part):
-                operands = (held, other, again)
                 cost = order_cost(found, part, around, block, operands, slower, target)
                 if producer is not None:
                     made = cost_of_parts(producer, around, block, target)
@@ -249,8 +249,7 @@ class ContractionRule(ScheduleRule):
         if part.panel is None and not part.shared:
             # What lies side by side is copied in vectors, anything else element by element.
             single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
-            operands, copying = (held, other, again), {dtype: single}
-            cost = order_cost(found, part, around, 0, operands, copying, target)
+            cost = order_cost(found, part, around, 0, operands, {dtype: single}, target)
             cost = replace(cost, traffic=joined(cost.traffic, {cache_of(held, target): held * 2}))
             options.append(Option("packed", {"pack": True, "block": 0}, cost))
         return tuple(options)
@@ -401,7 +400,8 @@ class ContractionRule(ScheduleRule):
                 sch.unroll(loop)
         # How much is written out is not decided where the tile is not.
         if isinstance(rows, int) and isinstance(vectors, int):
-            made += self._write_out(sch, found, part, reduced, (rows, vectors))
+            again = sch.get(tiles[-1]).extent if tiles else IntImm(1)
+            made += self._write_out(sch, found, reduced, (rows, vectors), again)
         if blocks.packed is not None or at_once:
             # The packed panel stands between this loop and those inside, or what a block reads
             # does, or should stay in a cache.
@@ -414,11 +414,14 @@ class ContractionRule(ScheduleRule):
         self,
         sch: Schedule,
         found: Contraction,
-        part: Roles,
         reduced: Sequence[LoopRV],
         tile: tuple[int, int],
+        again: Expr,
     ) -> list[BlockRV]:
-        """Write out steps of the reduction, or let them fetch ahead; the blocks that this makes."""
+        """Write out steps of the reduction, or let them fetch ahead; the blocks that this makes.
+
+        again: how many tiles one after the other read the same panel.
+        """
         rows, vectors = tile
         if self._short(found.reduce, rows * vectors):
             for loop in reduced:
@@ -432,8 +435,7 @@ class ContractionRule(ScheduleRule):
             sch.annotate(reduced[-1], PREFETCH, self.prefetch)
             return []
         steps, left = unroll_steps(sch, reduced[-1], self.unroll)
-        tiles = ceildiv(IntImm(1) if part.row is None else part.row.dom.extent, rows)
-        parts = min(as_int(tiles) or self.parts, self.parts)
+        parts = min(as_int(again) or self.parts, self.parts)
         if parts > 1:
             # The first tile of each panel would wait for memory.
             sch.annotate(steps, PREFETCH_NEXT, parts)

@@ -9,11 +9,10 @@ from transect.ir.expr import Expr, as_int
 from transect.ir.function import IRModule
 from transect.ir.types import TensorType, tensor_type
 from transect.relax import expr as rx
-from transect.relax.block_builder import BlockBuilder
-from transect.relax.call import CallTIR, call_tir
+from transect.relax.block_builder import rewrite_functions
+from transect.relax.call import call_tir
 from transect.relax.op.manipulate import Reshape
-from transect.relax.transform.fusion import Member, as_member
-from transect.relax.visit import Rewriter, graph_functions
+from transect.relax.transform.fusion import Member, ProgramRewriter
 from transect.tir.schedule.collapse import collapse_axes
 from transect.transform.base import Context, Pass
 
@@ -34,42 +33,28 @@ class CollapseAxes(Pass):
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with kernels over fewer axes."""
         del context
-        builder = BlockBuilder(module)
-        for name, function in list(graph_functions(module)):
-            new = _Collapse(builder).run(function)
-            if new is not function:
-                builder.module = builder.module.with_function(name, new)
-        return builder.module
+        return rewrite_functions(module, lambda builder, name, function: _Collapse(builder))
 
 
-class _Collapse(Rewriter):
-    def __init__(self, builder: BlockBuilder) -> None:
-        super().__init__()
-        self.builder = builder
-
-    def rewrite_binding(self, binding: rx.Binding) -> None:
-        if isinstance(binding, rx.MatchCast) or not isinstance(binding.value, rx.Call):
-            super().rewrite_binding(binding)
-            return
-        is_program = isinstance(binding.value.op, CallTIR)
-        member = as_member(binding, self.builder.module) if is_program else None
-        shapes = [] if member is None else _shapes(member)
-        found = None if member is None or None in shapes else collapse_axes(member.function)
-        if member is None or found is None:
-            super().rewrite_binding(binding)
-            return
-        *views, out = (found.shape(n, shape) for n, shape in enumerate(shapes) if shape is not None)
+class _Collapse(ProgramRewriter):
+    def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
+        shapes = _shapes(member)
+        found = None if shapes is None else collapse_axes(member.function)
+        if shapes is None or found is None:
+            return False
+        *views, out = (found.shape(n, shape) for n, shape in enumerate(shapes))
         inputs = [
             self._view(self.rewrite(value), shape)
             for value, shape in zip(member.inputs, views, strict=True)
         ]
         callee = self.builder.add_function(found.function, member.name)
-        kind, old = tensor_type(out, member.out_type.dtype), member.out_type.shape
+        kind, old = tensor_type(out, member.out_type.dtype), shapes[-1]
         call = call_tir(callee, inputs, kind, member.tir_vars, span=binding.value.span)
-        if old is None or len(old) == len(out):
+        if len(old) == len(out):
             self.bind(binding, call)
         else:
             self.bind(binding, Reshape()(self.emit(call, member.name), rx.shape_expr(*old)))
+        return True
 
     def _view(self, value: rx.Value, shape: Sequence[Expr]) -> rx.Value:
         kind = value.type
@@ -81,7 +66,9 @@ class _Collapse(Rewriter):
         return self.emit(Reshape()(value, rx.shape_expr(*shape)), "view")
 
 
-def _shapes(member: Member) -> list[tuple[Expr, ...] | None]:
-    """The shapes of a call's inputs and of its result, as far as they are known."""
+def _shapes(member: Member) -> list[tuple[Expr, ...]] | None:
+    """The shapes of a call's inputs and of its result; None if one is not known."""
     kinds = (*(value.type for value in member.inputs), member.out_type)
-    return [kind.shape if isinstance(kind, TensorType) else None for kind in kinds]
+    shapes = [kind.shape for kind in kinds if isinstance(kind, TensorType)]
+    known = [shape for shape in shapes if shape is not None]
+    return known if len(known) == len(kinds) else None

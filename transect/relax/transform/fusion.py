@@ -9,19 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from transect.ir.expr import Expr, Var, as_int
 from transect.ir.function import IRModule
 from transect.ir.types import ObjectType, TensorType
 from transect.relax import expr as rx
+from transect.relax.block_builder import BlockBuilder
 from transect.relax.call import CallTIR, call_inputs
 from transect.relax.effects import leaf_vars, mutable_vars
 from transect.relax.legalize import flat_tensors, legalize
 from transect.relax.shapes import same_shape
-from transect.relax.visit import operands, use_counts, walk
+from transect.relax.visit import Rewriter, operands, use_counts, walk
 from transect.tir.analysis import PatternKind, block_sites, pattern_kind
 from transect.tir.buffer import BufferLoad
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.stmt import BlockRealize
 
 MOST_MEMBERS = 32
@@ -71,10 +73,11 @@ class FusionGroup:
     members: tuple[rx.Var, ...]
 
 
-def as_member(binding: rx.Binding, module: IRModule) -> Member | None:
+def as_member(binding: rx.Binding, module: IRModule, *, scheduled: bool = False) -> Member | None:
     """A binding's call as a tensor program; None if it is not one that can be fused.
 
     A call of an operator that is kept as a view counts as the loops that it would be.
+    scheduled: whether programs that are scheduled already count too.
     """
     call = binding.value
     if not isinstance(call, rx.Call) or not isinstance(call.type, TensorType):
@@ -95,9 +98,38 @@ def as_member(binding: rx.Binding, module: IRModule) -> Member | None:
         return None
     if not isinstance(function, PrimFunc) or not _can_be_inlined(function):
         return None
+    if function.attrs.get(SCHEDULED) and not scheduled:
+        return None
     if not all(isinstance(item.type, TensorType) for item in inputs):
         return None
     return Member(binding.var, name, function, inputs, call.type, tir_vars)
+
+
+class ProgramRewriter(Rewriter):
+    """Rewrites calls of tensor programs; what it adds to the module goes through `builder`.
+
+    scheduled: whether it also takes those that are scheduled.
+    """
+
+    scheduled: ClassVar[bool] = False
+
+    def __init__(self, builder: BlockBuilder) -> None:
+        super().__init__()
+        self.builder = builder
+
+    def rewrite_binding(self, binding: rx.Binding) -> None:
+        """See Rewriter."""
+        if isinstance(binding, rx.VarBinding) and isinstance(binding.value, rx.Call):
+            is_program = isinstance(binding.value.op, CallTIR)
+            module, scheduled = self.builder.module, self.scheduled
+            member = as_member(binding, module, scheduled=scheduled) if is_program else None
+            if member is not None and self.rewrite_program(binding, member):
+                return
+        super().rewrite_binding(binding)
+
+    def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
+        """Bind something else in place of the call; False if it stays as it is."""
+        raise NotImplementedError
 
 
 def _can_be_inlined(function: PrimFunc) -> bool:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transect.ir.function import IRModule
-from transect.relax.block_builder import BlockBuilder
+from transect.relax.block_builder import rewrite_functions
 from transect.relax.lift import Lifter
-from transect.relax.visit import graph_functions
 from transect.transform.base import Context, Pass
 
 
@@ -23,9 +22,4 @@ class LambdaLift(Pass):
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module without nested functions."""
         del context
-        builder = BlockBuilder(module)
-        for name, function in list(graph_functions(module)):
-            new = Lifter(builder, name).run(function)
-            if new is not function:
-                builder.module = builder.module.with_function(name, new)
-        return builder.module
+        return rewrite_functions(module, lambda builder, name, _: Lifter(builder, name))

@@ -10,7 +10,7 @@ from transect.ir.expr import Var as Symbol
 from transect.ir.function import IRModule
 from transect.ir.types import PrimType, ShapeType, TensorType, TupleType, Type, tensor_type
 from transect.relax import expr as rx
-from transect.relax.block_builder import BlockBuilder
+from transect.relax.block_builder import BlockBuilder, rewrite_functions
 from transect.relax.call import call_tir
 from transect.relax.effects import mutable_vars
 from transect.relax.inference import is_subtype
@@ -23,7 +23,7 @@ from transect.relax.legalize import (
 )
 from transect.relax.op.inference import assumptions
 from transect.relax.shapes import dimensions
-from transect.relax.visit import Rewriter, graph_functions
+from transect.relax.visit import Rewriter
 from transect.support.errors import TransectError
 from transect.transform.base import Context, Pass
 
@@ -44,12 +44,9 @@ class LegalizeOps(Pass):
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with operators as tensor programs."""
         del context
-        builder = BlockBuilder(module)
-        for name, function in list(graph_functions(module)):
-            new = _Legalize(self, builder, function).run(function)
-            if new is not function:
-                builder.module = builder.module.with_function(name, new)
-        return builder.module
+        return rewrite_functions(
+            module, lambda builder, _, function: _Legalize(self, builder, function)
+        )
 
 
 class _Legalize(Rewriter):

@@ -11,10 +11,9 @@ from transect.ir.expr import as_int
 from transect.ir.function import IRModule
 from transect.ir.types import tensor_type
 from transect.relax import expr as rx
-from transect.relax.block_builder import BlockBuilder
-from transect.relax.call import CallTIR, call_tir
-from transect.relax.transform.fusion import Member, as_member
-from transect.relax.visit import Rewriter, graph_functions
+from transect.relax.block_builder import rewrite_functions
+from transect.relax.call import call_tir
+from transect.relax.transform.fusion import Member, ProgramRewriter
 from transect.tir.analysis.packing import split_packing
 from transect.tir.function import PrimFunc
 from transect.transform.base import Context, Pass
@@ -34,28 +33,13 @@ class LiftPacking(Pass):
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with packing of constants outside of the kernels."""
         del context
-        builder = BlockBuilder(module)
-        for name, function in list(graph_functions(module)):
-            new = _Lift(builder).run(function)
-            if new is not function:
-                builder.module = builder.module.with_function(name, new)
-        return builder.module
+        return rewrite_functions(module, lambda builder, name, function: _Lift(builder))
 
 
-class _Lift(Rewriter):
-    def __init__(self, builder: BlockBuilder) -> None:
-        super().__init__()
-        self.builder = builder
+class _Lift(ProgramRewriter):
+    scheduled = True
 
-    def rewrite_binding(self, binding: rx.Binding) -> None:
-        if not isinstance(binding, rx.MatchCast) and isinstance(binding.value, rx.Call):
-            is_program = isinstance(binding.value.op, CallTIR)
-            member = as_member(binding, self.builder.module) if is_program else None
-            if member is not None and self._lift(binding, member):
-                return
-        super().rewrite_binding(binding)
-
-    def _lift(self, binding: rx.VarBinding, member: Member) -> bool:
+    def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
         """Bind the call with its constants packed outside; whether there were any."""
         function: PrimFunc = member.function
         inputs = [self.rewrite(value) for value in member.inputs]

@@ -17,10 +17,9 @@ from transect.ir.traverse import free_vars
 from transect.plan import Option, Problem, Site, SiteKey
 from transect.plan.policy import option_seconds
 from transect.relax import expr as rx
-from transect.relax.block_builder import BlockBuilder
-from transect.relax.call import CallTIR, call_tir
-from transect.relax.transform.fusion import Member, as_member
-from transect.relax.visit import Rewriter, graph_functions
+from transect.relax.block_builder import BlockBuilder, rewrite_functions
+from transect.relax.call import call_tir
+from transect.relax.transform.fusion import Member, ProgramRewriter
 from transect.target import Target
 from transect.tir.analysis.axes import is_loop_nests, loads_of
 from transect.tir.analysis.blocks import block_sites
@@ -108,41 +107,35 @@ class PackConstants(Pass):
 
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with such constants packed; constants that nobody else uses are gone."""
-        builder = BlockBuilder(module)
-        for name, function in list(graph_functions(module)):
-            new = _Pack(self.space, self.tilings, builder, context).run(function)
-            if new is not function:
-                builder.module = builder.module.with_function(name, new)
-        return builder.module
+
+        def rewriter(builder: BlockBuilder, name: str, function: rx.Function) -> _Pack:
+            del name, function
+            return _Pack(self.space, self.tilings, builder, context)
+
+        return rewrite_functions(module, rewriter)
 
 
-class _Pack(Rewriter):
+class _Pack(ProgramRewriter):
     def __init__(
         self, space: Space, tilings: Tilings | None, builder: BlockBuilder, context: Context
     ) -> None:
-        super().__init__()
+        super().__init__(builder)
         self.space = space
         self.tilings = tilings
-        self.builder = builder
         self.context = context
         self.packed: dict[tuple[int, Panels | Tiles], rx.Constant] = {}
         self.choices: dict[tuple[PrimFunc, tuple[Buffer, ...]], Packing | None] = {}
 
-    def rewrite_binding(self, binding: rx.Binding) -> None:
-        if isinstance(binding, rx.MatchCast) or not isinstance(binding.value, rx.Call):
-            super().rewrite_binding(binding)
-            return
-        is_program = isinstance(binding.value.op, CallTIR)
-        member = as_member(binding, self.builder.module) if is_program else None
-        choice = None if member is None else self._choice(member)
-        if member is None or choice is None:
-            super().rewrite_binding(binding)
-            return
+    def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
+        choice = self._choice(member)
+        if choice is None:
+            return False
         position = member.function.buffers.index(choice.buffer)
         inputs = [self.rewrite(value) for value in member.inputs]
         inputs[position] = self._constant(member.inputs[position], choice)
         callee = self.builder.add_function(choice.function, member.name)
         self.bind(binding, call_tir(callee, inputs, member.out_type, member.tir_vars))
+        return True
 
     def _choice(self, member: Member) -> Packing | None:
         constants = constant_buffers(member)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from transect.ir.expr import Var
 from transect.ir.node import replace
 from transect.tir.buffer import Buffer
-from transect.tir.function import PrimFunc
+from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.stmt import Block, BlockRealize, BufferStore, For, SeqStmt, Stmt, seq
 from transect.tir.visit import StmtRewriter, fresh_copy, walk_stmts
 
@@ -96,6 +96,6 @@ def _alone(
         params=(handle, target),
         buffer_map={handle: source, target: packed},
         body=replace(func.body, block=block),
-        attrs={"tir.is_scheduled": True},
+        attrs={SCHEDULED: True},
     )
     return replace(made, body=fresh_copy(made.body, {}))

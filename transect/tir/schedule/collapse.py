@@ -29,13 +29,16 @@ TermT = TypeVar("TermT", bound=Term)
 Links = Mapping[Buffer, set[int]]
 """Of each buffer the axes that become one with the next axis."""
 
+Groups = tuple[tuple[int, ...], ...]
+"""The axes of a buffer by the axis that they become."""
+
 
 @dataclass(frozen=True)
 class Collapsed:
     """A program over fewer axes. groups: of each parameter the axes that each of its axes was."""
 
     function: PrimFunc
-    groups: tuple[tuple[tuple[int, ...], ...], ...]
+    groups: tuple[Groups, ...]
 
     def shape(self, parameter: int, shape: Sequence[Expr]) -> tuple[Expr, ...]:
         """What the shape of an argument becomes."""
@@ -54,15 +57,15 @@ def collapse_axes(func: PrimFunc) -> Collapsed | None:
     """
     if not is_loop_nests(func):
         return None
-    sites = block_sites(func)
-    links = _links([_Uses.of(site) for site in sites])
+    nests = [_Nest(site, _Uses.of(site)) for site in block_sites(func)]
+    links = _links([nest.uses for nest in nests])
     if not links:
         return None
-    changed = {buffer: _collapsed(buffer, axes) for buffer, axes in links.items()}
-    body = _Collapse(changed, links).visit(func.body)
-    params = {var: changed.get(item, item) for var, item in func.buffer_map.items()}
-    groups = (_groups(len(item.shape), links.get(item, set())) for item in func.buffers)
-    return Collapsed(replace(func, buffer_map=params, body=body), tuple(groups))
+    rewriter = _Collapse(links, nests)
+    body = rewriter.visit(func.body)
+    params = {var: rewriter.buffer(item) for var, item in func.buffer_map.items()}
+    groups = tuple(_groups(len(item.shape), links.get(item, set())) for item in func.buffers)
+    return Collapsed(replace(func, buffer_map=params, body=body), groups)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,14 @@ class _Uses:
         return all(as_int(item.dom.extent) == as_int(extent) for item, extent in whole)
 
 
+@dataclass(frozen=True)
+class _Nest:
+    """A block in its loops, and how it uses its variables."""
+
+    site: BlockSite
+    uses: _Uses
+
+
 def _variable(index: Expr, ones: Mapping[Var, Expr]) -> Var | None:
     """The variable that an index is, whatever is added to it and can only be 0."""
     if isinstance(index, Var):
@@ -173,8 +184,7 @@ def _links(blocks: Sequence[_Uses]) -> dict[Buffer, set[int]]:
         links = left
 
 
-def _groups(count: int, axes: set[int]) -> tuple[tuple[int, ...], ...]:
-    """The axes of a buffer by the axis that they become."""
+def _groups(count: int, axes: set[int]) -> Groups:
     groups: list[list[int]] = []
     for axis in range(count):
         if axis - 1 in axes:
@@ -184,11 +194,6 @@ def _groups(count: int, axes: set[int]) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, groups))
 
 
-def _collapsed(buffer: Buffer, axes: set[int]) -> Buffer:
-    groups = _groups(len(buffer.shape), axes)
-    return replace(buffer, shape=tuple(_extent([buffer.shape[n] for n in g]) for g in groups))
-
-
 def _extent(extents: Sequence[Expr]) -> Expr:
     if len(extents) == 1:
         return extents[0]
@@ -196,9 +201,16 @@ def _extent(extents: Sequence[Expr]) -> Expr:
 
 
 class _Collapse(StmtRewriter):
-    def __init__(self, buffers: Mapping[Buffer, Buffer], links: Links) -> None:
-        self.buffers = buffers
+    def __init__(self, links: Links, nests: Sequence[_Nest]) -> None:
         self.links = links
+        self.nests = {nest.site.loops[0]: nest for nest in nests if nest.site.loops}
+        self.groups = {buffer: _groups(buffer.ndim, axes) for buffer, axes in links.items()}
+        self.buffers = {
+            buffer: replace(
+                buffer, shape=tuple(_extent([buffer.shape[n] for n in g]) for g in groups)
+            )
+            for buffer, groups in self.groups.items()
+        }
         self.memo: dict[Term, Term] = {}
         self.plain: Mapping[Expr, Var] = {}
         self.fused: dict[Var, IterVar] = {}
@@ -215,7 +227,7 @@ class _Collapse(StmtRewriter):
             indices = self._merged(item.buffer, item.indices)
             return BufferLoad(self.buffers[item.buffer], indices, item.predicate)
         if isinstance(item, BufferRegion) and item.buffer in self.buffers:
-            groups = _groups(len(item.ranges), self.links[item.buffer])
+            groups = self.groups[item.buffer]
             indices = self._merged(item.buffer, [r.min for r in item.ranges])
             ranges = [
                 item.ranges[group[0]] if len(group) == 1 else Range(index, IntImm(1, index.dtype))
@@ -227,7 +239,7 @@ class _Collapse(StmtRewriter):
     def _merged(self, buffer: Buffer, indices: Sequence[Expr]) -> tuple[Expr, ...]:
         return tuple(
             indices[group[0]] if len(group) == 1 else self.fused[self.plain[indices[group[0]]]].var
-            for group in _groups(len(indices), self.links[buffer])
+            for group in self.groups[buffer]
         )
 
     def visit_store(self, stmt: BufferStore) -> Stmt:
@@ -238,30 +250,25 @@ class _Collapse(StmtRewriter):
         return replace(new, indices=self._merged(stmt.buffer, new.indices))
 
     def visit_for(self, stmt: For) -> Stmt:
-        loops: list[For] = []
-        inner: Stmt = stmt
-        while isinstance(inner, For):
-            loops.append(inner)
-            inner = inner.body
-        assert isinstance(inner, BlockRealize)
-        uses = _Uses.of(BlockSite(inner, tuple(loops)))
+        site, uses = self.nests[stmt].site, self.nests[stmt].uses
+        over = list(zip(site.loops, site.block.iter_vars, strict=True))
         following = dict(uses.pairs(self.links))
         starts = [var for var in following if var not in following.values()]
         chains = {var: _chain(var, following) for var in starts}
         self.memo, self.plain = {}, uses.plain
         self.fused = {var: _fuse([uses.variables[v] for v in chains[var]]) for var in starts}
-        names = {i.var: loop.var.name for loop, i in zip(loops, inner.block.iter_vars, strict=True)}
+        names = {item.var: loop.var.name for loop, item in over}
         kept: list[tuple[For, IterVar]] = []
-        for loop, item in zip(loops, inner.block.iter_vars, strict=True):
+        for loop, item in over:
             if item.var in following.values():
                 continue
             new = self.fused.get(item.var)
             if new is not None:
                 last = chains[item.var][-1]
-                over = Var(f"{loop.var.name}_{names[last]}", loop.var.dtype)
-                loop = replace(loop, var=over, extent=new.dom.extent)
+                var = Var(f"{loop.var.name}_{names[last]}", loop.var.dtype)
+                loop = replace(loop, var=var, extent=new.dom.extent)
             kept.append((loop, new or item))
-        realize = self.visit(inner)
+        realize = self.visit(site.realize)
         assert isinstance(realize, BlockRealize)
         block = replace(realize.block, iter_vars=tuple(item for _, item in kept))
         values = tuple(loop.var for loop, _ in kept)

@@ -161,9 +161,9 @@ def _fetch(buffer: Buffer, index: Expr, level: int | None = None) -> Stmt:
     return Evaluate(Call(INTRINSICS["prefetch"], args, VOID))
 
 
-_Group = dict[int, tuple[Buffer, Expr, int]]
+_Group = dict[int, tuple[Buffer, Expr, int, int]]
 """Loads whose distance is a constant, by the distance from the first that was found: the buffer,
-the index of the first element, and how many elements."""
+the index of the first element, how many elements, and by how many they move on in an iteration."""
 
 
 def _groups(loop: For, moving: Callable[[int, int, int], bool]) -> list[_Group]:
@@ -193,7 +193,7 @@ def _groups(loop: For, moving: Callable[[int, int, int], bool]) -> list[_Group]:
                 and (offset := difference(base, first[1])) is not None
             )
             first, offset = next(near, ((item.buffer.data, base), 0))
-            found.setdefault(first, {}).setdefault(offset, (item.buffer, base, lanes))
+            found.setdefault(first, {}).setdefault(offset, (item.buffer, base, lanes, step))
     return list(found.values())
 
 
@@ -201,10 +201,10 @@ def _streams(loop: For) -> list[_Stream]:
     """What moves on by whole lines from one iteration to the next."""
     streams: list[_Stream] = []
     for vectors in _groups(loop, lambda step, size, lanes: lanes > 1 and step >= _LINE):
-        (buffer, low, _), (_, _, lanes) = vectors[min(vectors)], vectors[max(vectors)]
+        (buffer, low, *_), (_, _, lanes, _) = vectors[min(vectors)], vectors[max(vectors)]
         line = max(1, _LINE // buffer.dtype.element.bytes)
         length = max(vectors) - min(vectors) + lanes
-        if length <= sum(lanes for _, _, lanes in vectors.values()):
+        if length <= sum(lanes for _, _, lanes, _ in vectors.values()):
             streams.append(_Stream(buffer, low, -(-length // line), line))
     return streams
 
@@ -213,9 +213,7 @@ def _rows(loop: For) -> list[_Rows]:
     """Elements that move on by a part of a line from one iteration to the next."""
     rows: list[_Rows] = []
     for elements in _groups(loop, lambda step, size, lanes: lanes == 1 and size <= step < _LINE):
-        low = min(elements)
-        buffer, start, _ = elements[low]
-        step = difference(substitute(start, {loop.var: loop.var + 1}), start) or 1
+        buffer, start, _, step = elements[min(elements)]
         # One iteration may read several elements of a row.
         firsts = [place for place in sorted(elements) if place - 1 not in elements]
         gaps = {b - a for a, b in pairwise(firsts)}
