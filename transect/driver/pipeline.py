@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from functools import partial
 
-from transect.driver.services import library_offers, operand_tilings, schedule_space
+from transect.driver.services import (
+    has_transforms,
+    library_offers,
+    operand_tilings,
+    schedule_space,
+)
 from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
 from transect.relax.transform.attach_global_symbol import AttachGlobalSymbol
@@ -59,7 +64,7 @@ def pipeline(
         PlanLayouts(schedule_space),
         RewriteDataflowReshape(),
         DeadCodeElimination(),
-        PackConstants(schedule_space, operand_tilings),
+        PackConstants(schedule_space, operand_tilings, has_transforms),
         PlanGraph(partial(library_offers, names=libraries), schedule_space),
         CollapseAxes(),
         RemoveUnusedFunctions((entry,)),

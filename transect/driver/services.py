@@ -65,3 +65,8 @@ def operand_tilings(found: Contraction, target: Target) -> tuple[tuple[Buffer, T
         if tiling is not None:
             made.setdefault(tiling, item.columns.buffer)
     return tuple((buffer, tiling) for tiling, buffer in made.items())
+
+
+def has_transforms(target: Target) -> bool:
+    """Whether the target has a schedule for products between transforms."""
+    return any(rule.transformed and rule.suits(target) for rule in schedule_rules(target.name))

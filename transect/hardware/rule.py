@@ -21,6 +21,9 @@ class ScheduleRule(ABC):
     name: ClassVar[str] = ""
     single_row: ClassVar[bool] = False
     """Whether a product of one row should have a nest of its own beside that for any number."""
+    transformed: ClassVar[bool] = False
+    """Whether it is for products between transforms (see `tir.schedule.winograd`): convolutions
+    become such only for targets that have a rule for them."""
 
     def suits(self, target: Target) -> bool:
         """Whether the target has what the rule makes use of."""

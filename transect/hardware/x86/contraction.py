@@ -8,16 +8,16 @@ benchmarks/ops for what this reaches.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar
 
 import numpy as np
 
-from transect.arith import Analyzer
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.elementwise import operations_of, vectorize_loop
+from transect.hardware.x86.elementwise import operations_of
+from transect.hardware.x86.product_nest import Blocks, ProductNest
 from transect.hardware.x86.register_tile import TileTime, tile_times
 from transect.hardware.x86.roles import Roles, contiguous, roles
 from transect.hardware.x86.tile_cost import (
@@ -37,7 +37,7 @@ from transect.hardware.x86.tile_cost import (
 )
 from transect.ir.dtype import DType
 from transect.ir.expr import LE, Call, Expr, IntImm, Var, as_int, select
-from transect.ir.sizes import ceildiv, product
+from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey, typical_size
@@ -48,9 +48,8 @@ from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.pattern import PatternKind
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.intrinsics import INTRINSICS
-from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule import BlockRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
-from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,8 @@ class ContractionRule(ScheduleRule):
     most_rows, most_vectors: of register tiles to choose from. tiles: the same as (rows, vectors),
     for contractions whose operands both depend on the column. inline_limit: how many operations of
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
-    each result are worth repeating in the code for every result of a tile. reduction_limit: how
-    many multiply-adds of a tile's whole reduction are worth writing out. prefetch: how many steps
-    of the reduction ahead vectors are fetched into the first-level cache. parts: over how many
-    tiles of rows the next panel is fetched into the second-level cache. unroll: how many steps are
-    written out. blocks: how many iterations of the loop around rows may be done at once.
+    each result are worth repeating in the code for every result of a tile. nest: how steps of the
+    reduction are written. blocks: how many iterations of the loop around rows may be done at once.
     row_blocks: how many rows, where there is no such loop.
     """
 
@@ -94,10 +90,7 @@ class ContractionRule(ScheduleRule):
     )
     inline_limit: int = 4
     unroll_limit: int = 8
-    reduction_limit: int = 128
-    prefetch: int = 8
-    parts: int = 8
-    unroll: int = 4
+    nest: ProductNest = field(default_factory=ProductNest)
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     row_blocks: tuple[int, ...] = (48, 96, 192, 384)
     name: ClassVar[str] = "x86.contraction"
@@ -126,7 +119,7 @@ class ContractionRule(ScheduleRule):
         return (
             Site(
                 key("tile"),
-                self._tile_options(found, part, target, subject),
+                self.tile_options(found, part, target, subject),
                 f"{name} register tile",
             ),
             Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
@@ -137,7 +130,7 @@ class ContractionRule(ScheduleRule):
             ),
         )
 
-    def _nest(
+    def _alone(
         self, sch: Schedule, found: Contraction, part: Roles, tile: tuple[Expr, Expr], lanes: int
     ) -> None:
         """Tile a contraction that is all of a program, in tiles of decision variables."""
@@ -145,13 +138,13 @@ class ContractionRule(ScheduleRule):
         items = found.site.block.iter_vars
         row = None if part.row is None else items.index(part.row)
         copy = sch.cache_write(block, 0, "local")
-        blocks = _Blocks(block, copy, None, None, None)
-        self._tile(
+        blocks = Blocks(block, copy, None, None, None)
+        self.nest.tile(
             sch, blocks, found, part, (row, items.index(part.column)), (*tile, lanes),
             at_once=0, parallel=False,
         )  # fmt: skip
 
-    def _tile_options(
+    def tile_options(
         self, found: Contraction, part: Roles, target: Target, subject: str
     ) -> tuple[Option, ...]:
         """Register tiles, those first that the cost model prefers where sizes are typical."""
@@ -166,7 +159,7 @@ class ContractionRule(ScheduleRule):
         tiles = [(rows, vectors) for vectors in widths for rows in range(1, height + 1)]
         if not tiles:
             return ()
-        times = tile_times(found, part, self._nest, target, tiles, subject)
+        times = tile_times(found, part, self._alone, target, tiles, subject)
         order = np.argsort(times.seconds(typical_size), kind="stable")
         options: list[Option] = []
         for place in map(int, order):
@@ -195,7 +188,7 @@ class ContractionRule(ScheduleRule):
                 continue
             if part.panel is not None and part.panel != vectors * lanes:
                 continue
-            short = partial(self._short, found.reduce)
+            short = partial(self.nest.is_short, found.reduce)
             width = part.column.dom.extent
             cycles = shared_tile_cycles(height, width, (rows, vectors, lanes), part, short, target)
             padded = rounded(height, rows) * rounded(width, vectors * lanes)
@@ -310,149 +303,12 @@ class ContractionRule(ScheduleRule):
             sch.pad_domain(stage, [by_var[i] if isinstance(i, Var) else 1 for i in indices])
         before = _map_before(info, found, self.inline_limit) if at_once else None
         producer = None if before is None else sch.get_block(before.name)
-        blocks = _Blocks(block, copy, packed, stage, producer)
-        made = self._tile(
+        blocks = Blocks(block, copy, packed, stage, producer)
+        made = self.nest.tile(
             sch, blocks, found, part, (row, column), (rows, vectors, lanes),
             at_once=at_once, parallel=bool(parallel["parallel"]),
         )  # fmt: skip
         return (*handled, *(_name(sch, item) for item in (*blocks.all(), *made)))
-
-    def _tile(
-        self,
-        sch: Schedule,
-        blocks: _Blocks,
-        found: Contraction,
-        part: Roles,
-        axes: tuple[int | None, int],
-        tile: tuple[int | Expr, int | Expr, int],
-        *,
-        at_once: int,
-        parallel: bool,
-    ) -> list[BlockRV]:
-        """Tile, and move the other blocks to the tiles; the blocks that this makes."""
-        row, column = axes
-        rows, vectors, lanes = tile
-        block, copy = blocks.block, blocks.copy
-        loops = sch.get_loops(block)
-        iter_vars = found.site.block.iter_vars
-        kinds = [item.kind for item in iter_vars]
-        outer = [
-            loop for n, loop in enumerate(loops) if kinds[n] == "spatial" and n not in (row, column)
-        ]
-        reduced = [loop for n, loop in enumerate(loops) if kinds[n] == "reduce"]
-        # A loop of one step would be left out of the copies of the nest that are made later.
-        widths = [None, lanes] if vectors == 1 else [None, vectors, lanes]
-        columns, *lane_loops = sch.split(loops[column], widths)
-        lane = lane_loops[-1]
-        inner: list[LoopRV] = []
-        both = {item.var for item in found.batch}
-        batch = [
-            loop for loop, item in zip(loops, iter_vars, strict=True)
-            if loop in outer and item.var in both
-        ]  # fmt: skip
-        rest = [loop for loop in outer if loop not in batch]
-        tiles: list[LoopRV] = []
-        if row is not None and rows != 1:
-            row_tiles, unrolled = sch.split(loops[row], [None, rows])
-            tiles.append(row_tiles)
-            inner.append(unrolled)
-        elif row is not None:
-            tiles.append(loops[row])
-        together, several = [*batch, columns, *rest], columns
-        around = loop_around(found, part)
-        if at_once and around is None:
-            several, *tiles = sch.split(tiles[0], [None, at_once])
-            together = [*batch, several, columns]
-        elif at_once:
-            position = next(n for n, item in enumerate(iter_vars) if item is around)
-            rest.remove(loops[position])
-            several, one = sch.split(loops[position], [None, at_once])
-            together = [*batch, *rest, several, columns, one]
-        nest = [*together, *tiles]
-        inner += lane_loops
-        sch.reorder(*nest, *reduced, *inner)
-        if blocks.stage is not None:
-            sch.reverse_compute_at(blocks.stage, nest[-1], preserve_unit_loops=True)
-        sch.reverse_compute_at(copy, nest[-1], preserve_unit_loops=True)
-        if blocks.packed is not None:
-            sch.compute_at(blocks.packed, columns, preserve_unit_loops=True)
-            self._vectorize_last(sch, blocks.packed, lanes)
-        if blocks.producer is not None:
-            sch.compute_at(blocks.producer, several, preserve_unit_loops=True)
-            vectorize_loop(sch, sch.get_loops(blocks.producer)[-1], lanes)
-        init = sch.decompose_reduction(block, reduced[0])
-        made = [init]
-        sch.vectorize(lane)
-        for loop in inner[:-1]:
-            sch.unroll(loop)
-        init_loops = sch.get_loops(init)[-len(inner) :]
-        for loop in init_loops[:-1]:
-            sch.unroll(loop)
-        sch.vectorize(init_loops[-1])
-        self._vectorize_last(sch, copy, lanes)
-        # Constant indices everywhere let the accumulators live in registers.
-        leaving = copy
-        if blocks.stage is not None:
-            leaving = blocks.stage
-            self._vectorize_last(sch, leaving, lanes)
-        for loop in sch.get_loops(leaving)[len(nest) :]:
-            if sch.get(loop).kind == "serial":
-                sch.unroll(loop)
-        # How much is written out is not decided where the tile is not.
-        if isinstance(rows, int) and isinstance(vectors, int):
-            again = sch.get(tiles[-1]).extent if tiles else IntImm(1)
-            made += self._write_out(sch, found, reduced, (rows, vectors), again)
-        if blocks.packed is not None or at_once:
-            # The packed panel stands between this loop and those inside, or what a block reads
-            # does, or should stay in a cache.
-            together = together[: together.index(several) + 1]
-        if parallel:
-            sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
-        return made
-
-    def _write_out(
-        self,
-        sch: Schedule,
-        found: Contraction,
-        reduced: Sequence[LoopRV],
-        tile: tuple[int, int],
-        again: Expr,
-    ) -> list[BlockRV]:
-        """Write out steps of the reduction, or let them fetch ahead; the blocks that this makes.
-
-        again: how many tiles one after the other read the same panel.
-        """
-        rows, vectors = tile
-        if self._short(found.reduce, rows * vectors):
-            for loop in reduced:
-                sch.unroll(loop)
-            return []
-        if self._short(found.reduce[-1:], rows * vectors):
-            sch.unroll(reduced[-1])
-            return []
-        if rows <= 2:
-            # Each vector is used once or twice: the tile waits for memory.
-            sch.annotate(reduced[-1], PREFETCH, self.prefetch)
-            return []
-        steps, left = unroll_steps(sch, reduced[-1], self.unroll)
-        parts = min(as_int(again) or self.parts, self.parts)
-        if parts > 1:
-            # The first tile of each panel would wait for memory.
-            sch.annotate(steps, PREFETCH_NEXT, parts)
-        return left
-
-    def _short(self, reduced: Sequence[IterVar], tile: int) -> bool:
-        """Whether loops of a reduction are worth writing out, so that steps share what they load
-        and no time goes into short loops."""
-        steps = as_int(product(item.dom.extent for item in reduced))
-        return steps is not None and steps * tile <= self.reduction_limit
-
-    def _vectorize_last(self, sch: Schedule, block: BlockRV, lanes: int) -> None:
-        last = sch.get_loops(block)[-1]
-        if as_int(Analyzer().simplify(sch.get(last).extent % lanes)) is None:
-            return
-        _, lane = sch.split(last, [None, lanes])
-        sch.vectorize(lane)
 
     def _pack(
         self, sch: Schedule, block: BlockRV, found: Contraction, part: Roles, column: int
@@ -482,23 +338,6 @@ class ContractionRule(ScheduleRule):
                 continue
             done.append(producer.name)
         return done
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """The blocks of a contraction: itself, the copy to its output with what follows it, the packed
-    operand, the results between registers and copy, and the map before it that is made in parts."""
-
-    block: BlockRV
-    copy: BlockRV
-    packed: BlockRV | None
-    stage: BlockRV | None
-    producer: BlockRV | None
-
-    def all(self) -> list[BlockRV]:
-        """Those that there are."""
-        found = (self.block, self.copy, self.packed, self.stage, self.producer)
-        return [item for item in found if item is not None]
 
 
 def _map_before(info: KernelInfo, found: Contraction, inline_limit: int) -> Block | None:
@@ -555,20 +394,6 @@ def stage_results(sch: Schedule, block: BlockRV, copy: BlockRV, limit: int) -> B
     own = sch.get(block).writes[0].buffer
     index = next(n for n, region in enumerate(sch.get(copy).reads) if region.buffer is own)
     return sch.cache_read(copy, index, "local", [copy])
-
-
-def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> tuple[LoopRV, list[BlockRV]]:
-    """Write out `steps` iterations of a loop at a time, what is left over one by one: the loop over
-    these groups, and the block of the rest, if there is any."""
-    made: list[BlockRV] = []
-    extent = sch.get(loop).extent
-    known = as_int(extent)
-    if known is None or known % steps:
-        loop, rest = sch.loop_partition(loop, [extent // steps * steps, None])
-        made = sch.get_child_blocks(rest)
-    groups, step = sch.split(loop, [None, steps])
-    sch.unroll(step)
-    return groups, made
 
 
 def inline_consumers(sch: Schedule, info: KernelInfo, result: Buffer) -> list[str]:

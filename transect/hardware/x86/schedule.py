@@ -12,6 +12,7 @@ from transect.hardware.x86.elementwise import ElementwiseRule
 from transect.hardware.x86.reduction import RowReductionRule
 from transect.hardware.x86.tensorized import TensorizedRule
 from transect.hardware.x86.vector_matrix import VectorMatrixRule
+from transect.hardware.x86.winograd import WinogradRule
 
 RULES: tuple[ScheduleRule, ...] = (
     AttentionRule(),
@@ -19,6 +20,7 @@ RULES: tuple[ScheduleRule, ...] = (
     TensorizedRule(),
     VectorMatrixRule(),
     DepthwiseRule(),
+    WinogradRule(),
     ContractionRule(),
     ColumnReductionRule(),
     RowReductionRule(),

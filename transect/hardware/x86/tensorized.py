@@ -18,8 +18,8 @@ from transect.hardware.x86.contraction import (
     inline_consumers,
     parallel_options,
     stage_results,
-    unroll_steps,
 )
+from transect.hardware.x86.product_nest import unroll_steps
 from transect.ir.expr import Expr, IntImm, Var, as_int
 from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash

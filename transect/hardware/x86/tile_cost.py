@@ -152,40 +152,40 @@ def order_cost(
         height = IntImm(1) if part.row is None else part.row.dom.extent
         blocks = ceildiv(height, block) if block else IntImm(1)
         traffic = joined(
-            _waited_for(held * blocks, held, target),
-            _waited_for(rows * (times - 1), rows * _ROOM // blocks, target),
+            waited_for(held * blocks, held, target),
+            waited_for(rows * (times - 1), rows * _ROOM // blocks, target),
         )
         if (as_int(panel) or 0) > second_level(target) // _PANELS:
             traffic = joined(traffic, {"L3": held * ceildiv(height, _ROWS) // _BESIDE})
         parts = blocks if block else ceildiv(part.column.dom.extent, width)
-        return Cost(operations=joined(_idle(found, parts, target), beside), traffic=traffic)
+        return Cost(operations=joined(idle(found, parts, target), beside), traffic=traffic)
     # Windows overlap.
     size = min((rows, buffer_bytes(part.rows.buffer)), key=lambda item: as_int(item) or 0)
     extent = around.dom.extent
     at_once = extent if not block else IntImm(block)
     blocks = ceildiv(extent, at_once)
-    traffic = _waited_for(held * (outer // extent) * blocks, held, target)
+    traffic = waited_for(held * (outer // extent) * blocks, held, target)
     if cache_of(panel, target) != "L2":
         traffic = {cache_of(panel, target): held * outer}
     held_rows = size * _ROOM_OF_WINDOWS * at_once // extent
-    traffic = joined(traffic, _waited_for(other, held_rows, target))
-    idle = _idle(found, blocks, target) if block else {}
-    return Cost(operations=joined(idle, beside), traffic=traffic)
+    traffic = joined(traffic, waited_for(other, held_rows, target))
+    waiting = idle(found, blocks, target) if block else {}
+    return Cost(operations=joined(waiting, beside), traffic=traffic)
 
 
-def _waited_for(moved: Expr, size: Expr, target: Target) -> dict[str, Amount]:
+def waited_for(moved: Expr, size: Expr, target: Target) -> dict[str, Amount]:
     """What is waited for of so many bytes that move from where data of a size stays."""
     level = cache_of(size, target)
     return {level: moved // _BESIDE if level == "L2" else moved}
 
 
-def _idle(found: Contraction, parts: Expr, target: Target) -> dict[DType, Amount]:
+def idle(found: Contraction, parts: Expr, target: Target) -> dict[DType, Amount]:
     """What cores could compute that wait, as they share so many parts as wholes."""
     count = as_int(parts)
     if count is None:
         return {}
-    idle = -(-count // target.cores) * target.cores - count
-    return {found.output.buffer.dtype: found.operations * idle // count} if idle else {}
+    cores = -(-count // target.cores) * target.cores - count
+    return {found.output.buffer.dtype: found.operations * cores // count} if cores else {}
 
 
 def cost_of_parts(

@@ -29,6 +29,7 @@ from transect.tir.buffer import Buffer
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.layout import Order, in_memory_order, panel_axis, permute_axes, to_panels
 from transect.tir.schedule.tiles import tile_axes, to_tiles
+from transect.tir.schedule.winograd import to_winograd, transform_filters
 from transect.transform.base import Context, Pass
 
 _AS_STORED = "as stored"
@@ -51,7 +52,7 @@ class Packing:
     """
 
     buffer: Buffer
-    layout: Panels | Tiles
+    layout: Layout
     function: PrimFunc
 
 
@@ -91,6 +92,26 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class Filters:
+    """Filters transformed for products of Winograd's, in panels of a width. See `to_winograd`."""
+
+    order: Order
+    width: int
+
+    @property
+    def name(self) -> str:
+        return f"transformed, panels of {self.width}"
+
+    def arrange(self, array: np.ndarray) -> np.ndarray:
+        """The array so."""
+        made = transform_filters(array, self.order)
+        return to_panels(made, tuple(range(made.ndim)), self.width)
+
+
+Layout = Panels | Tiles | Filters
+
+
+@dataclass(frozen=True)
 class PackConstants(Pass):
     """Store constant operands of products in panels of the columns that a register tile takes.
 
@@ -100,30 +121,30 @@ class PackConstants(Pass):
         y[i, j] += x[i, k] * W[j, k]   ->   y[i, j] += x[i, k] * W1[j // 64, k, j % 64]
 
     tilings: the tiles in which instructions of the target would take the operand, another way.
+    transforms: whether a target has schedules for products between transforms, which some
+    convolutions can become.
     """
 
     space: Space
     tilings: Tilings | None = None
+    transforms: Callable[[Target], bool] = lambda target: False
 
     def run(self, module: IRModule, context: Context) -> IRModule:
         """The module with such constants packed; constants that nobody else uses are gone."""
 
         def rewriter(builder: BlockBuilder, name: str, function: rx.Function) -> _Pack:
             del name, function
-            return _Pack(self.space, self.tilings, builder, context)
+            return _Pack(self, builder, context)
 
         return rewrite_functions(module, rewriter)
 
 
 class _Pack(ProgramRewriter):
-    def __init__(
-        self, space: Space, tilings: Tilings | None, builder: BlockBuilder, context: Context
-    ) -> None:
+    def __init__(self, options: PackConstants, builder: BlockBuilder, context: Context) -> None:
         super().__init__(builder)
-        self.space = space
-        self.tilings = tilings
+        self.options = options
         self.context = context
-        self.packed: dict[tuple[int, Panels | Tiles], rx.Constant] = {}
+        self.packed: dict[tuple[int, Layout], rx.Constant] = {}
         self.choices: dict[tuple[PrimFunc, tuple[Buffer, ...]], Packing | None] = {}
 
     def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
@@ -145,19 +166,21 @@ class _Pack(ProgramRewriter):
         return self.choices[key]
 
     def _choose(self, member: Member, constants: list[Buffer]) -> Packing | None:
-        found = packings(member.function, constants, self.context.target)
-        if self.tilings is not None:
-            found += tile_packings(member.function, constants, self.context.target, self.tilings)
+        target, space = self.context.target, self.options.space
+        found = packings(member.function, constants, target)
+        if self.options.tilings is not None:
+            found += tile_packings(member.function, constants, target, self.options.tilings)
+        if self.options.transforms(target):
+            found += filter_packings(member.function, constants, target)
         if not found:
             return None
-        target = self.context.target
         options: list[Option] = []
         by_name: dict[str, Packing] = {}
         for item in found:
             name = item.layout.name
             by_name[name] = item
-            options.append(Option(name, children=tuple(self.space(item.function, target))))
-        options.append(Option(_AS_STORED, children=tuple(self.space(member.function, target))))
+            options.append(Option(name, children=tuple(space(item.function, target))))
+        options.append(Option(_AS_STORED, children=tuple(space(member.function, target))))
         key = SiteKey("packing", structural_hash(member.function), str(target))
         site = Site(key, tuple(options), member.name, member.function.span)
         return by_name.get(self.context.planner.choose(site).name)
@@ -236,6 +259,28 @@ def tile_packings(
         ]
         if buffer in constants and len(readers) == 1:
             made.append(Packing(buffer, Tiles(tiling), tile_axes(function, buffer, tiling)))
+    return made
+
+
+def filter_packings(
+    function: PrimFunc, constants: Collection[Buffer], target: Target
+) -> list[Packing]:
+    """The ways to transform constant filters and to lay them out in whole panels."""
+    made: list[Packing] = []
+    for buffer in constants:
+        found = to_winograd(function, buffer)
+        if found is None:
+            continue
+        lanes, extent = target.lanes(buffer.dtype), as_int(found.buffer.shape[-1]) or 0
+        made += [
+            Packing(
+                buffer,
+                Filters(found.order, count * lanes),
+                panel_axis(found.function, found.buffer, count * lanes),
+            )
+            for count in _VECTORS
+            if extent % (count * lanes) == 0
+        ]
     return made
 
 

@@ -231,14 +231,7 @@ class FunctionBuilder:
     def _add(
         self, name: str, axes: tuple[IterVar, ...], body: Stmt, init: Stmt | None = None
     ) -> None:
-        parts = (body,) if init is None else (init, body)
-        reads, writes = block_regions(*parts)
-        loops = [Var(axis.var.name.removeprefix("v_"), axis.var.dtype) for axis in axes]
-        block = Block(name, axes, reads, writes, body, init, span=self.span)
-        stmt: Stmt = BlockRealize(tuple(loops), true(), block, span=self.span)
-        for var, axis in zip(reversed(loops), reversed(axes), strict=True):
-            stmt = For(var, axis.dom.min, axis.dom.extent, "serial", stmt, span=self.span)
-        self._steps.append(stmt)
+        self._steps.append(loop_nest(name, axes, body, init, self.span))
 
     # --- the end
 
@@ -282,6 +275,23 @@ class FunctionBuilder:
             roots.extend(own_terms(stmt))
         roots.extend(field for item in used_buffers(body) for field in buffer_fields(item))
         return tuple(item for item in walk(*roots) if isinstance(item, Var) and item not in known)
+
+
+def loop_nest(
+    name: str, axes: Sequence[IterVar], body: Stmt, init: Stmt | None = None, span: Spans = ()
+) -> Stmt:
+    """A block in serial loops of its own, one for each of its variables.
+
+    The regions are found from the accesses.
+    """
+    parts = (body,) if init is None else (init, body)
+    reads, writes = block_regions(*parts)
+    loops = [Var(axis.var.name.removeprefix("v_"), axis.var.dtype) for axis in axes]
+    block = Block(name, tuple(axes), reads, writes, body, init, span=span)
+    stmt: Stmt = BlockRealize(tuple(loops), true(), block, span=span)
+    for var, axis in zip(reversed(loops), reversed(axes), strict=True):
+        stmt = For(var, axis.dom.min, axis.dom.extent, "serial", stmt, span=span)
+    return stmt
 
 
 def _axis(extent: ExprLike, kind: IterKind, name: str) -> IterVar:
