@@ -12,7 +12,7 @@ from transect.arith import Analyzer
 from transect.hardware.x86.elementwise import vectorize_loop
 from transect.hardware.x86.roles import Roles
 from transect.hardware.x86.tile_cost import loop_around
-from transect.ir.expr import Expr, IntImm, as_int
+from transect.ir.expr import Expr, as_int
 from transect.ir.sizes import product
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
@@ -141,7 +141,8 @@ class ProductNest:
                 sch.unroll(loop)
         # How much is written out is not decided where the tile is not.
         if isinstance(rows, int) and isinstance(vectors, int):
-            again = sch.get(tiles[-1]).extent if tiles else IntImm(1)
+            inside = nest[nest.index(columns) + 1 :]
+            again = product(sch.get(loop).extent for loop in inside)
             made += self._write_out(sch, found, reduced, (rows, vectors), again)
         if blocks.packed is not None or at_once:
             # The packed panel stands between this loop and those inside, or what a block reads

@@ -24,10 +24,12 @@ from transect.hardware.x86.tile_cost import (
     operand_bytes,
     waited_for,
 )
-from transect.ir.expr import Expr, FloorDiv, Var, as_int
+from transect.ir.dtype import DType
+from transect.ir.expr import Expr, FloorDiv, IntImm, Var, as_int
 from transect.ir.sizes import ceildiv, product
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey
+from transect.plan.cost import Amount
 from transect.target import Target
 from transect.tir.analysis.axes import loads_of
 from transect.tir.analysis.contraction import Contraction
@@ -50,6 +52,9 @@ class WinogradRule(ScheduleRule):
             for tiles, vectors of channels: all elements of one transform
             for elements, panels: register tiles over the tiles of a row
             for tiles, vectors of results: the results of one tile, and what follows them
+
+    Where there are few rows, each of these nests may run over the whole image instead, so that
+    filters are read once and cores share the elements.
     """
 
     products: ContractionRule = field(default_factory=ContractionRule)
@@ -93,11 +98,12 @@ class WinogradRule(ScheduleRule):
 
     def _rows_options(self, seen: _Transformed, target: Target) -> tuple[Option, ...]:
         extent = as_int(seen.around.dom.extent) or 1
-        return tuple(
+        options = [
             Option(f"{rows} rows", {"rows": rows}, _cost(seen, rows, target))
             for rows in range(1, extent + 1)
             if extent % rows == 0
-        )
+        ]
+        return (*options, Option("all images", {"rows": 0}, _cost(seen, 0, target)))
 
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
@@ -110,47 +116,56 @@ class WinogradRule(ScheduleRule):
         copy = sch.cache_write(block, 0, "local")
         handled = inline_consumers(sch, info, seen.back.writes[0].buffer)
         back = sch.get_block(seen.back.name)
-        outer = self._tile_results(sch, seen, back, _number(rows, "rows"), lanes)
+        outer, tiles = self._tile_results(sch, seen, back, _number(rows, "rows"), lanes)
         forth = sch.get_block(seen.forth.name)
         before = [sch.get_block(item.name) for item in seen.before]
-        for item in (copy, block, forth, *before):
-            sch.compute_at(item, outer[-1], preserve_unit_loops=True)
+        parallel = bool(threads.parameters["parallel"])
+        if outer:
+            for item in (copy, block, forth, *before):
+                sch.compute_at(item, outer[-1], preserve_unit_loops=True)
         items = found.site.block.iter_vars
         made = self.products.nest.tile(
             sch, Blocks(block, copy, None, None, None), found, part,
             (items.index(seen.row), items.index(part.column)),
             (_number(tile, "rows"), _number(tile, "vectors"), lanes),
-            at_once=0, parallel=False,
+            at_once=0, parallel=parallel and not outer,
         )  # fmt: skip
-        self._vectorize_transform(sch, seen, forth, lanes)
+        around = self._vectorize_transform(sch, seen, forth, lanes)
+        nests = [tiles, around]
         for item in before:
-            vectorize_loop(sch, sch.get_loops(item)[-1], lanes)
-        if threads.parameters["parallel"]:
-            sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])
+            *rows_of, last = loops_of(sch, item)
+            vectorize_loop(sch, last, lanes)
+            nests.append(rows_of[:-1])
+        if parallel:
+            for loops in [outer] if outer else nests:
+                sch.parallel(sch.fuse(*loops) if len(loops) > 1 else loops[0])
         names = [sch.get(item).name for item in (block, copy, forth, back, *before, *made)]
         return (*handled, *names)
 
     def _tile_results(
         self, sch: Schedule, seen: _Transformed, back: BlockRV, rows: int, lanes: int
-    ) -> list[LoopRV]:
-        """Write out the results of a tile; the loops around a block of so many rows of tiles."""
+    ) -> tuple[list[LoopRV], list[LoopRV]]:
+        """Write out the results of a tile. The loops around a block of so many rows of tiles, none
+        where all are one block, and those around a row of tiles."""
         variables = [item.var for item in seen.back.iter_vars]
         loops = dict(zip(variables, loops_of(sch, back), strict=True))
         down, across, column = (loops.pop(var) for var in (seen.down, seen.across, seen.column))
         outer = list(loops.values())
-        block, tiles, row = sch.split(down, [None, rows, seen.steps[0]])
+        *blocks, tiles, row = sch.split(down, [None, *([rows] if rows else []), seen.steps[0]])
         along, pixel = sch.split(across, [None, seen.steps[1]])
         vector, lane = sch.split(column, [None, lanes])
-        sch.reorder(*outer, block, tiles, along, vector, row, pixel, lane)
+        sch.reorder(*outer, *blocks, tiles, along, vector, row, pixel, lane)
         sch.unroll(row)
         sch.unroll(pixel)
         sch.vectorize(lane)
-        return [*outer, block]
+        around = [*outer, *blocks] if blocks else []
+        return around, [*outer, tiles]
 
     def _vectorize_transform(
         self, sch: Schedule, seen: _Transformed, forth: BlockRV, lanes: int
-    ) -> None:
-        """Write out all elements of one transform, of vectors of channels."""
+    ) -> list[LoopRV]:
+        """Write out all elements of one transform, of vectors of channels; the loops around a row
+        of tiles."""
         variables = [item.var for item in seen.forth.iter_vars]
         loops = dict(zip(variables, loops_of(sch, forth), strict=True))
         store = seen.info.site(seen.forth.name).only_store()
@@ -163,6 +178,7 @@ class WinogradRule(ScheduleRule):
         for loop in written:
             sch.unroll(loop)
         sch.vectorize(lane)
+        return rest[:-1]
 
 
 @dataclass(frozen=True)
@@ -250,15 +266,14 @@ def _cost(seen: _Transformed, rows: int, target: Target) -> Cost:
     dtype = found.output.buffer.dtype
     held, data = (operand_bytes(found, load) for load in (part.columns, part.rows))
     results = product(i.dom.extent for i in found.site.iter_vars("spatial")) * dtype.bytes
-    blocks = ceildiv(seen.around.dom.extent, rows)
-    images = product(item.dom.extent for item in found.rows if item not in (seen.row, seen.around))
-    parts = images * blocks
-    work = (data * _FORTH + results * _BACK) // dtype.bytes
+    work: dict[DType, Amount] = {dtype: (data * _FORTH + results * _BACK) // dtype.bytes}
+    images = product(i.dom.extent for i in found.rows if i not in (seen.row, seen.around))
+    parts = images * ceildiv(seen.around.dom.extent, rows) if rows else IntImm(1)
     level = cache_of((data + results) // parts, target)
-    return Cost(
-        operations=joined({dtype: work}, idle(found, parts, target)),
-        traffic=joined({level: (data + results) * 2}, waited_for(held * parts, held, target)),
-    )
+    traffic = joined({level: (data + results) * 2}, waited_for(held * parts, held, target))
+    if not rows:
+        return Cost(operations=work, traffic=traffic, launches=2 + len(seen.before))
+    return Cost(operations=joined(work, idle(found, parts, target)), traffic=traffic)
 
 
 def _number(option: Option, name: str) -> int:

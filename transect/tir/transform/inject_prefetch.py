@@ -68,11 +68,11 @@ class InjectPrefetch(FunctionPass):
 
 class _Inject(StmtRewriter):
     def __init__(self) -> None:
-        self.around: list[Var] = []
-        """The variables of the loops around, the outermost first."""
+        self.around: list[For] = []
+        """The loops around, the outermost first."""
 
     def visit_for(self, stmt: For) -> Stmt:
-        self.around.append(stmt.var)
+        self.around.append(stmt)
         new = super().visit_for(stmt)
         self.around.pop()
         if not isinstance(new, For) or not {PREFETCH, PREFETCH_NEXT} & new.annotations.keys():
@@ -109,17 +109,21 @@ class _Stream:
         start = substitute(self.start, {var: var + iterations})
         return [_fetch(self.buffer, start + n * self.line) for n in range(self.lines)]
 
-    def next(self, around: Sequence[Var], parts: int) -> list[Stmt]:
+    def next(self, around: Sequence[For], parts: int) -> list[Stmt]:
         """Fetch what the next iteration of the innermost loop around that moves the stream reads,
         a part in each iteration of the loops inside of that one, which read the same again."""
         used = set(free_vars((self.start,)))
-        place = max((n for n, var in enumerate(around) if var in used), default=-1)
+        place = max((n for n, loop in enumerate(around) if loop.var in used), default=-1)
         again = around[place + 1 :]
         if place < 0 or not again:
             return []
-        start = substitute(self.start, {around[place]: around[place] + 1})
+        mover = around[place].var
+        start = substitute(self.start, {mover: mover + 1})
         each = -(-self.lines // parts)
-        first = again[-1] % parts * each
+        turn: Expr = again[0].var
+        for loop in again[1:]:
+            turn = turn * loop.extent + loop.var
+        first = turn % parts * each
         return [_fetch(self.buffer, start + (first + n) * self.line, 2) for n in range(each)]
 
 
@@ -136,11 +140,12 @@ class _Rows:
     apart: int
     turns: int
 
-    def next(self, around: Sequence[Var], var: Var) -> list[Stmt]:
+    def next(self, around: Sequence[For], var: Var) -> list[Stmt]:
         """Fetch what the next iteration of the innermost loop around that moves the rows reads,
         where those are others; `var` counts iterations."""
         used = set(free_vars((self.start,)))
-        mover = next((item for item in reversed(around) if item is not var and item in used), None)
+        inside = (loop.var for loop in reversed(around))
+        mover = next((item for item in inside if item is not var and item in used), None)
         if mover is None:
             return []
         start = substitute(self.start, {mover: mover + 1})
