@@ -13,7 +13,6 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import ContractionRule, inline_consumers, parallel_options
-from transect.hardware.x86.elementwise import vectorize_loop
 from transect.hardware.x86.product_nest import Blocks, loops_of
 from transect.hardware.x86.roles import Roles, roles
 from transect.hardware.x86.tile_cost import (
@@ -134,7 +133,8 @@ class WinogradRule(ScheduleRule):
         nests = [tiles, around]
         for item in before:
             *rows_of, last = loops_of(sch, item)
-            vectorize_loop(sch, last, lanes)
+            # One block, whatever is left over: blocks of rows share some of what several make.
+            sch.vectorize(sch.split(last, [None, lanes])[1])
             nests.append(rows_of[:-1])
         if parallel:
             for loops in [outer] if outer else nests:
