@@ -66,6 +66,27 @@ def test_work_is_that_of_the_dimensions_of_the_run(compiled, batch):
     assert second.bytes >= 4 * (16 * 4 + batch * 4)
 
 
+def test_work_is_that_of_programs_over_fewer_axes():
+    model = helper.make_model(
+        helper.make_graph(
+            [
+                helper.make_node("Conv", ["x", "w"], ["h"], name="pixels"),
+                helper.make_node("Relu", ["h"], ["y"]),
+            ],
+            "convolution",
+            [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 16, 10, 12])],
+            [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 32, 10, 12])],
+            [helper.make_tensor("w", TensorProto.FLOAT, [32, 16, 1, 1], np.ones(512))],
+        ),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=9,
+    )
+    x = np.ones((1, 16, 10, 12), np.float32)
+    report = transect.compile(model, cache=False).profile(x, runs=1, measure_peak=False)
+    counts = {name: region.operations for region in report.regions for name in region.nodes}
+    assert counts["pixels"] >= 2 * 120 * 16 * 32
+
+
 def test_json_trace_and_table(compiled, tmp_path: Path):
     report = compiled.profile(np.ones((2, 8), np.float32), runs=2, measure_peak=False)
     report.save(tmp_path / "profile.json")

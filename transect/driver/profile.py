@@ -45,8 +45,9 @@ from transect.support.span import Layer, Origin, Spans
 from transect.target import Target, host_target
 from transect.tir.function import PrimFunc
 
-_PLANNED, _LOWERED = "PlanGraph", "LowerToHost"
-"""The stages that the work of programs is read from, and that is timed."""
+_PLANNED, _PROGRAMS, _LOWERED = "PlanGraph", "CollapseAxes", "LowerToHost"
+"""The stages that the work of programs is read from: what libraries stand for is seen before the
+first, all others after the second. The last one is timed."""
 
 _PLAIN_WIDTH = 140
 """Of tables that are not written to a terminal."""
@@ -294,7 +295,7 @@ class Profiler:
                 remedy="call it from a graph function and profile that",
             )
         names = list(stages)
-        planned = stages[_PLANNED]
+        planned = stages[_PROGRAMS]
         before = stages[names[names.index(_PLANNED) - 1]]
         programs: dict[str, tuple[PrimFunc, Work]] = {}
         for name, work in work_by_name(before, planned).items():
