@@ -51,6 +51,10 @@ from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
 
+STREAMS, _ONE_STREAM = 4, 32
+"""As many streams through memory as are worth having, and of what part of the time each one less
+takes: one stream takes a tenth longer (benchmarks/ops)."""
+
 
 @dataclass(frozen=True)
 class ContractionRule(ScheduleRule):
@@ -154,21 +158,39 @@ class ContractionRule(ScheduleRule):
         lanes = target.lanes(dtype)
         height = self.most_rows if part.row is not None else 1
         widths = range(1, self.most_vectors + 1)
+        streams = 1
         if part.panel is not None:
-            widths = [part.panel // lanes] if part.panel % lanes == 0 else []
+            streams = self._streams(part, lanes)
+            widths = [part.panel * streams // lanes] if part.panel % lanes == 0 else []
         tiles = [(rows, vectors) for vectors in widths for rows in range(1, height + 1)]
         if not tiles:
             return ()
         times = tile_times(found, part, self._alone, target, tiles, subject)
         order = np.argsort(times.seconds(typical_size), kind="stable")
         options: list[Option] = []
+        late: dict[str, Expr] = {}
+        if part.is_single:
+            held = operand_bytes(found, part.columns)
+            late = {cache_of(held, target): held * (STREAMS - streams) // _ONE_STREAM}
         for place in map(int, order):
             rows, vectors = times.tiles[place]
             # As many operations as the machine could have done in the time.
-            cost = Cost({dtype: TileTime(times, place, target.peak(dtype))})
+            cost = Cost({dtype: TileTime(times, place, target.peak(dtype))}, late)
             name = f"{rows}x{vectors * lanes}"
             options.append(Option(name, {"rows": rows, "vectors": vectors}, cost))
         return tuple(options)
+
+    def _streams(self, part: Roles, lanes: int) -> int:
+        """From how many panels one row takes its columns at a time: a processor fetches more ahead
+        of several streams through memory than of one."""
+        assert part.panel is not None
+        columns = as_int(part.column.dom.extent)
+        for count in range(STREAMS, 1, -1):
+            width = part.panel * count
+            fits = columns is not None and columns % width == 0
+            if part.is_single and fits and width <= self.most_vectors * lanes:
+                return count
+        return 1
 
     def _shared_tile_options(
         self, found: Contraction, part: Roles, target: Target

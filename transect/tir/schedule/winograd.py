@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from transect.arith import Analyzer
-from transect.ir.dtype import FLOAT32, FLOAT64
+from transect.ir.dtype import FLOAT32, FLOAT64, INDEX
 from transect.ir.expr import Expr, Range, Var, as_expr, as_int, const, equal, minimum, select
 from transect.ir.node import replace
 from transect.ir.sizes import ceildiv
@@ -118,72 +118,59 @@ class _Convolution:
 
     def nests(self, filters: Buffer) -> tuple[list[Stmt], list[Buffer]]:
         """The three nests, and the buffers between them."""
-        output = self.found.output
-        name, dtype = output.buffer.name, output.buffer.dtype
-        moving = {item.var for item, _ in self.windows}
-        others = [item for item in self.site.iter_vars("spatial") if item.var not in moving]
-        others.remove(self.column)
+        used = {self.column.var, *(item.var for item, _ in self.windows)}
+        others = [item for item in self.site.iter_vars("spatial") if item.var not in used]
         tiles = [
             _spatial(f"{item.var.name}_tile", ceildiv(item.dom.extent, _RESULTS))
             for item, _ in self.windows
         ]
-        steps = [
-            _spatial(f"v_step{n}", const(_STEPS, item.var.dtype)) for n, item in enumerate(tiles)
-        ]
-
-        def place(new: Sequence[Expr], turns: Sequence[Expr], last: Expr) -> tuple[Expr, ...]:
-            # Neighbours along the last direction are rows of one product.
-            kept = (item.var for item in others)
-            return (*kept, *new[:-1], *turns, new[-1], last)
-
-        def between(suffix: str, last: Expr) -> Buffer:
-            extents = [item.dom.extent for item in (*others, *tiles, *steps)]
-            kept, new = extents[: len(others)], extents[len(others) : -len(steps)]
-            shape = (*kept, *new[:-1], *extents[-len(steps) :], new[-1], last)
-            return buffer(f"{name}_{suffix}", shape, dtype)
-
-        across, columns = self.channel.dom.extent, self.column.dom.extent
-        data, products = between("data", across), between("products", columns)
-        where = [item.var for item in tiles]
-        turns = [item.var for item in steps]
-        channel = _spatial(self.channel.var.name, across)
-        stored = place(where, turns, channel.var)
-        forth = _transform(_DATA, turns, lambda at: self._element(where, at, channel.var))
-        nests = [
-            loop_nest(
-                data.name, (*others, *tiles, channel, *steps), BufferStore(data, forth, stored)
-            )
-        ]
-        summed = replace(self.channel, var=Var(self.channel.var.name, self.channel.var.dtype))
-        into = place(where, turns, self.column.var)
-        product = BufferLoad(data, place(where, turns, summed.var)) * BufferLoad(
-            filters, (*turns, summed.var, self.column.var)
-        )
-        nests.append(
-            loop_nest(
-                products.name,
-                (*others, *tiles[:-1], *steps, tiles[-1], self.column, summed),
-                BufferStore(products, BufferLoad(products, into) + product, into),
-                BufferStore(products, const(0, dtype), into),
-            )
-        )
-        halves: list[Expr] = [item.var // _RESULTS for item, _ in self.windows]
-        parts: list[Expr] = [item.var % _RESULTS for item, _ in self.windows]
-        back = _transform(
-            _BACK, parts, lambda at: BufferLoad(products, place(halves, at, self.column.var))
-        )
-        nests.append(
-            loop_nest(
-                self.site.block.name,
-                self.site.iter_vars("spatial"),
-                BufferStore(output.buffer, back, output.indices),
-            )
+        steps = [_spatial(f"v_step{n}", const(_STEPS, INDEX)) for n in range(len(tiles))]
+        space = _Space(tuple(others), tuple(tiles), tuple(steps))
+        name, dtype = self.found.output.buffer.name, self.found.output.buffer.dtype
+        data = buffer(f"{name}_data", space.shape(self.channel.dom.extent), dtype)
+        products = buffer(f"{name}_products", space.shape(self.column.dom.extent), dtype)
+        nests = (
+            self._forth(space, data),
+            self._product(space, data, filters, products),
+            self._back(space, products),
         )
         return [fresh_copy(item) for item in nests], [data, products]
 
-    def _element(self, tiles: Sequence[Var], at: Sequence[Expr], channel: Var) -> Expr:
+    def _forth(self, space: _Space, data: Buffer) -> Stmt:
+        tiles, steps = _variables(space.tiles), _variables(space.steps)
+        channel = replace(self.channel, kind="spatial")
+        value = _transform(_DATA, steps, lambda at: self._element(tiles, at))
+        store = BufferStore(data, value, space.place(tiles, steps, channel.var))
+        return loop_nest(data.name, (*space.others, *space.tiles, channel, *space.steps), store)
+
+    def _product(self, space: _Space, data: Buffer, filters: Buffer, products: Buffer) -> Stmt:
+        tiles, steps = _variables(space.tiles), _variables(space.steps)
+        channel, column = self.channel.var, self.column.var
+        into = space.place(tiles, steps, column)
+        factor = BufferLoad(data, space.place(tiles, steps, channel))
+        value = factor * BufferLoad(filters, (*steps, channel, column))
+        *outer, row = space.tiles
+        return loop_nest(
+            products.name,
+            (*space.others, *outer, *space.steps, row, self.column, self.channel),
+            BufferStore(products, BufferLoad(products, into) + value, into),
+            BufferStore(products, const(0, products.dtype), into),
+        )
+
+    def _back(self, space: _Space, products: Buffer) -> Stmt:
+        tiles: list[Expr] = [item.var // _RESULTS for item, _ in self.windows]
+        results: list[Expr] = [item.var % _RESULTS for item, _ in self.windows]
+
+        def element(at: Sequence[Expr]) -> Expr:
+            return BufferLoad(products, space.place(tiles, at, self.column.var))
+
+        output = self.found.output
+        store = BufferStore(output.buffer, _transform(_BACK, results, element), output.indices)
+        return loop_nest(self.site.block.name, self.site.iter_vars("spatial"), store)
+
+    def _element(self, tiles: Sequence[Expr], at: Sequence[Expr]) -> Expr:
         """What the transform of a tile reads."""
-        now: dict[Var, Expr] = {self.channel.var: channel}
+        now: dict[Var, Expr] = {}
         for (item, tap), tile, step in zip(self.windows, tiles, at, strict=True):
             now |= {item.var: tile * _RESULTS, tap: step}
         simplify = Analyzer().simplify
@@ -195,6 +182,31 @@ class _Convolution:
                     # The last tile has results that nobody reads, whose data need not exist.
                     indices[axis] = minimum(indices[axis], self.data.buffer.shape[axis] - 1)
         return BufferLoad(self.data.buffer, tuple(indices))
+
+
+@dataclass(frozen=True)
+class _Space:
+    """What data and products run over besides channels and columns: variables that no window moves
+    with, tiles in each direction, and the elements of a transform."""
+
+    others: tuple[IterVar, ...]
+    tiles: tuple[IterVar, ...]
+    steps: tuple[IterVar, ...]
+
+    def shape(self, last: Expr) -> tuple[Expr, ...]:
+        """Of a buffer."""
+        others, tiles, steps = (
+            [item.dom.extent for item in items] for items in (self.others, self.tiles, self.steps)
+        )
+        return (*others, *tiles[:-1], *steps, tiles[-1], last)
+
+    def place(self, tiles: Sequence[Expr], steps: Sequence[Expr], last: Expr) -> tuple[Expr, ...]:
+        """Of an element. Neighbours along the last direction are rows of one product."""
+        return (*_variables(self.others), *tiles[:-1], *steps, tiles[-1], last)
+
+
+def _variables(items: Sequence[IterVar]) -> list[Expr]:
+    return [item.var for item in items]
 
 
 def _convolution(func: PrimFunc, filters: Buffer) -> _Convolution | None:

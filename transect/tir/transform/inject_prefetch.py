@@ -203,14 +203,23 @@ def _groups(loop: For, moving: Callable[[int, int, int], bool]) -> list[_Group]:
 
 
 def _streams(loop: For) -> list[_Stream]:
-    """What moves on by whole lines from one iteration to the next."""
+    """What moves on by whole lines from one iteration to the next: vectors that follow each other,
+    as many in every place."""
     streams: list[_Stream] = []
     for vectors in _groups(loop, lambda step, size, lanes: lanes > 1 and step >= _LINE):
-        (buffer, low, *_), (_, _, lanes, _) = vectors[min(vectors)], vectors[max(vectors)]
-        line = max(1, _LINE // buffer.dtype.element.bytes)
-        length = max(vectors) - min(vectors) + lanes
-        if length <= sum(lanes for _, _, lanes, _ in vectors.values()):
-            streams.append(_Stream(buffer, low, -(-length // line), line))
+        runs: list[tuple[int, int]] = []
+        for offset in sorted(vectors):
+            end = offset + vectors[offset][2]
+            if runs and offset <= runs[-1][1]:
+                runs[-1] = (runs[-1][0], max(runs[-1][1], end))
+            else:
+                runs.append((offset, end))
+        if len({end - start for start, end in runs}) != 1:
+            continue
+        for start, end in runs:
+            buffer, low, *_ = vectors[start]
+            line = max(1, _LINE // buffer.dtype.element.bytes)
+            streams.append(_Stream(buffer, low, -(-(end - start) // line), line))
     return streams
 
 
