@@ -21,11 +21,16 @@ from tests.hardware.test_x86_rules import (
     turned,
 )
 from tests.schedule.programs import chain, matmul, row_sum
+from transect.hardware.kernel import KernelInfo
 from transect.hardware.x86 import host
+from transect.hardware.x86.contraction import ContractionRule
 from transect.ir.expr import EQ, Var
+from transect.plan import Planner
+from transect.tir.buffer import Buffer
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.interpret import interpret
+from transect.tir.schedule.layout import panel_axis, to_panels
 
 N, M, D = Var("n"), Var("m"), Var("d")
 
@@ -104,3 +109,35 @@ def test_compiled_programs_agree_with_the_interpreter(name: str) -> None:
         np.testing.assert_array_equal(output, expected[-1], err_msg=str(sizes))
         around = np.concatenate([room[:64], room[64 + output.size :]])
         assert (around == 99).all(), sizes
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 13])
+@pytest.mark.parametrize("columns", [128, 144, 200])
+@pytest.mark.parametrize("width", [16, 32, 64])
+def test_few_rows_over_several_panels(rows: int, columns: int, width: int) -> None:
+    func = panel_axis(*_product(rows, columns, 40), width)
+    model = transect.compile(func, target=host(), cache=False)
+    random = np.random.default_rng(0)
+    a = random.integers(-8, 8, (rows, 40)).astype(np.float32)
+    b = random.integers(-8, 8, (40, columns)).astype(np.float32)
+    c = np.full((rows, columns), np.nan, np.float32)
+    model(a, to_panels(b, (0, 1), width), c)
+    np.testing.assert_array_equal(c, a @ b)
+
+
+def test_one_row_reads_several_panels_at_a_time() -> None:
+    func = panel_axis(*_product(1, 4096, 4096), 32)
+    info = KernelInfo.of(func)
+    assert info is not None
+    tile = ContractionRule().space(info, host())[0]
+    chosen = Planner(target=host()).choose(tile).parameters
+    assert chosen == {"rows": 1, "vectors": 4 * 32 // host().lanes()}
+
+
+def _product(rows: int, columns: int, inner: int) -> tuple[PrimFunc, Buffer]:
+    """a @ b, and b."""
+    builder = FunctionBuilder("product")
+    a = builder.input("a", (rows, inner), "float32")
+    b = builder.input("b", (inner, columns), "float32")
+    c = builder.reduce((rows, columns), (inner,), lambda i, j, k: a[i, k] * b[k, j], name="c")
+    return builder.finish([c]), b

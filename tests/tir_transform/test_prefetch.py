@@ -143,3 +143,56 @@ def test_rows_that_the_next_step_reads_again_are_not_fetched() -> None:
                 c[1] = c[1] + a[i * 64 + k * 4 + 64]
 
     expect(before, expected)
+
+
+def test_vectors_in_several_places_are_as_many_streams() -> None:
+    @T.prim_func(private=True)
+    def before(b: T.Buffer((3200,), "float32"), c: T.Buffer((32,), "float32")):
+        for k in T.serial(10, annotations={"prefetch": 8}):
+            c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 16, 1, 16)]
+            c[T.Ramp(16, 1, 16)] = b[T.Ramp(k * 16 + 1600, 1, 16)]
+
+    @T.prim_func(private=True)
+    def expected(b: T.Buffer((3200,), "float32"), c: T.Buffer((32,), "float32")):
+        for k in range(10):
+            T.prefetch(b[(k + 8) * 16 + 0])
+            T.prefetch(b[(k + 8) * 16 + 1600 + 0])
+            c[T.Ramp(0, 1, 16)] = b[T.Ramp(k * 16, 1, 16)]
+            c[T.Ramp(16, 1, 16)] = b[T.Ramp(k * 16 + 1600, 1, 16)]
+
+    expect(before, expected)
+
+
+def test_parts_are_fetched_in_all_loops_that_read_the_same_again() -> None:
+    @T.prim_func(private=True)
+    def before(
+        a: T.Buffer((1024,), "float32"),
+        b: T.Buffer((1024,), "float32"),
+        c: T.Buffer((16,), "float32"),
+    ):
+        for j in range(4):
+            for h in range(3):
+                for i in range(2):
+                    for k in T.serial(8, annotations={"prefetch_next": 2}):
+                        c[T.Ramp(0, 1, 16)] = (
+                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 16)
+                            * b[T.Ramp(j * 128 + k * 16, 1, 16)]
+                        )
+
+    @T.prim_func(private=True)
+    def expected(
+        a: T.Buffer((1024,), "float32"),
+        b: T.Buffer((1024,), "float32"),
+        c: T.Buffer((16,), "float32"),
+    ):
+        for j in range(4):
+            for h in range(3):
+                for i in range(2):
+                    for k in range(8):
+                        T.prefetch(b[(j + 1) * 128 + k * 16 + ((h * 2 + i) % 2 * 1 + 0) * 16], 2)
+                        c[T.Ramp(0, 1, 16)] = (
+                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 16)
+                            * b[T.Ramp(j * 128 + k * 16, 1, 16)]
+                        )
+
+    expect(before, expected)

@@ -41,6 +41,7 @@ from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import walk
 from transect.plan import Cost, Option, Site, SiteKey, typical_size
+from transect.plan.cost import Amount
 from transect.support.errors import ScheduleError
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
@@ -51,9 +52,12 @@ from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, Schedule
 from transect.tir.stmt import Block, BufferStore, IterVar
 
-STREAMS, _ONE_STREAM = 4, 32
-"""As many streams through memory as are worth having, and of what part of the time each one less
-takes: one stream takes a tenth longer (benchmarks/ops)."""
+STREAMS, _ONE_STREAM = 4, 16
+"""As many streams through memory as are worth having, and what part of the time each one less takes
+longer: a processor fetches more ahead of several than of one, by a fifth (benchmarks/ops)."""
+_FAR_APART = 2
+"""How much longer rows take to come from beyond the second-level cache where only a part of each is
+read at a time."""
 
 
 @dataclass(frozen=True)
@@ -158,39 +162,44 @@ class ContractionRule(ScheduleRule):
         lanes = target.lanes(dtype)
         height = self.most_rows if part.row is not None else 1
         widths = range(1, self.most_vectors + 1)
-        streams = 1
         if part.panel is not None:
-            streams = self._streams(part, lanes)
-            widths = [part.panel * streams // lanes] if part.panel % lanes == 0 else []
+            widths = [part.panel // lanes] if part.panel % lanes == 0 else []
         tiles = [(rows, vectors) for vectors in widths for rows in range(1, height + 1)]
+        streams = self._streams(found, part, lanes) if tiles else {}
+        tiles += [tile for tile in streams if tile not in tiles]
         if not tiles:
             return ()
         times = tile_times(found, part, self._alone, target, tiles, subject)
         order = np.argsort(times.seconds(typical_size), kind="stable")
         options: list[Option] = []
-        late: dict[str, Expr] = {}
-        if part.is_single:
-            held = operand_bytes(found, part.columns)
-            late = {cache_of(held, target): held * (STREAMS - streams) // _ONE_STREAM}
         for place in map(int, order):
             rows, vectors = times.tiles[place]
+            late: dict[str, Amount] = {}
+            if streams:
+                few = STREAMS - streams.get((rows, vectors), 1)
+                held = operand_bytes(found, part.columns)
+                late = {cache_of(held, target): held * few // _ONE_STREAM}
             # As many operations as the machine could have done in the time.
             cost = Cost({dtype: TileTime(times, place, target.peak(dtype))}, late)
             name = f"{rows}x{vectors * lanes}"
             options.append(Option(name, {"rows": rows, "vectors": vectors}, cost))
         return tuple(options)
 
-    def _streams(self, part: Roles, lanes: int) -> int:
-        """From how many panels one row takes its columns at a time: a processor fetches more ahead
-        of several streams through memory than of one."""
-        assert part.panel is not None
-        columns = as_int(part.column.dom.extent)
-        for count in range(STREAMS, 1, -1):
-            width = part.panel * count
-            fits = columns is not None and columns % width == 0
-            if part.is_single and fits and width <= self.most_vectors * lanes:
-                return count
-        return 1
+    def _streams(self, found: Contraction, part: Roles, lanes: int) -> dict[tuple[int, int], int]:
+        """Tiles of all rows that there are, over several panels at a time, and how many. Nothing
+        where other rows read the same columns again."""
+        panel, columns = part.panel, as_int(part.column.dom.extent)
+        height = 1 if part.row is None else as_int(part.row.dom.extent) or 0
+        others = [i for i in (*found.rows, *found.columns) if i not in (part.row, part.column)]
+        alone = all(as_int(item.dom.extent) == 1 for item in others)
+        if panel is None or not alone or not 1 <= height <= self.most_rows:
+            return {}
+        return {
+            (height, count * panel // lanes): count
+            for count in range(1, STREAMS + 1)
+            if count == 1 or (columns is not None and columns % (count * panel) == 0)
+            if count * panel <= self.most_vectors * lanes
+        }
 
     def _shared_tile_options(
         self, found: Contraction, part: Roles, target: Target
@@ -258,6 +267,9 @@ class ContractionRule(ScheduleRule):
                 if producer is not None:
                     made = cost_of_parts(producer, around, block, target)
                     cost = replace(cost, traffic=joined(cost.traffic, made))
+                if part.panel is None and cache_of(held, target) != "L2":
+                    again_late = {cache_of(held, target): held * (_FAR_APART - 1)}
+                    cost = replace(cost, traffic=joined(cost.traffic, again_late))
                 what = "rows " if around is None else ""
                 name = f"direct, {block} {what}at once" if block else "direct, columns first"
                 options.append(Option(name, {"pack": False, "block": block}, cost))

@@ -181,6 +181,8 @@ class ProductNest:
         if parts > 1:
             # The first tile of each panel would wait for memory.
             sch.annotate(steps, PREFETCH_NEXT, parts)
+        else:
+            sch.annotate(steps, PREFETCH, max(1, self.prefetch // self.unroll))
         return left
 
     def is_short(self, reduced: Sequence[IterVar], tile: int) -> bool:

@@ -36,11 +36,6 @@ class Roles:
     panel: int | None
     shared: bool
 
-    @property
-    def is_single(self) -> bool:
-        """Whether there is one row alone."""
-        return self.row is None or as_int(self.row.dom.extent) == 1
-
 
 def roles(found: Contraction) -> Roles | None:
     """The roles of a contraction's variables, or None if it cannot be seen so: the last dimension
