@@ -180,6 +180,29 @@ def test_refuse_reshaping_a_parallel_loop() -> None:
     assert "it is already parallel" in refusal(chain(4, 4), edit)
 
 
+def test_refuse_fusing_results_with_a_sum_that_may_be_empty() -> None:
+    sch = Schedule(matmul(Var("n"), 8, Var("d")))
+    _, j, k = sch.get_loops("y")
+    with pytest.raises(ScheduleError, match="may have no iteration") as error:
+        sch.fuse(j, k)
+    assert "decompose_reduction" in str(error.value)
+
+
+def test_fuse_results_with_a_sum_that_has_terms() -> None:
+    sizes = [{"n": n} for n in (0, 1, 5)]
+    check(lambda: matmul(Var("n"), 8, 3), lambda s: s.fuse(*s.get_loops("y")[1:]), *sizes)
+
+
+def test_fuse_results_with_a_sum_that_starts_elsewhere() -> None:
+    def edit(s: Schedule) -> None:
+        loops = s.get_loops("y")
+        s.decompose_reduction("y", loops[0])
+        s.fuse(*loops)
+
+    n, d = Var("n"), Var("d")
+    check(lambda: matmul(n, 8, d), edit, *({"n": n, "d": d} for n, d in ((2, 0), (0, 3), (3, 4))))
+
+
 def test_refuse_partition_of_a_reduction() -> None:
     text = refusal(row_sum(4, 6), lambda s: s.loop_partition(_loop("s", 1)(s), [3, None]))
     assert "would be initialised in each part" in text

@@ -149,6 +149,25 @@ def test_init_keeps_the_guard_of_its_own_loops() -> None:
     expect(before, expected, LowerInit())
 
 
+def test_a_loop_of_one_iteration_leaves_the_init_outside() -> None:
+    @T.prim_func(private=True)
+    def before(a: T.handle, b: T.Buffer((3,), "float32")):
+        n = T.int64()
+        A = T.match_buffer(a, (3, n), "float32")
+        for i, k, _ in T.grid(3, n, 1):
+            with T.block("B"):
+                vi, vk = T.axis.remap("SR", [i, k])
+                with T.init():
+                    b[vi] = T.float32(0)
+                b[vi] = b[vi] + A[vi, vk]
+
+    after = LowerInit()(IRModule.of(main=before), Context())["main"]
+    assert isinstance(after, PrimFunc)
+    sums = np.full(3, np.nan, np.float32)
+    interpret(after, np.zeros((3, 0), np.float32), sums)
+    np.testing.assert_array_equal(sums, 0)
+
+
 def test_init_leaves_all_reduction_loops_past_other_statements() -> None:
     @T.prim_func(private=True)
     def before(x: T.Buffer(("n", 8), "float32"), y: T.Buffer(("n",), "float32")):

@@ -50,6 +50,7 @@ from transect.tir.stmt import (
     Stmt,
     seq,
 )
+from transect.tir.visit import walk_stmts
 
 Factor = Expr | int | None
 
@@ -292,6 +293,7 @@ class Fuse(Primitive):
                 )
         require_serial(self.name, loops[-1])
         analyzer = analyzer_for(tree, loops[0])
+        _require_starts(self.name, loops, analyzer)
         extent: Expr = loops[0].extent
         for loop in loops[1:]:
             extent = extent * loop.extent
@@ -312,6 +314,27 @@ class Fuse(Primitive):
         made = For(fused, const(0, extent.dtype), extent, "serial", body, span=span)
         gone: Forward = dict.fromkeys(loops)
         return edit(func, {loops[0]: made}, {**rewritten.forward, **gone}, (made,))
+
+
+def _require_starts(primitive: str, loops: Sequence[For], analyzer: Analyzer) -> None:
+    """Refuse to fuse a loop of a sum that may be empty with one of its results: the init runs
+    before the loops of the sum, which would then be those of the results too."""
+    for stmt in walk_stmts(loops[-1].body):
+        if not isinstance(stmt, BlockRealize) or stmt.block.init is None:
+            continue
+        used: dict[str, set[Var]] = {"spatial": set(), "reduce": set()}
+        for item, value in zip(stmt.block.iter_vars, stmt.iter_values, strict=True):
+            used.setdefault(item.kind, set()).update(free_vars((value,)))
+        results = [loop for loop in loops if loop.var in used["spatial"]]
+        for loop in loops:
+            if loop.var in used["reduce"] and results and not analyzer.can_prove(loop.extent >= 1):
+                refuse(
+                    primitive,
+                    f"it may have no iteration, and block {stmt.block.name!r} starts its results "
+                    f"over loop {results[0].var.name!r} before it",
+                    loop,
+                    "call decompose_reduction first, or fuse loops of results and of sums apart",
+                )
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,9 @@ def _hoisted(path: list[For], realize: BlockRealize) -> Stmt | None:
         return None
     spatial = set(free_vars(value for item, value in pairs if item.kind == "spatial"))
     reduction = _reduction_variables(realize)
-    own = {loop.var for loop in path}
+    # A loop of one iteration that no variable follows runs the init once, too.
+    follow = spatial | reduction
+    own = {loop.var for loop in path if loop.var in follow or as_int(loop.extent) != 1}
     # A reduction loop further out would run the init again.
     if reduction - own or reduction & spatial or own - spatial - reduction:
         return None
