@@ -398,9 +398,8 @@ def test_the_only_partial_tile_is_known() -> None:
             else:
                 for i1 in range(4):
                     y[0] = y[0] + x[T.min(i1 + 8, 9)]
-                for j1 in range(4):
-                    if j1 < 2:
-                        x[j1 + 8] = T.float32(1)
+                for j1 in range(2):
+                    x[j1 + 8] = T.float32(1)
 
     expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
 
@@ -424,9 +423,8 @@ def test_partial_tiles_at_both_ends_are_known() -> None:
                     if i1 >= 1:
                         y[i1] = x[i1]
             else:
-                for i1 in range(4):
-                    if i1 < 3:
-                        y[i1 + 16] = x[i1 + 16]
+                for i1 in range(3):
+                    y[i1 + 16] = x[i1 + 16]
 
     expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
 
@@ -444,6 +442,49 @@ def test_partial_tiles_that_come_again_are_not_taken_for_the_last_one() -> None:
     result = np.zeros((3, 10), np.float32)
     interpret(after, result)
     assert (result == 1).all()
+
+
+def test_iterations_that_store_nothing_are_left_out() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((10,), "float32"), y: T.Buffer((32,), "float32")):
+        for i0 in range(8):
+            t = T.allocate([4], "float32", "local")
+            t_1 = T.decl_buffer((4,), "float32", data=t, scope="local")
+            for i1 in range(4):
+                t_1[i1] = y[i0 * 4 + i1]
+            for j1 in range(4):
+                if i0 * 4 + j1 < 10:
+                    x[i0 * 4 + j1] = t_1[j1]
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((10,), "float32"), y: T.Buffer((32,), "float32")):
+        for i0 in range(3):
+            t = T.allocate([4], "float32", "local")
+            t_1 = T.decl_buffer((4,), "float32", data=t, scope="local")
+            for i1 in range(4):
+                t_1[i1] = y[i0 * 4 + i1]
+            if i0 < 2:
+                for j1 in range(4):
+                    x[i0 * 4 + j1] = t_1[j1]
+            else:
+                for j1 in range(2):
+                    x[j1 + 8] = t_1[j1]
+
+    expect(before, run(expected, Simplify()), LoopPartition(), Simplify())
+
+
+def test_iterations_whose_results_are_read_later_stay() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((10,), "float32"), y: T.Buffer((32,), "float32")):
+        t = T.allocate([32], "float32", "local")
+        t_1 = T.decl_buffer((32,), "float32", data=t, scope="local")
+        for i0 in range(8):
+            t_1[i0] = y[i0]
+            if i0 < 3:
+                x[i0] = t_1[i0]
+        x[9] = t_1[7]
+
+    expect(before, run(before, Simplify()), LoopPartition(), Simplify())
 
 
 def test_temporaries_of_nests_that_share_no_values_are_apart() -> None:

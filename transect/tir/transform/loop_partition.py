@@ -9,7 +9,6 @@ from typing import TypeGuard, TypeVar
 
 import numpy as np
 
-from transect.arith import Analyzer
 from transect.arith.evaluate import evaluate
 from transect.ir.condition import conjuncts
 from transect.ir.expr import (
@@ -31,8 +30,8 @@ from transect.ir.expr import (
 )
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import free_vars, rewrite, substitute, walk
-from transect.tir.buffer import BufferLoad
+from transect.ir.traverse import free_vars, rewrite, walk
+from transect.tir.analysis.iterations import MOST_ITERATIONS, for_all, iterations_with_effect
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
@@ -48,9 +47,6 @@ from transect.tir.visit import (
 from transect.transform import Context
 
 TermT = TypeVar("TermT", bound=Term)
-
-_ITERATIONS = 1 << 12
-"""Iterations of a loop up to which each is looked at."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +65,9 @@ class LoopPartition(FunctionPass):
                     body                           else:
                                                        for i1 in range(4):
                                                            if i0 * 4 + i1 < n: body
+
+    Iterations at the end of a loop that do nothing that is seen later, as all that they store is
+    stored under a condition that does not hold, are left out.
     """
 
     limit: int = 24
@@ -83,7 +82,12 @@ class _Partition(StmtRewriter):
         self.limit = limit
 
     def visit_for(self, stmt: For) -> Stmt:
-        if stmt.kind not in ("serial", "parallel") or not (
+        if stmt.kind not in ("serial", "parallel"):
+            return super().visit_for(stmt)
+        active = iterations_with_effect(stmt)
+        if active is not None:
+            stmt = replace(stmt, extent=as_expr(active, stmt.extent.dtype))
+        if not (
             stmt.kind == "parallel"
             or as_int(stmt.extent) is None
             or _has_serial_loop(stmt.body)
@@ -124,7 +128,7 @@ def _partial_tiles(loop: For, is_full: Expr) -> list[int]:
     """The iterations of a loop that are not full tiles, if they are known and at most two: those at
     the ends, for the most part."""
     extent, low = as_int(loop.extent), as_int(loop.min)
-    if extent is None or not 2 <= extent <= _ITERATIONS or low != 0:
+    if extent is None or not 2 <= extent <= MOST_ITERATIONS or low != 0:
         return []
     if free_vars([is_full]) != [loop.var]:
         return []
@@ -283,27 +287,3 @@ def _full_tile(loop: For) -> dict[Expr, Expr]:
     for stmt in walk_stmts(loop.body):
         visit(stmt)
     return found
-
-
-def for_all(condition: Expr, extents: dict[Var, int]) -> Expr | None:
-    """A condition that implies `condition` while each variable runs over [0, extent), or None.
-
-    A comparison that is linear in a variable is extreme at its first or its last value.
-    """
-    if not isinstance(condition, LT | LE | GT | GE) or not condition.a.dtype.is_int:
-        return None
-    if any(isinstance(item, BufferLoad) for item in walk(condition)):
-        return None
-    analyzer = Analyzer()
-    result: Expr = condition
-    for var, extent in extents.items():
-        assert isinstance(result, LT | LE | GT | GE)
-        upward = isinstance(result, LT | LE)
-        gap = result.b - result.a if upward else result.a - result.b
-        first, second = (substitute(gap, {var: as_expr(n, var.dtype)}) for n in (0, 1))
-        slope = as_int(analyzer.simplify(second - first))
-        if slope is None or not analyzer.can_prove_equal(gap, first + var * slope):
-            return None
-        worst = as_expr(0 if slope >= 0 else extent - 1, var.dtype)
-        result = substitute(result, {var: worst})
-    return analyzer.simplify(result)

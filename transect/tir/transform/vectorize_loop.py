@@ -48,6 +48,7 @@ from transect.ir.expr import (
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import rewrite, substitute, walk
+from transect.tir.analysis.iterations import for_all
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.function import PrimFunc
 from transect.tir.op import is_checked
@@ -62,7 +63,6 @@ from transect.tir.stmt import (
     seq,
 )  # fmt: skip
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.transform.loop_partition import for_all
 from transect.tir.visit import StmtRewriter, fresh_copy, own_terms, substitute_stmt, walk_stmts
 from transect.transform import Context
 
