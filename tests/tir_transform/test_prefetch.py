@@ -110,7 +110,7 @@ def test_rows_of_the_next_tile_are_fetched_a_line_of_each_in_turn() -> None:
     @T.prim_func(private=True)
     def before(a: T.Buffer((1024,), "float32"), c: T.Buffer((3,), "float32")):
         for i in range(4):
-            for k in T.serial(16, annotations={"prefetch_next": 8}):
+            for k in T.serial(16, annotations={"prefetch_next_rows": True}):
                 c[0] = c[0] + a[i * 192 + k * 4] * a[i * 192 + k * 4 + 1]
                 c[1] = c[1] + a[i * 192 + k * 4 + 64] * a[i * 192 + k * 4 + 65]
                 c[2] = c[2] + a[i * 192 + k * 4 + 128] * a[i * 192 + k * 4 + 129]
@@ -131,7 +131,7 @@ def test_rows_that_the_next_step_reads_again_are_not_fetched() -> None:
     @T.prim_func(private=True)
     def before(a: T.Buffer((1024,), "float32"), c: T.Buffer((2,), "float32")):
         for i in range(4):
-            for k in T.serial(16, annotations={"prefetch_next": 8}):
+            for k in T.serial(16, annotations={"prefetch_next_rows": True}):
                 c[0] = c[0] + a[i * 64 + k * 4]
                 c[1] = c[1] + a[i * 64 + k * 4 + 64]
 
@@ -168,31 +168,31 @@ def test_parts_are_fetched_in_all_loops_that_read_the_same_again() -> None:
     def before(
         a: T.Buffer((1024,), "float32"),
         b: T.Buffer((1024,), "float32"),
-        c: T.Buffer((16,), "float32"),
+        c: T.Buffer((32,), "float32"),
     ):
         for j in range(4):
             for h in range(3):
                 for i in range(2):
                     for k in T.serial(8, annotations={"prefetch_next": 2}):
-                        c[T.Ramp(0, 1, 16)] = (
-                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 16)
-                            * b[T.Ramp(j * 128 + k * 16, 1, 16)]
+                        c[T.Ramp(0, 1, 32)] = (
+                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 32)
+                            * b[T.Ramp(j * 256 + k * 32, 1, 32)]
                         )
 
     @T.prim_func(private=True)
     def expected(
         a: T.Buffer((1024,), "float32"),
         b: T.Buffer((1024,), "float32"),
-        c: T.Buffer((16,), "float32"),
+        c: T.Buffer((32,), "float32"),
     ):
         for j in range(4):
             for h in range(3):
                 for i in range(2):
                     for k in range(8):
-                        T.prefetch(b[(j + 1) * 128 + k * 16 + ((h * 2 + i) % 2 * 1 + 0) * 16], 2)
-                        c[T.Ramp(0, 1, 16)] = (
-                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 16)
-                            * b[T.Ramp(j * 128 + k * 16, 1, 16)]
+                        T.prefetch(b[(j + 1) * 256 + k * 32 + ((h * 2 + i) % 2 * 1 + 0) * 16], 2)
+                        c[T.Ramp(0, 1, 32)] = (
+                            T.Broadcast(a[h * 64 + i * 32 + k * 2], 32)
+                            * b[T.Ramp(j * 256 + k * 32, 1, 32)]
                         )
 
     expect(before, expected)

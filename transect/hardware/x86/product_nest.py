@@ -17,7 +17,7 @@ from transect.ir.sizes import product
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.stmt import IterVar
-from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT
+from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT, PREFETCH_NEXT_ROWS
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Blocks:
 
     block: BlockRV
     copy: BlockRV
-    packed: BlockRV | None
-    stage: BlockRV | None
-    producer: BlockRV | None
+    packed: BlockRV | None = None
+    stage: BlockRV | None = None
+    producer: BlockRV | None = None
 
     def all(self) -> list[BlockRV]:
         """Those that there are."""
@@ -43,13 +43,17 @@ class ProductNest:
 
     reduction_limit: how many multiply-adds of a tile's whole reduction are worth writing out.
     prefetch: how many steps of the reduction ahead vectors are fetched into the first-level cache.
-    parts: over how many tiles of rows the next panel is fetched into the second-level cache.
+    parts: over how many tiles of rows the next panel is fetched into the second-level cache, where
+        their number is not known.
+    few_panels: how many panels may read the same rows for these to be fetched ahead as well: more
+        of them find the rows in the second-level cache, and wait for what is fetched.
     unroll: how many steps are written out.
     """
 
     reduction_limit: int = 128
     prefetch: int = 8
     parts: int = 8
+    few_panels: int = 2
     unroll: int = 4
 
     def tile(
@@ -143,7 +147,9 @@ class ProductNest:
         if isinstance(rows, int) and isinstance(vectors, int):
             inside = nest[nest.index(columns) + 1 :]
             again = product(sch.get(loop).extent for loop in inside)
-            made += self._write_out(sch, found, reduced, (rows, vectors), again)
+            panels = as_int(sch.get(columns).extent)
+            few = panels is not None and panels <= self.few_panels
+            made += self._write_out(sch, found, reduced, (rows, vectors), again, few=few)
         if blocks.packed is not None or at_once:
             # The packed panel stands between this loop and those inside, or what a block reads
             # does, or should stay in a cache.
@@ -159,10 +165,13 @@ class ProductNest:
         reduced: Sequence[LoopRV],
         tile: tuple[int, int],
         again: Expr,
+        *,
+        few: bool,
     ) -> list[BlockRV]:
         """Write out steps of the reduction, or let them fetch ahead; the blocks that this makes.
 
-        again: how many tiles one after the other read the same panel.
+        again: how many tiles one after the other read the same panel. few: whether few panels read
+        the same rows.
         """
         rows, vectors = tile
         if self.is_short(found.reduce, rows * vectors):
@@ -177,10 +186,12 @@ class ProductNest:
             sch.annotate(reduced[-1], PREFETCH, self.prefetch)
             return []
         steps, left = unroll_steps(sch, reduced[-1], self.unroll)
-        parts = min(as_int(again) or self.parts, self.parts)
+        parts = as_int(again) or self.parts
         if parts > 1:
             # The first tile of each panel would wait for memory.
             sch.annotate(steps, PREFETCH_NEXT, parts)
+            if few:
+                sch.annotate(steps, PREFETCH_NEXT_ROWS, True)
         else:
             sch.annotate(steps, PREFETCH, max(1, self.prefetch // self.unroll))
         return left

@@ -25,6 +25,11 @@ PREFETCH = "prefetch"
 PREFETCH_NEXT = "prefetch_next"
 """The annotation of a loop: in how many parts what it reads next time is fetched, see below."""
 
+PREFETCH_NEXT_ROWS = "prefetch_next_rows"
+"""The annotation of a loop: the same of rows whose elements it reads one by one, see below."""
+
+_ANNOTATIONS = {PREFETCH, PREFETCH_NEXT, PREFETCH_NEXT_ROWS}
+
 _LINE = 64
 """Bytes of a cache line."""
 
@@ -53,8 +58,9 @@ class InjectPrefetch(FunctionPass):
                     c[16:32] += a[i, k] *                         + 256], 2)
                         b[j * 256 + k * 32 + 16:32]         …
 
-    So it is for elements of rows that lie equally far apart, as those of `a` would for a tile of
-    several i: a line of one row or the other in each iteration.
+    More parts than lines are as many. With {"prefetch_next_rows": True}, so it is for elements of
+    rows that lie equally far apart, as those of `a` would for a tile of several i: a line of one
+    row or the other in each iteration.
 
     Fetching beyond the end of a buffer does nothing: a prefetch never faults.
     """
@@ -75,20 +81,16 @@ class _Inject(StmtRewriter):
         self.around.append(stmt)
         new = super().visit_for(stmt)
         self.around.pop()
-        if not isinstance(new, For) or not {PREFETCH, PREFETCH_NEXT} & new.annotations.keys():
+        if not isinstance(new, For) or not _ANNOTATIONS & new.annotations.keys():
             return new
-        left = {
-            key: value
-            for key, value in new.annotations.items()
-            if key not in (PREFETCH, PREFETCH_NEXT)
-        }
+        left = {key: value for key, value in new.annotations.items() if key not in _ANNOTATIONS}
         fetches: list[Stmt] = []
         for stream in _streams(new):
             if PREFETCH in new.annotations:
                 fetches += stream.ahead(new.var, int(new.annotations[PREFETCH]))
             if PREFETCH_NEXT in new.annotations:
                 fetches += stream.next(self.around, int(new.annotations[PREFETCH_NEXT]))
-        if PREFETCH_NEXT in new.annotations:
+        if new.annotations.get(PREFETCH_NEXT_ROWS):
             for rows in _rows(new):
                 fetches += rows.next(self.around, new.var)
         return replace(new, annotations=left, body=seq(*fetches, new.body))
@@ -119,6 +121,7 @@ class _Stream:
             return []
         mover = around[place].var
         start = substitute(self.start, {mover: mover + 1})
+        parts = min(parts, self.lines)
         each = -(-self.lines // parts)
         turn: Expr = again[0].var
         for loop in again[1:]:
