@@ -101,9 +101,4 @@ def fitting(found: Answer, target: Target, count: int, copies: int = COPIES) -> 
 
 def chosen(option: Option, variables: Sequence[Var]) -> dict[Var, int]:
     """The numbers of an option of a tile site, by variable."""
-    numbers: dict[Var, int] = {}
-    for var in variables:
-        value = option.parameters[var.name]
-        assert isinstance(value, int)
-        numbers[var] = value
-    return numbers
+    return {var: option.number(var.name) for var in variables}

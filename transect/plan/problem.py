@@ -50,6 +50,18 @@ class Option:
     cost: Cost = field(default_factory=Cost)
     children: tuple[Site, ...] = ()
 
+    def number(self, name: str) -> int:
+        """A parameter that is an integer."""
+        value = self.parameters[name]
+        assert isinstance(value, int)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A parameter that is true or false."""
+        value = self.parameters[name]
+        assert isinstance(value, bool)
+        return value
+
 
 @dataclass(frozen=True)
 class Site:

@@ -99,8 +99,7 @@ class FlatRule(ScheduleRule):
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
         name = info.pending[-1]
-        threads = sch.sample(self._site(info, sch.subject, target)).parameters["threads"]
-        assert isinstance(threads, int)
+        threads = sch.sample(self._site(info, sch.subject, target)).number("threads")
         bind_flat(sch, sch.get_block(name), threads)
         return (name,)
 
@@ -138,8 +137,7 @@ class TiledContractionRule(ScheduleRule):
     def apply(self, sch: Schedule, info: KernelInfo, target: Target) -> tuple[str, ...]:
         """See ScheduleRule."""
         found = info.contractions()[0]
-        tile = sch.sample(self._site(found, sch.subject, target)).parameters["tile"]
-        assert isinstance(tile, int)
+        tile = sch.sample(self._site(found, sch.subject, target)).number("tile")
         items = found.site.block.iter_vars
         bind_tiled_contraction(
             sch,

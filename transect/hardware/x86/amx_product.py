@@ -169,15 +169,13 @@ class AmxProductRule(ScheduleRule):
         matched = self._found(info)
         assert matched is not None
         found, part = matched
-        tile, rows, parallel = (
-            sch.sample(site).parameters for site in self._sites(found, part, target)
-        )
-        count = (_number(tile["rows"]), _number(tile["columns"]))
+        tile, rows, parallel = map(sch.sample, self._sites(found, part, target))
+        count = (tile.number("rows"), tile.number("columns"))
         block = sch.get_block(found.site.block.name)
         each = _tiles_of_block(
             as_int(found.site.block.iter_vars[part.row].dom.extent),
             count[0] * TILE_ROWS,
-            _number(rows["block"]),
+            rows.number("block"),
         )
         handled: list[str] = []
         out: BlockRV | None = None
@@ -185,9 +183,7 @@ class AmxProductRule(ScheduleRule):
             out = sch.cache_write(block, 0, "global")
             handled = inline_consumers(sch, info, found.output.buffer)
         packed = _pack(sch, block, part, count, each)
-        made = _tile(
-            sch, block, out, packed, part, count, each, parallel=bool(parallel["parallel"])
-        )
+        made = _tile(sch, block, out, packed, part, count, each, parallel=parallel.flag("parallel"))
         return (*handled, *(sch.get(item).name for item in made))
 
 
@@ -432,11 +428,6 @@ def _squares(axis: int) -> Callable[..., tuple[Expr, ...]]:
         return (*rest, i // TILE_ROWS, j // TILE_ROWS, i % TILE_ROWS, j % TILE_ROWS)
 
     return tiles
-
-
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value
 
 
 def _uses(load: BufferLoad, item: IterVar) -> bool:

@@ -172,14 +172,12 @@ class AttentionRule(ScheduleRule):
         """See ScheduleRule."""
         found = _chain(info)
         assert found is not None
-        tile, divide, parallel = (
-            sch.sample(site).parameters for site in self._sites(info, found, target)
-        )
+        tile, divide, parallel = map(sch.sample, self._sites(info, found, target))
         nest = _Nest(sch, info, found, target, self)
-        nest.prepare(divide=bool(divide["results"]))
-        sizes = (_number(tile[key]) for key in ("rows", "vectors", "tiles"))
-        nest.tile(*sizes, pack=bool(tile["pack"]))
-        if parallel["parallel"]:
+        nest.prepare(divide=divide.flag("results"))
+        sizes = (tile.number(key) for key in ("rows", "vectors", "tiles"))
+        nest.tile(*sizes, pack=tile.flag("pack"))
+        if parallel.flag("parallel"):
             nest.parallelize()
         return nest.handled()
 
@@ -485,8 +483,3 @@ def _value(block: Block) -> Expr:
 
 def _vars(load: BufferLoad) -> set[object]:
     return set(walk(*load.indices))
-
-
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value

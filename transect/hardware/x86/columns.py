@@ -92,10 +92,8 @@ class ColumnReductionRule(ScheduleRule):
         site, column = found
         output = site.block.writes[0].buffer
         lanes = target.lanes(output.dtype)
-        sites = self._sites(site, column, sch.subject, target)
-        answer, parallel = (sch.sample(item).parameters for item in sites)
-        width = answer["width"]
-        assert isinstance(width, int)
+        answer, parallel = map(sch.sample, self._sites(site, column, sch.subject, target))
+        width = answer.number("width")
         block = sch.get_block(site.block.name)
         done = [site.block.name]
         done += inline_producers(sch, info, site.block, self.inline_limit)
@@ -121,7 +119,7 @@ class ColumnReductionRule(ScheduleRule):
             # Constant indices let the accumulators live in registers.
             sch.unroll(steps)
         together = [*outer, columns]
-        if parallel["parallel"]:
+        if parallel.flag("parallel"):
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return tuple(done)
 

@@ -146,9 +146,8 @@ class ContractionRule(ScheduleRule):
         items = found.site.block.iter_vars
         row = None if part.row is None else items.index(part.row)
         copy = sch.cache_write(block, 0, "local")
-        blocks = Blocks(block, copy, None, None, None)
         self.nest.tile(
-            sch, blocks, found, part, (row, items.index(part.column)), (*tile, lanes),
+            sch, Blocks(block, copy), found, part, (row, items.index(part.column)), (*tile, lanes),
             at_once=0, parallel=False,
         )  # fmt: skip
 
@@ -171,14 +170,15 @@ class ContractionRule(ScheduleRule):
             return ()
         times = tile_times(found, part, self._alone, target, tiles, subject)
         order = np.argsort(times.seconds(typical_size), kind="stable")
+        held = operand_bytes(found, part.columns)
+        level = cache_of(held, target)
         options: list[Option] = []
         for place in map(int, order):
             rows, vectors = times.tiles[place]
             late: dict[str, Amount] = {}
             if streams:
                 few = STREAMS - streams.get((rows, vectors), 1)
-                held = operand_bytes(found, part.columns)
-                late = {cache_of(held, target): held * few // _ONE_STREAM}
+                late = {level: held * few // _ONE_STREAM}
             # As many operations as the machine could have done in the time.
             cost = Cost({dtype: TileTime(times, place, target.peak(dtype))}, late)
             name = f"{rows}x{vectors * lanes}"
@@ -246,6 +246,7 @@ class ContractionRule(ScheduleRule):
         """
         dtype = found.output.buffer.dtype
         held, other = (operand_bytes(found, load) for load in (part.columns, part.rows))
+        level = cache_of(held, target)
         width = part.panel or PANEL * target.lanes(dtype)
         panels = ceildiv(part.column.dom.extent, width)
         in_order = contiguous(part.rows, found.reduce[-1].var)
@@ -267,9 +268,9 @@ class ContractionRule(ScheduleRule):
                 if producer is not None:
                     made = cost_of_parts(producer, around, block, target)
                     cost = replace(cost, traffic=joined(cost.traffic, made))
-                if part.panel is None and cache_of(held, target) != "L2":
-                    again_late = {cache_of(held, target): held * (_FAR_APART - 1)}
-                    cost = replace(cost, traffic=joined(cost.traffic, again_late))
+                if part.panel is None and level != "L2":
+                    longer = {level: held * (_FAR_APART - 1)}
+                    cost = replace(cost, traffic=joined(cost.traffic, longer))
                 what = "rows " if around is None else ""
                 name = f"direct, {block} {what}at once" if block else "direct, columns first"
                 options.append(Option(name, {"pack": False, "block": block}, cost))
@@ -277,7 +278,7 @@ class ContractionRule(ScheduleRule):
             # What lies side by side is copied in vectors, anything else element by element.
             single = held // dtype.bytes * (0 if part.contiguous else 8 * target.lanes(dtype))
             cost = order_cost(found, part, around, 0, operands, {dtype: single}, target)
-            cost = replace(cost, traffic=joined(cost.traffic, {cache_of(held, target): held * 2}))
+            cost = replace(cost, traffic=joined(cost.traffic, {level: held * 2}))
             options.append(Option("packed", {"pack": True, "block": 0}, cost))
         return tuple(options)
 
@@ -297,8 +298,8 @@ class ContractionRule(ScheduleRule):
         part = roles(found)
         assert part is not None
         sites = self._sites(info, found, target)
-        tile, order, parallel = (sch.sample(site).parameters for site in sites)
-        rows, vectors = int(_number(tile["rows"])), int(_number(tile["vectors"]))
+        tile, order, parallel = map(sch.sample, sites)
+        rows, vectors = tile.number("rows"), tile.number("vectors")
         lanes = target.lanes(found.output.buffer.dtype)
         block = sch.get_block(found.site.block.name)
         iter_vars = sch.get(block).iter_vars
@@ -309,7 +310,7 @@ class ContractionRule(ScheduleRule):
         )
         multiples = [1] * len(iter_vars)
         multiples[column] = vectors * lanes
-        at_once = int(_number(order["block"]))
+        at_once = order.number("block")
         if row is not None and at_once and loop_around(found, part) is None:
             # Blocks of as many tiles each: a few that compute nothing new are less than a test.
             tiles = ceildiv(iter_vars[row].dom.extent, rows)
@@ -319,7 +320,7 @@ class ContractionRule(ScheduleRule):
             multiples[row] = rows
         packed: BlockRV | None = None
         axes: list[int] = []
-        if order["pack"]:
+        if order.flag("pack"):
             packed, axes = self._pack(sch, block, found, part, column)
         # What makes the columns is done where they are packed; their order in memory stays as it
         # is where they are not.
@@ -340,7 +341,7 @@ class ContractionRule(ScheduleRule):
         blocks = Blocks(block, copy, packed, stage, producer)
         made = self.nest.tile(
             sch, blocks, found, part, (row, column), (rows, vectors, lanes),
-            at_once=at_once, parallel=bool(parallel["parallel"]),
+            at_once=at_once, parallel=parallel.flag("parallel"),
         )  # fmt: skip
         return (*handled, *(_name(sch, item) for item in (*blocks.all(), *made)))
 
@@ -473,8 +474,3 @@ def _is_inner_map(info: KernelInfo, block: Block) -> bool:
 
 def _name(sch: Schedule, block: BlockRV) -> str:
     return sch.get(block).name
-
-
-def _number(value: object) -> int:
-    assert isinstance(value, int)
-    return value

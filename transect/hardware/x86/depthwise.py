@@ -134,10 +134,8 @@ class DepthwiseRule(ScheduleRule):
         """See ScheduleRule."""
         window = _window(info.contractions()[0])
         assert window is not None
-        tile, parallel = (sch.sample(site).parameters for site in self._sites(window, target))
-        rows, pixels = tile["rows"], tile["pixels"]
-        assert isinstance(rows, int)
-        assert isinstance(pixels, int)
+        tile, parallel = map(sch.sample, self._sites(window, target))
+        rows, pixels = tile.number("rows"), tile.number("pixels")
         found = window.found
         lanes = target.lanes(found.output.buffer.dtype)
         block = sch.get_block(found.site.block.name)
@@ -156,7 +154,7 @@ class DepthwiseRule(ScheduleRule):
             sch.pad_domain(stage, [sizes.get(i, 1) if isinstance(i, Var) else 1 for i in indices])
         made = self._tile(
             sch, window, (block, copy, stage), sizes, parts,
-            parallel=bool(parallel["parallel"]),
+            parallel=parallel.flag("parallel"),
         )  # fmt: skip
         names = [sch.get(item).name for item in (block, copy, stage, *made) if item is not None]
         return (*handled, *names)

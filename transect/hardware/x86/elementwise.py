@@ -121,7 +121,7 @@ class ElementwiseRule(ScheduleRule):
         across = _turned_axis(sch.get(block))
         if across is not None:
             together = _tile(sch, loops, across, target.lanes(dtype))
-            if answer.parameters["parallel"]:
+            if answer.flag("parallel"):
                 sch.parallel(sch.fuse(*together))
             return tuple(done)
         if _same_everywhere(sch.get(block)):
@@ -130,7 +130,7 @@ class ElementwiseRule(ScheduleRule):
         if steps is not None:
             vector = target.lanes(dtype) * dtype.bytes
             fetch_ahead(sch, steps, vector, ahead)
-        if answer.parameters["parallel"]:
+        if answer.flag("parallel"):
             _parallelize(sch, loops[:-1], steps)
         return tuple(done)
 

@@ -129,8 +129,7 @@ class RowReductionRule(ScheduleRule):
         done = list(info.pending)
         last = info.site(info.pending[-1])
         ahead = bytes_ahead(sch, info, target)
-        answer = sch.sample(self._at_once_site(info, sch.subject, target)).parameters["rows"]
-        assert isinstance(answer, int)
+        answer = sch.sample(self._at_once_site(info, sch.subject, target)).number("rows")
         inlined: set[str] = set()
         for block in info.blocks():
             inlined |= set(inline_producers(sch, info, block, self.inline_limit, keep=_once_a_row))
@@ -159,7 +158,7 @@ class RowReductionRule(ScheduleRule):
             # Not before: of a fused loop of unknown extent it is hard to tell which rows it has.
             row = sch.fuse(*rows) if len(rows) > 1 else rows[0]
             parallel = sch.sample(parallel_site(last, sch.subject, target))
-            if parallel.parameters["parallel"]:
+            if parallel.flag("parallel"):
                 sch.parallel(row)
         streams: list[tuple[LoopRV, int]] = []
         for block in order:
@@ -213,9 +212,7 @@ class RowReductionRule(ScheduleRule):
 
         Gives those that are chains of additions, and those that are written out.
         """
-        answer = sch.sample(self._width_site(site, sch.subject, target))
-        width = answer.parameters["width"]
-        assert isinstance(width, int)
+        width = sch.sample(self._width_site(site, sch.subject, target)).number("width")
         vector = target.lanes(site.block.writes[0].buffer.dtype)
         lanes = max(1, width) * vector
         axis = last_axis(site.block)

@@ -25,9 +25,7 @@ is fetched ahead (the same)."""
 
 def bytes_ahead(sch: Schedule, info: KernelInfo, target: Target) -> int:
     """What the plan says about `fetch_site`."""
-    ahead = sch.sample(fetch_site(info, sch.subject, target)).parameters["ahead"]
-    assert isinstance(ahead, int)
-    return ahead
+    return sch.sample(fetch_site(info, sch.subject, target)).number("ahead")
 
 
 def fetch_site(info: KernelInfo, subject: str, target: Target) -> Site:

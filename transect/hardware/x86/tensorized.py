@@ -160,12 +160,10 @@ class TensorizedRule(ScheduleRule):
         if chosen.name == _LOOPS:
             return self.plain.apply(sch, info, target)
         item = next(each for each in choices if each.intrin.name == chosen.name)
-        tile = sch.sample(self._tile_site(item, target)).parameters
-        parallel = sch.sample(self._parallel_site(item, target)).parameters
-        rows, width = tile["rows"], tile["width"]
-        assert isinstance(rows, int)
-        assert isinstance(width, int)
-        return self._schedule(sch, info, item, rows, width, parallel=bool(parallel["parallel"]))
+        tile = sch.sample(self._tile_site(item, target))
+        parallel = sch.sample(self._parallel_site(item, target)).flag("parallel")
+        rows, width = tile.number("rows"), tile.number("width")
+        return self._schedule(sch, info, item, rows, width, parallel=parallel)
 
     def _schedule(
         self,

@@ -79,9 +79,8 @@ class VectorMatrixRule(ScheduleRule):
         matched = self._found(info)
         assert matched is not None
         found, part = matched
-        answer, parallel = (sch.sample(site).parameters for site in self._sites(found, target))
-        rows = answer["rows"]
-        assert isinstance(rows, int)
+        answer, parallel = map(sch.sample, self._sites(found, target))
+        rows = answer.number("rows")
         name = found.site.block.name
         block = sch.get_block(name)
         copy = sch.cache_write(block, 0, "local")
@@ -106,7 +105,7 @@ class VectorMatrixRule(ScheduleRule):
         for made in (init, copy):
             vectorize_loop(sch, sch.get_loops(made)[-1], lanes)
         together = [*outer, panels]
-        if parallel["parallel"]:
+        if parallel.flag("parallel"):
             sch.parallel(sch.fuse(*together) if len(together) > 1 else panels)
         return tuple(done)
 

@@ -84,8 +84,8 @@ class WinogradRule(ScheduleRule):
         whole = [
             option
             for option in tiles
-            if height % _number(option, "rows") == 0
-            and width % (_number(option, "vectors") * lanes) == 0
+            if height % option.number("rows") == 0
+            and width % (option.number("vectors") * lanes) == 0
         ]
         dtype = found.output.buffer.dtype
         threads = parallel_options(dtype, found.operations, target)
@@ -115,18 +115,18 @@ class WinogradRule(ScheduleRule):
         copy = sch.cache_write(block, 0, "local")
         handled = inline_consumers(sch, info, seen.back.writes[0].buffer)
         back = sch.get_block(seen.back.name)
-        outer, tiles = self._tile_results(sch, seen, back, _number(rows, "rows"), lanes)
+        outer, tiles = self._tile_results(sch, seen, back, rows.number("rows"), lanes)
         forth = sch.get_block(seen.forth.name)
         before = [sch.get_block(item.name) for item in seen.before]
-        parallel = bool(threads.parameters["parallel"])
+        parallel = threads.flag("parallel")
         if outer:
             for item in (copy, block, forth, *before):
                 sch.compute_at(item, outer[-1], preserve_unit_loops=True)
         items = found.site.block.iter_vars
         made = self.products.nest.tile(
-            sch, Blocks(block, copy, None, None, None), found, part,
+            sch, Blocks(block, copy), found, part,
             (items.index(seen.row), items.index(part.column)),
-            (_number(tile, "rows"), _number(tile, "vectors"), lanes),
+            (tile.number("rows"), tile.number("vectors"), lanes),
             at_once=0, parallel=parallel and not outer,
         )  # fmt: skip
         around = self._vectorize_transform(sch, seen, forth, lanes)
@@ -168,9 +168,7 @@ class WinogradRule(ScheduleRule):
         of tiles."""
         variables = [item.var for item in seen.forth.iter_vars]
         loops = dict(zip(variables, loops_of(sch, forth), strict=True))
-        store = seen.info.site(seen.forth.name).only_store()
-        assert store is not None
-        *outer, last = (index for index in store.indices if isinstance(index, Var))
+        *outer, last = seen.axes
         written = [loops[outer[axis]] for axis in seen.elements]
         vector, lane = sch.split(loops[last], [None, lanes])
         rest = [loops[var] for axis, var in enumerate(outer) if axis not in seen.elements]
@@ -186,19 +184,19 @@ class _Transformed:
     """A product between transforms.
 
     found, part: the product, and its roles. row, around: its variables of a row of tiles and of the
-    rows. forth: the map that makes its operand. before: maps that make what that reads, the last
-    one first. back: the map that takes the products. elements: the axes of operand and products
-    that run over one transform. down, across, column: the variables of `back` for the rows of
-    results, the results of a row, and the columns. steps: how many results of a tile there are
-    down and across.
+    rows. forth: the map that makes its operand; axes: its variables, in the order of the operand.
+    before: maps that make what that reads, the last one first. back: the map that takes the
+    products. elements: the axes of operand and products that run over one transform. down, across,
+    column: the variables of `back` for the rows of results, the results of a row, and the columns.
+    steps: how many results of a tile there are down and across.
     """
 
-    info: KernelInfo
     found: Contraction
     part: Roles
     row: IterVar
     around: IterVar
     forth: Block
+    axes: tuple[Var, ...]
     before: tuple[Block, ...]
     back: Block
     elements: tuple[int, ...]
@@ -223,7 +221,8 @@ def _transformed(info: KernelInfo) -> _Transformed | None:
         return None
     axis = {index: n for n, index in enumerate(found.output.indices)}
     store, made = info.site(back.name).only_store(), info.site(forth.name).only_store()
-    if store is None or made is None or not all(isinstance(i, Var) for i in made.indices):
+    axes = () if made is None else tuple(i for i in made.indices if isinstance(i, Var))
+    if store is None or made is None or len(axes) != len(made.indices):
         return None
     taken = [load for load in loads_of(store) if load.buffer is found.output.buffer]
     down, across = (
@@ -239,7 +238,7 @@ def _transformed(info: KernelInfo) -> _Transformed | None:
         read = block
     elements = tuple(axis[item.var] for item in found.batch)
     return _Transformed(
-        info, found, part, row, around, forth, tuple(before), back, elements,
+        found, part, row, around, forth, axes, tuple(before), back, elements,
         down[0], across[0], column, (down[1], across[1]),
     )  # fmt: skip
 
@@ -274,9 +273,3 @@ def _cost(seen: _Transformed, rows: int, target: Target) -> Cost:
     if not rows:
         return Cost(operations=work, traffic=traffic, launches=2 + len(seen.before))
     return Cost(operations=joined(work, idle(found, parts, target)), traffic=traffic)
-
-
-def _number(option: Option, name: str) -> int:
-    value = option.parameters[name]
-    assert isinstance(value, int)
-    return value

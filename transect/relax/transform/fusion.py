@@ -7,6 +7,7 @@ joins the calls that use it only where all its uses join (Relay FuseOps, TVM).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -105,7 +106,7 @@ def as_member(binding: rx.Binding, module: IRModule, *, scheduled: bool = False)
     return Member(binding.var, name, function, inputs, call.type, tir_vars)
 
 
-class ProgramRewriter(Rewriter):
+class ProgramRewriter(Rewriter, ABC):
     """Rewrites calls of tensor programs; what it adds to the module goes through `builder`.
 
     scheduled: whether it also takes those that are scheduled.
@@ -127,9 +128,9 @@ class ProgramRewriter(Rewriter):
                 return
         super().rewrite_binding(binding)
 
+    @abstractmethod
     def rewrite_program(self, binding: rx.VarBinding, member: Member) -> bool:
         """Bind something else in place of the call; False if it stays as it is."""
-        raise NotImplementedError
 
 
 def _can_be_inlined(function: PrimFunc) -> bool:

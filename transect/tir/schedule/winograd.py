@@ -69,10 +69,10 @@ def to_winograd(func: PrimFunc, filters: Buffer) -> Transformed | None:
     found = _convolution(func, filters)
     if found is None:
         return None
-    order = (*(found.axis(tap) for _, tap in found.windows), found.axis(found.channel.var))
-    order = (*order, found.axis(found.column.var))
-    steps = [as_expr(_STEPS, filters.shape[axis].dtype) for axis in order[:-2]]
-    shape = (*steps, *(filters.shape[axis] for axis in order[-2:]))
+    taps = [found.axis(tap) for _, tap in found.windows]
+    last = (found.axis(found.channel.var), found.axis(found.column.var))
+    steps = [as_expr(_STEPS, filters.shape[axis].dtype) for axis in taps]
+    shape = (*steps, *(filters.shape[axis] for axis in last))
     new = replace(filters, shape=shape)
     nests, made = found.nests(new)
     root = func.body
@@ -80,11 +80,11 @@ def to_winograd(func: PrimFunc, filters: Buffer) -> Transformed | None:
     old = root.block.body
     stmts: list[Stmt] = []
     for stmt in old.stmts if isinstance(old, SeqStmt) else (old,):
-        stmts += nests if _outermost(found.site) is stmt else [stmt]
+        stmts += nests if stmt is found.site.loops[0] else [stmt]
     block = replace(root.block, body=seq(*stmts), alloc_buffers=(*root.block.alloc_buffers, *made))
     params = {var: new if item is filters else item for var, item in func.buffer_map.items()}
     body = replace(root, block=block)
-    return Transformed(replace(func, buffer_map=params, body=body), new, order)
+    return Transformed(replace(func, buffer_map=params, body=body), new, (*taps, *last))
 
 
 def transform_filters(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
@@ -93,10 +93,6 @@ def transform_filters(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
     for axis in range(len(order) - 2):
         turned = np.moveaxis(np.tensordot(np.array(_FILTERS), turned, (1, axis)), 0, axis)
     return np.ascontiguousarray(turned, array.dtype)
-
-
-def _outermost(site: BlockSite) -> Stmt:
-    return site.loops[0] if site.loops else site.realize
 
 
 @dataclass(frozen=True)
