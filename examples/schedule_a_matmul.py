@@ -2,7 +2,8 @@
 
 Run it with `python examples/schedule_a_matmul.py [M N K]`; TRANSECT_NUM_THREADS=1 for one core.
 After every step it prints the program and how fast it runs, in GFLOP/s and as a share of the
-multiply-adds that this machine was measured to do.
+multiply-adds that this machine was measured to do. The first step gives B another layout, the one
+of weights that are packed once for many products; the program takes it so from then on.
 """
 
 import sys
@@ -13,13 +14,16 @@ import numpy as np
 
 import transect
 from transect.driver.peak import measured_peak
+from transect.ir.expr import as_int
 from transect.tir.builder import FunctionBuilder
 from transect.tir.function import PrimFunc
 from transect.tir.schedule import Schedule
 
-ROWS, VECTORS, LANES = 6, 4, 16
+TILES, ROWS, VECTORS, LANES = 16, 6, 4, 16
 """The register tile: 6 x 64 sums fill 24 of the 32 registers of 512 bits; 4 hold a row of B and
-one an element of A. Half as many vectors would be loaded too often for each multiply-add."""
+one an element of A. Half as many vectors would be loaded too often for each multiply-add. 16 tiles
+of rows of A stay in the second-level cache while all of B goes by."""
+PANEL = VECTORS * LANES
 SECONDS = 1.0
 
 
@@ -36,33 +40,29 @@ def steps(sch: Schedule) -> Iterator[str]:
     """Schedule it, stopping after each step to say what was done."""
     yield "naive"
     block = sch.get_block("C")
+    sch.transform_layout(block, ("read", 1), lambda x, j: (j // PANEL, x, j % PANEL), 0.0)
+    yield "layout: the columns of a panel of B lie side by side; it is packed once, ahead"
     i, j, k = sch.get_loops(block)
-    tiles, rows = sch.split(i, [None, ROWS])
-    panels, columns = sch.split(j, [None, VECTORS * LANES])
-    sch.reorder(panels, tiles, k, rows, columns)
-    yield "tile: a panel of columns for all rows, a tile of it for the whole sum"
-    packed = sch.reindex_cache_read(block, 1, "global", [2, 1])
-    sch.compute_at(packed, panels, preserve_unit_loops=True)
-    yield "pack B: the columns of a panel lie side by side, and stay in the second-level cache"
-    vectors, lanes = sch.split(columns, [None, LANES])
+    blocks, tiles, rows = sch.split(i, [None, TILES, ROWS])
+    panels, vectors, lanes = sch.split(j, [None, VECTORS, LANES])
+    sch.reorder(blocks, panels, tiles, k, rows, vectors, lanes)
+    yield "tile: all panels of columns for some rows, a tile of each for the whole sum"
     sch.vectorize(lanes)
-    copied, part = sch.split(sch.get_loops(packed)[-1], [None, LANES])
-    sch.vectorize(part)
     yield "vectorize: a register of columns at a time"
     copy = sch.cache_write(block, 0, "local")
     sch.reverse_compute_at(copy, tiles, preserve_unit_loops=True)
     sch.vectorize(sch.split(sch.get_loops(copy)[-1], [None, LANES])[1])
     start = sch.decompose_reduction(block, k)
     yield "cache_write: the sums of a tile have a place of their own, written to C once"
-    for tile in ((rows, vectors), sch.get_loops(start)[2:4], sch.get_loops(copy)[2:4]):
+    for tile in ((rows, vectors), sch.get_loops(start)[3:5], sch.get_loops(copy)[3:5]):
         for loop in tile:
             sch.unroll(loop)
     yield "unroll: every sum of the tile gets a register"
-    sch.unroll(copied)
-    sch.annotate(sch.get_loops(packed)[1], "prefetch", 16)
-    yield "prefetch: rows of B lie far apart, and each panel reads a little of all of them"
-    sch.unroll(sch.split(k, [None, 2])[1])
-    yield "unroll pairs of products: fewer branches, and loads further ahead"
+    groups, products = sch.split(k, [None, 4])
+    sch.unroll(products)
+    yield "unroll four products: fewer branches, and loads further ahead"
+    sch.annotate(groups, "prefetch_next", TILES)
+    yield "prefetch: each tile fetches a part of the next panel into the second-level cache"
     sch.parallel(panels)
     yield "parallel: panels on all cores"
 
@@ -74,14 +74,25 @@ def speed(program: PrimFunc, sizes: tuple[int, int, int]) -> float:
     random = np.random.default_rng(0)
     a, b = random.standard_normal((m, k), np.float32), random.standard_normal((k, n), np.float32)
     c = np.full((m, n), np.nan, np.float32)
-    model(a, b, c)
+    given = packed(b, program)
+    model(a, given, c)
     np.testing.assert_allclose(c, a.astype(np.float64) @ b, rtol=0, atol=1e-5 * k)
     best, end = np.inf, time.perf_counter() + SECONDS
     while time.perf_counter() < end:
         begin = time.perf_counter()
-        model(a, b, c)
+        model(a, given, c)
         best = min(best, time.perf_counter() - begin)
     return 2 * m * n * k / best
+
+
+def packed(b: np.ndarray, program: PrimFunc) -> np.ndarray:
+    """B in the layout that a program reads: as it is, or [panel, k, column of the panel]."""
+    shape = [as_int(extent) or 0 for extent in program.buffers[1].shape]
+    if len(shape) == 2:
+        return b
+    whole = np.zeros((shape[1], shape[0] * shape[2]), b.dtype)
+    whole[:, : b.shape[1]] = b
+    return np.ascontiguousarray(whole.reshape(shape[1], shape[0], shape[2]).transpose(1, 0, 2))
 
 
 def main(sizes: tuple[int, int, int] = (1024, 1024, 1024)) -> None:

@@ -18,8 +18,8 @@ def test_it_prints_the_program_and_its_speed_after_each_step(
     monkeypatch.setattr(example, "SECONDS", 0.0)
     example.main((13, 130, 24))
     text = capsys.readouterr().out
-    names = ["naive", "tile", "pack B", "vectorize", "cache_write", "unroll", "prefetch"]
-    names += ["unroll", "parallel"]
+    names = ["naive", "layout", "tile", "vectorize", "cache_write", "unroll", "unroll", "prefetch"]
+    names += ["parallel"]
     said = re.findall(rf"^# ({'|'.join(names)})", text, re.MULTILINE)
     assert said == names
     rate = r"^# [\d.]+ GFLOP/s, [\d.]+% of the machine's peak$"
@@ -39,7 +39,7 @@ def test_every_step_computes_the_product_of_sizes_that_do_not_divide(
     for step in example.steps(sch):
         program = sch.func.with_attrs(**{"tir.is_scheduled": True})
         c = np.full((m, n), np.nan, np.float32)
-        transect.compile(program, cache=False)(a, b, c)
+        transect.compile(program, cache=False)(a, example.packed(b, program), c)
         np.testing.assert_allclose(c, a.astype(np.float64) @ b, atol=1e-5 * k, err_msg=step)
 
 
