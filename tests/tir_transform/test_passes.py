@@ -487,6 +487,38 @@ def test_iterations_whose_results_are_read_later_stay() -> None:
     expect(before, run(before, Simplify()), LoopPartition(), Simplify())
 
 
+def test_iterations_under_conditions_that_nobody_can_evaluate_stay() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((8,), "float32")):
+        for i0 in range(8):
+            if T.call_pure_extern("int32", "f", i0) < 2:
+                x[i0] = T.float32(1)
+
+    expect(before, before, LoopPartition())
+
+
+def test_tiles_whose_guards_nobody_can_evaluate_are_tested_when_they_run() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer((32,), "float32")):
+        for i0 in range(8):
+            for i1 in range(4):
+                if T.call_pure_extern("int64", "f", i0) + i1 < 9:
+                    x[i0 * 4 + i1] = T.float32(1)
+
+    @T.prim_func(private=True)
+    def expected(x: T.Buffer((32,), "float32")):
+        for i0 in range(8):
+            if T.call_pure_extern("int64", "f", i0) < 6:
+                for i1 in range(4):
+                    x[i0 * 4 + i1] = T.float32(1)
+            else:
+                for i1 in range(4):
+                    if T.call_pure_extern("int64", "f", i0) + i1 < 9:
+                        x[i0 * 4 + i1] = T.float32(1)
+
+    expect(before, expected, LoopPartition())
+
+
 def test_temporaries_of_nests_that_share_no_values_are_apart() -> None:
     @T.prim_func(private=True)
     def before(x: T.Buffer((6, 8), "float32"), y: T.Buffer((6, 8), "float32")):

@@ -9,7 +9,7 @@ import numpy as np
 from transect.arith import Analyzer
 from transect.arith.evaluate import evaluate
 from transect.ir.condition import conjuncts
-from transect.ir.expr import GE, GT, LE, LT, Expr, Var, as_expr, as_int
+from transect.ir.expr import GE, GT, LE, LT, Call, Expr, Var, as_expr, as_int
 from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.buffer import BufferLoad
 from transect.tir.stmt import (
@@ -64,6 +64,14 @@ def _extreme(condition: Expr, extents: Mapping[Var, int], *, first: bool) -> Exp
     return analyzer.simplify(result)
 
 
+def holds_in(condition: Expr, loop: Var, extent: int) -> np.ndarray | None:
+    """In which iterations of a loop a condition on its variable holds; None if it calls what has no
+    known value."""
+    if any(isinstance(item, Call) for item in walk(condition)):
+        return None
+    return np.broadcast_to(evaluate(condition, {loop: np.arange(extent)}), extent)
+
+
 def iterations_with_effect(loop: For) -> int | None:
     """How many iterations of a loop there are up to the last one that does anything that is seen
     after it; None if that is not known, or all of them are needed for all that is known."""
@@ -112,6 +120,7 @@ class _Effects:
             if self.var not in used or not used <= {self.var, *inner}:
                 continue
             easiest = for_some(part, {var: inner[var] for var in used if var is not self.var})
-            if easiest is not None:
-                holds &= evaluate(easiest, {self.var: np.arange(self.extent)})
+            known = None if easiest is None else holds_in(easiest, self.var, self.extent)
+            if known is not None:
+                holds &= known
         return holds

@@ -9,7 +9,6 @@ from typing import TypeGuard, TypeVar
 
 import numpy as np
 
-from transect.arith.evaluate import evaluate
 from transect.ir.condition import conjuncts
 from transect.ir.expr import (
     GE,
@@ -31,7 +30,12 @@ from transect.ir.expr import (
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite, walk
-from transect.tir.analysis.iterations import MOST_ITERATIONS, for_all, iterations_with_effect
+from transect.tir.analysis.iterations import (
+    MOST_ITERATIONS,
+    for_all,
+    holds_in,
+    iterations_with_effect,
+)
 from transect.tir.function import PrimFunc
 from transect.tir.intrinsics import INTRINSICS
 from transect.tir.stmt import Bind, For, IfThenElse, SeqStmt, Stmt, seq
@@ -132,7 +136,9 @@ def _partial_tiles(loop: For, is_full: Expr) -> list[int]:
         return []
     if free_vars([is_full]) != [loop.var]:
         return []
-    full = np.broadcast_to(evaluate(is_full, {loop.var: np.arange(extent)}), extent)
+    full = holds_in(is_full, loop.var, extent)
+    if full is None:
+        return []
     partial = [int(number) for number in np.flatnonzero(~full)]
     return partial if len(partial) <= 2 else []
 
