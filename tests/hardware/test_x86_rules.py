@@ -20,6 +20,9 @@ from transect.tir.builder import FunctionBuilder
 from transect.tir.builder.statements import store
 from transect.tir.function import SCHEDULED, PrimFunc
 from transect.tir.schedule import Schedule
+from transect.tir.stmt import For
+from transect.tir.transform.inject_prefetch import PREFETCH, PREFETCH_NEXT, PREFETCH_NEXT_ROWS
+from transect.tir.visit import walk_stmts
 from transect.transform import Context
 
 N, M, D = Var("n"), Var("m"), Var("d")
@@ -280,6 +283,27 @@ def test_columns_that_do_not_fit_the_cache_are_packed(
     assert info is not None
     packing = ContractionRule().space(info, ZNVER4)[1]
     assert Planner(target=ZNVER4).choose(packing).parameters["pack"] is packs
+
+
+def _annotations(func: PrimFunc) -> list[dict[str, object]]:
+    """Those of the loops of a program as the default schedules have it, the outermost first."""
+    context = Context(target=ZNVER4, planner=Planner(target=ZNVER4))
+    scheduled = ScheduleKernels(RULES)(IRModule.of(f=func), context)["f"]
+    assert isinstance(scheduled, PrimFunc)
+    loops = [stmt for stmt in walk_stmts(scheduled.body) if isinstance(stmt, For)]
+    return [dict(loop.annotations) for loop in loops if loop.annotations]
+
+
+def test_copies_of_columns_fetch_rows_ahead() -> None:
+    for sizes in ((512, 768, 3072), (127, M, 1023)):
+        assert {PREFETCH: 16} in _annotations(matmul(*sizes))
+
+
+@pytest.mark.parametrize(("columns", "few"), [(64, True), (4096, False)])
+def test_rows_that_many_panels_read_are_not_fetched_again(columns: int, few: bool) -> None:
+    fetching = [found for found in _annotations(matmul(96, columns, 64)) if PREFETCH_NEXT in found]
+    assert fetching
+    assert all((PREFETCH_NEXT_ROWS in found) is few for found in fetching)
 
 
 def test_roles_follow_the_last_dimension_of_the_output() -> None:

@@ -47,6 +47,7 @@ class ProductNest:
         their number is not known.
     few_panels: how many panels may read the same rows for these to be fetched ahead as well: more
         of them find the rows in the second-level cache, and wait for what is fetched.
+    rows_ahead: how many rows ahead a copy of columns fetches.
     unroll: how many steps are written out.
     """
 
@@ -54,6 +55,7 @@ class ProductNest:
     prefetch: int = 8
     parts: int = 8
     few_panels: int = 2
+    rows_ahead: int = 16
     unroll: int = 4
 
     def tile(
@@ -122,6 +124,7 @@ class ProductNest:
         if blocks.packed is not None:
             sch.compute_at(blocks.packed, columns, preserve_unit_loops=True)
             _vectorize_last(sch, blocks.packed, lanes)
+            self._fetch_rows(sch, blocks.packed)
         if blocks.producer is not None:
             sch.compute_at(blocks.producer, several, preserve_unit_loops=True)
             vectorize_loop(sch, sch.get_loops(blocks.producer)[-1], lanes)
@@ -157,6 +160,16 @@ class ProductNest:
         if parallel:
             sch.parallel(sch.fuse(*together) if len(together) > 1 else columns)
         return made
+
+    def _fetch_rows(self, sch: Schedule, packed: BlockRV) -> None:
+        """Let a copy of columns fetch ahead: it reads a little of rows that lie far apart."""
+        loops = sch.get_loops(packed)
+        if len(loops) < 3 or sch.get(loops[-1]).kind != "vectorized":
+            return
+        rows, vectors = loops[-3:-1]
+        if as_int(sch.get(vectors).extent) is not None:
+            sch.unroll(vectors)
+            sch.annotate(rows, PREFETCH, self.rows_ahead)
 
     def _write_out(
         self,
