@@ -114,6 +114,24 @@ def _parallel_outside(s: Schedule) -> None:
             lambda s: (ring(s), s.rolling_buffer("b", 0)),
             "leaves out part of its domain",
         ),
+        (
+            blur(6),
+            lambda s: (
+                s.compute_at("b", loop(s, "c")),
+                s.annotate_buffer_access("b", 0, "write", lambda i: ((i - 1, i + 2),)),
+                s.rolling_buffer("b", 0),
+            ),
+            "it is said to write more of 'b'",
+        ),
+        (
+            blur(6),
+            lambda s: (
+                s.compute_at("b", loop(s, "c")),
+                s.annotate_buffer_access("b", 0, "write", lambda i: ((i, i + 2),)),
+                s.rolling_buffer("b", 0),
+            ),
+            "it is said to write more of 'b'",
+        ),
     ],
 )
 def test_refusals(func: PrimFunc, edit: object, message: str) -> None:

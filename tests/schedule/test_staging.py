@@ -112,6 +112,14 @@ def cached_for_reader(a: T.Buffer((4, 2), "float32"), c: T.Buffer((4, 2), "float
             c[vi, vj] = b_local[vi, vj] + 1.0
 
 
+@T.prim_func
+def repeated(a: T.Buffer((4,), "float32"), b: T.Buffer((4,), "float32"), n: T.int64):
+    for _, i in T.grid(n, 4):
+        with T.block("b"):
+            vi = T.axis.spatial(4, i)
+            b[vi] = a[vi] * 2.0
+
+
 def test_cache_write_for_a_reader() -> None:
     s = check(lambda: chain(4, 2), lambda s: s.cache_write("b", 0, "local", ["c"]))
     expect(s.func, cached_for_reader)
@@ -265,6 +273,19 @@ def test_write_at_of_a_tiled_reduction() -> None:
             "block 'b': it does not just read 'b' after block 'b'",
         ),
         (chain(4, 4), lambda s: s.cache_inplace("c", 0, "local"), "it does not write 'b'"),
+        (
+            repeated,
+            lambda s: s.cache_write("b", 0, "local"),
+            "its loops are not known to run over all of its domain",
+        ),
+        (
+            chain(4, 4),
+            lambda s: (
+                s.loop_partition(s.add_unit_loop(loop(s, "c")), [1, None]),
+                s.cache_write("c_1", 0, "local"),
+            ),
+            "its loops are not known to run over all of its domain",
+        ),
         (
             row_sum(4, 4),
             lambda s: (

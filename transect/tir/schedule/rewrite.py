@@ -8,7 +8,7 @@ from transect.arith.iter_map import detect_iter_map
 from transect.ir.expr import Expr, Range, Var, as_int, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import rewrite
+from transect.ir.traverse import free_vars, rewrite
 from transect.tir.access import EXPLICIT_READ, EXPLICIT_WRITE, HIDDEN, block_regions
 from transect.tir.buffer import Buffer, BufferRegion, buffer
 from transect.tir.function import PrimFunc
@@ -109,7 +109,11 @@ def covers_domain(tree: Tree, block: Block) -> bool:
     found = detect_iter_map(
         realize.iter_values, loops, predicate, level="surjective", analyzer=analyzer
     )
-    return (not block.iter_vars) or (
+    used = set(free_vars(realize.iter_values))
+    idle = [loop for loop in tree.loops(block) if loop.var not in used]
+    if not all(analyzer.can_prove(loop.extent >= 1) for loop in idle):
+        return False
+    return not block.iter_vars or (
         found.found
         and all(
             analyzer.can_prove_equal(part.base, item.dom.min)

@@ -89,6 +89,16 @@ class RollingBuffer(Primitive):
             )
         analyzer = analyzer_for(tree, path[-1], inclusive=True)
         region = block.writes[self.write_buffer_index]
+        if plain_axes(block, [item.min for item in region.ranges]) is None or any(
+            as_int(item.extent) != 1 for item in region.ranges
+        ):
+            refuse(
+                self.name,
+                f"it is said to write more of {found.name!r} than an element at its iteration "
+                "variables",
+                block,
+                "roll before blockize and annotate_buffer_access",
+            )
         box = box_inside(tree, block, region, path[-1], analyzer)
         self._check(tree, block, found, path, box, analyzer)
         rolls = self._rolls(path, box, analyzer)
