@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.schedule.programs import blur, chain, check, matmul, row_sum
+from tests.schedule.programs import blur, chain, check, matmul, normalized, row_sum
 from transect.ir.expr import Var, as_int
 from transect.support.errors import ScheduleError
 from transect.tir.schedule import Schedule
@@ -219,3 +219,9 @@ def test_refuse_reorder_that_reads_before_writing() -> None:
         s.reorder(j, i)
 
     assert "is not perfectly nested" in refusal(chain(4, 4), edit)
+
+
+def test_a_reduction_is_not_merged_with_what_reads_its_results() -> None:
+    s = Schedule(normalized(4, 4))
+    with pytest.raises(ScheduleError, match="different iterations may touch the same elements"):
+        s.merge(s.get_loops("t")[1], s.get_loops("o")[1])

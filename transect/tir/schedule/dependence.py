@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transect.arith import Analyzer
 from transect.arith.iter_map import detect_iter_map
 from transect.ir.expr import Add, Expr, FloorDiv, FloorMod, Mul, Range, Sub, Var, as_int
-from transect.ir.traverse import substitute, walk
+from transect.ir.traverse import free_vars, substitute, walk
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.schedule.region import (
     analyzer_for,
@@ -107,7 +107,7 @@ def shared_memory_conflict(tree: Tree, loop: For) -> str | None:
     for buffer, found in by_buffer.items():
         if not any(touch.store for touch in found):
             continue
-        if only_used_inside(tree, loop, buffer) and covered(tree, found, analyzer):
+        if only_used_inside(tree, loop, buffer) and covered(tree, loop, found, analyzer):
             continue
         if _disjoint(loop, [touch.region for touch in found], analyzer):
             continue
@@ -144,17 +144,27 @@ def contains(outer: BufferRegion, inner: BufferRegion, analyzer: Analyzer) -> bo
     )
 
 
-def covered(tree: Tree, found: Iterable[Touch], analyzer: Analyzer) -> bool:
-    """Whether every read is of elements that an earlier block wrote in the same iteration."""
+def covered(tree: Tree, loop: For, found: Iterable[Touch], analyzer: Analyzer) -> bool:
+    """Whether every read is of elements that an earlier block wrote in the same iteration of
+    `loop`, to their end: a reduction over the loop goes on with what earlier iterations left."""
     written: list[Touch] = []
     for touch in sorted(found, key=lambda item: (tree.order[item.block], not item.store)):
         if touch.store:
             # A block that leaves out instances relies on what earlier iterations left.
-            if predicate_is_bounds(tree, touch.block):
+            if predicate_is_bounds(tree, touch.block) and not _reduces(tree, touch.block, loop):
                 written.append(touch)
         elif not any(contains(w.region, touch.region, analyzer) for w in written):
             return False
     return True
+
+
+def _reduces(tree: Tree, block: Block, loop: For) -> bool:
+    """Whether a reduction of a block runs over `loop`."""
+    values = tree.realize(block).iter_values
+    return any(
+        item.kind == "reduce" and loop.var in free_vars((value,))
+        for item, value in zip(block.iter_vars, values, strict=True)
+    )
 
 
 def _disjoint(loop: For, regions: list[BufferRegion], analyzer: Analyzer) -> bool:
