@@ -225,3 +225,10 @@ def test_a_reduction_is_not_merged_with_what_reads_its_results() -> None:
     s = Schedule(normalized(4, 4))
     with pytest.raises(ScheduleError, match="different iterations may touch the same elements"):
         s.merge(s.get_loops("t")[1], s.get_loops("o")[1])
+
+
+def test_the_first_term_of_a_sum_stays_first() -> None:
+    s = Schedule(row_sum(6, 4))
+    outer, inner = s.split(s.fuse(*s.get_loops("s")), [None, 3])
+    with pytest.raises(ScheduleError, match="might no longer come first"):
+        s.reorder(inner, outer)

@@ -360,6 +360,7 @@ class Reorder(Primitive):
         new = [next(order) if loop in wanted else loop for loop in nest]
         self._check_ranges(new)
         self._check_blocks(tree, nest)
+        self._check_sums(tree, nest, new)
         body: Stmt = nest[-1].body
         forward: Forward = {}
         for loop in new[::-1]:
@@ -400,6 +401,29 @@ class Reorder(Primitive):
                         loop,
                         "keep it inside that loop",
                     )
+
+    def _check_sums(self, tree: Tree, nest: Sequence[For], new: Sequence[For]) -> None:
+        """Refuse another order of loops that both results and their terms depend on: the first
+        term of a result, with which it starts, might come after others."""
+        for block in tree.blocks(nest[-1]):
+            if block.init is None:
+                continue
+            used: dict[str, set[Var]] = {"spatial": set(), "reduce": set()}
+            values = tree.realize(block).iter_values
+            for item, value in zip(block.iter_vars, values, strict=True):
+                used[item.kind].update(free_vars([value]))
+            both = used["spatial"] & used["reduce"]
+            if not both:
+                continue
+            old_order = [loop for loop in nest if loop.var in used["reduce"]]
+            if old_order != [loop for loop in new if loop.var in used["reduce"]]:
+                refuse(
+                    self.name,
+                    f"results and terms of block {block.name!r} both depend on it, so the first "
+                    "term of a result might no longer come first",
+                    next(loop for loop in nest if loop.var in both),
+                    "reorder before fuse, or decompose_reduction first",
+                )
 
     def _check_blocks(self, tree: Tree, nest: list[For]) -> None:
         inner = nest[-1]
