@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 from transect.ir.expr import Expr, Range, Var
 from transect.ir.node import Node, replace
 from transect.ir.term import Term
-from transect.ir.traverse import rewrite, walk
+from transect.ir.traverse import free_vars, rewrite, walk
 from transect.support.span import Spans, merge_spans
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
 from transect.tir.stmt import (
@@ -134,6 +134,12 @@ def bound_vars(stmt: Stmt) -> tuple[Var, ...]:
     if isinstance(stmt, Block):
         return tuple(iter_var.var for iter_var in stmt.iter_vars)
     return ()
+
+
+def driving_vars(realize: BlockRealize, kind: str) -> set[Var]:
+    """The variables around a block that its iteration variables of a kind follow."""
+    pairs = zip(realize.block.iter_vars, realize.iter_values, strict=True)
+    return set(free_vars(value for item, value in pairs if item.kind == kind))
 
 
 def bound_buffers(stmt: Stmt) -> tuple[Buffer, ...]:

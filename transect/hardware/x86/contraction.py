@@ -312,7 +312,7 @@ class ContractionRule(ScheduleRule):
         multiples[column] = vectors * lanes
         at_once = order.number("block")
         if row is not None and at_once and loop_around(found, part) is None:
-            # Blocks of as many tiles each: a few that compute nothing new are less than a test.
+            # Blocks of as many tiles each: LoopPartition leaves out those of padding.
             tiles = ceildiv(iter_vars[row].dom.extent, rows)
             at_once = as_int(ceildiv(tiles, ceildiv(tiles, -(-at_once // rows)))) or 1
             multiples[row] = rows * at_once

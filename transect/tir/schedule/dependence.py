@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transect.arith import Analyzer
 from transect.arith.iter_map import detect_iter_map
 from transect.ir.expr import Add, Expr, FloorDiv, FloorMod, Mul, Range, Sub, Var, as_int
-from transect.ir.traverse import free_vars, substitute, walk
+from transect.ir.traverse import substitute, walk
 from transect.tir.buffer import Buffer, BufferRegion
 from transect.tir.schedule.region import (
     analyzer_for,
@@ -24,7 +24,7 @@ from transect.tir.schedule.region import (
 )
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, For, Stmt
-from transect.tir.visit import walk_stmts
+from transect.tir.visit import driving_vars, walk_stmts
 
 
 @dataclass(frozen=True)
@@ -151,20 +151,12 @@ def covered(tree: Tree, loop: For, found: Iterable[Touch], analyzer: Analyzer) -
     for touch in sorted(found, key=lambda item: (tree.order[item.block], not item.store)):
         if touch.store:
             # A block that leaves out instances relies on what earlier iterations left.
-            if predicate_is_bounds(tree, touch.block) and not _reduces(tree, touch.block, loop):
+            reduces = loop.var in driving_vars(tree.realize(touch.block), "reduce")
+            if predicate_is_bounds(tree, touch.block) and not reduces:
                 written.append(touch)
         elif not any(contains(w.region, touch.region, analyzer) for w in written):
             return False
     return True
-
-
-def _reduces(tree: Tree, block: Block, loop: For) -> bool:
-    """Whether a reduction of a block runs over `loop`."""
-    values = tree.realize(block).iter_values
-    return any(
-        item.kind == "reduce" and loop.var in free_vars((value,))
-        for item, value in zip(block.iter_vars, values, strict=True)
-    )
 
 
 def _disjoint(loop: For, regions: list[BufferRegion], analyzer: Analyzer) -> bool:

@@ -50,7 +50,7 @@ from transect.tir.stmt import (
     Stmt,
     seq,
 )
-from transect.tir.visit import walk_stmts
+from transect.tir.visit import driving_vars, walk_stmts
 
 Factor = Expr | int | None
 
@@ -322,12 +322,10 @@ def _require_starts(primitive: str, loops: Sequence[For], analyzer: Analyzer) ->
     for stmt in walk_stmts(loops[-1].body):
         if not isinstance(stmt, BlockRealize) or stmt.block.init is None:
             continue
-        used: dict[str, set[Var]] = {"spatial": set(), "reduce": set()}
-        for item, value in zip(stmt.block.iter_vars, stmt.iter_values, strict=True):
-            used.setdefault(item.kind, set()).update(free_vars((value,)))
-        results = [loop for loop in loops if loop.var in used["spatial"]]
+        followed, terms = (driving_vars(stmt, kind) for kind in ("spatial", "reduce"))
+        results = [loop for loop in loops if loop.var in followed]
         for loop in loops:
-            if loop.var in used["reduce"] and results and not analyzer.can_prove(loop.extent >= 1):
+            if loop.var in terms and results and not analyzer.can_prove(loop.extent >= 1):
                 refuse(
                     primitive,
                     f"it may have no iteration, and block {stmt.block.name!r} starts its results "
@@ -408,15 +406,10 @@ class Reorder(Primitive):
         for block in tree.blocks(nest[-1]):
             if block.init is None:
                 continue
-            used: dict[str, set[Var]] = {"spatial": set(), "reduce": set()}
-            values = tree.realize(block).iter_values
-            for item, value in zip(block.iter_vars, values, strict=True):
-                used[item.kind].update(free_vars([value]))
-            both = used["spatial"] & used["reduce"]
-            if not both:
-                continue
-            old_order = [loop for loop in nest if loop.var in used["reduce"]]
-            if old_order != [loop for loop in new if loop.var in used["reduce"]]:
+            terms = driving_vars(tree.realize(block), "reduce")
+            both = terms & driving_vars(tree.realize(block), "spatial")
+            old, after = ([loop for loop in each if loop.var in terms] for each in (nest, new))
+            if both and old != after:
                 refuse(
                     self.name,
                     f"results and terms of block {block.name!r} both depend on it, so the first "
@@ -503,10 +496,8 @@ class LoopPartition(Primitive):
 
     def _check_reductions(self, tree: Tree, loop: For) -> None:
         for block in tree.blocks(loop):
-            values = zip(block.iter_vars, tree.realize(block).iter_values, strict=True)
-            if block.init is not None and any(
-                item.kind == "reduce" and mentions(value, loop.var) for item, value in values
-            ):
+            reduces = loop.var in driving_vars(tree.realize(block), "reduce")
+            if block.init is not None and reduces:
                 refuse(
                     self.name,
                     f"block {block.name!r} reduces over it and would be initialised in each part",

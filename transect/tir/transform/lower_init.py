@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from transect.ir.condition import conjuncts
-from transect.ir.expr import Expr, Var, as_int, equal, logical_and
+from transect.ir.expr import Expr, as_int, equal, logical_and
 from transect.ir.node import replace
 from transect.ir.traverse import free_vars
 from transect.tir.buffer import BufferLoad
@@ -26,7 +26,7 @@ from transect.tir.stmt import (
     seq,
 )
 from transect.tir.transform.function_pass import FunctionPass
-from transect.tir.visit import StmtRewriter, fresh_copy, walk_stmts, walk_terms
+from transect.tir.visit import StmtRewriter, driving_vars, fresh_copy, walk_stmts, walk_terms
 from transect.transform import Context
 
 
@@ -89,7 +89,7 @@ def _reduction_blocks(loop: For) -> list[tuple[list[For], BlockRealize]]:
         elif (
             isinstance(stmt, BlockRealize)
             and stmt.block.init is not None
-            and loop.var in _reduction_variables(stmt)
+            and loop.var in driving_vars(stmt, "reduce")
             and _may_pass(stmt.block, before)
         ):
             found.append((path, stmt))
@@ -112,11 +112,6 @@ def _may_pass(block: Block, earlier: list[Stmt]) -> bool:
     return True
 
 
-def _reduction_variables(realize: BlockRealize) -> set[Var]:
-    pairs = zip(realize.block.iter_vars, realize.iter_values, strict=True)
-    return set(free_vars(value for item, value in pairs if item.kind == "reduce"))
-
-
 def _hoisted(path: list[For], realize: BlockRealize) -> Stmt | None:
     """The init in loops of its own, to run before the first loop of `path`; None if that cannot be.
 
@@ -126,8 +121,7 @@ def _hoisted(path: list[For], realize: BlockRealize) -> Stmt | None:
     pairs = list(zip(block.iter_vars, realize.iter_values, strict=True))
     if block.init is None or any(item.kind not in ("spatial", "reduce") for item, _ in pairs):
         return None
-    spatial = set(free_vars(value for item, value in pairs if item.kind == "spatial"))
-    reduction = _reduction_variables(realize)
+    spatial, reduction = (driving_vars(realize, kind) for kind in ("spatial", "reduce"))
     # A loop of one iteration that no variable follows runs the init once, too.
     follow = spatial | reduction
     own = {loop.var for loop in path if loop.var in follow or as_int(loop.extent) != 1}
