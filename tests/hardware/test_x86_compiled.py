@@ -22,7 +22,7 @@ from tests.hardware.test_x86_rules import (
 )
 from tests.schedule.programs import chain, matmul, row_sum
 from transect.hardware.kernel import KernelInfo
-from transect.hardware.x86 import host
+from transect.hardware.x86 import ICELAKE, host
 from transect.hardware.x86.contraction import ContractionRule
 from transect.ir.expr import EQ, Var
 from transect.plan import Planner
@@ -129,9 +129,9 @@ def test_one_row_reads_several_panels_at_a_time() -> None:
     func = panel_axis(*_product(1, 4096, 4096), 32)
     info = KernelInfo.of(func)
     assert info is not None
-    tile = ContractionRule().space(info, host())[0]
-    chosen = Planner(target=host()).choose(tile).parameters
-    assert chosen == {"rows": 1, "vectors": 4 * 32 // host().lanes()}
+    tile = ContractionRule().space(info, ICELAKE)[0]
+    chosen = Planner(target=ICELAKE).choose(tile).parameters
+    assert chosen == {"rows": 1, "vectors": 4 * 32 // ICELAKE.lanes()}
 
 
 def _product(rows: int, columns: int, inner: int) -> tuple[PrimFunc, Buffer]:
