@@ -19,8 +19,9 @@ from transect.runtime.code import UNLOAD, load_code
 from transect.target import host_target
 
 _STREAMS = 4
-_CHAINS = 16
-"""Independent vectors: two units with a latency of four to six cycles stay busy."""
+_CHAINS = 12
+"""Independent vectors: two units with a latency of four to six cycles stay busy, and with both
+operands they fit in the 16 registers of AVX2."""
 _STEPS = 1_500_000
 _TILE_STEPS = 60_000
 

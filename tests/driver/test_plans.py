@@ -32,7 +32,7 @@ from transect.ir.function import IRModule
 from transect.ir.structural import structural_hash
 from transect.library import Offer
 from transect.plan import Cost, Policy, Problem, Site
-from transect.plan.policy import Choice, option_seconds, total_seconds
+from transect.plan.policy import Choice, site_seconds, total_seconds
 from transect.script import ir as I
 from transect.script import relax as R
 from transect.script import tir as T
@@ -201,9 +201,9 @@ def test_a_library_that_nobody_knows_is_refused() -> None:
 
 
 def test_a_tile_is_fixed() -> None:
-    plan = Plan({"implementation:*": "generated", "schedule:*register tile": "6x32"})
+    plan = Plan({"implementation:*": "generated", "schedule:*register tile": "4x16"})
     model = transect.compile(SEED, plan=plan, cache=False)
-    assert answers(model.plan, "schedule")["schedule:body register tile"] == "6x32"
+    assert answers(model.plan, "schedule")["schedule:body register tile"] == "4x16"
     check_seed(model)
 
 
@@ -320,7 +320,7 @@ def cheap_library(monkeypatch: pytest.MonkeyPatch) -> None:
     transect.compile(MatmulChain, policy=watched, cache=False)
     problem, _ = watched.of_the_graph()
     implementation = next(s for s in problem.sites if s.key.kind == "implementation")
-    generated = option_seconds(problem, implementation.option("generated"))
+    generated = site_seconds(problem, implementation)["generated"]
     fusion = next(s for s in problem.sites if s.title.startswith("fusion:matmul"))
     apart = problem.seconds(fusion.option("no").cost) - problem.seconds(fusion.option("yes").cost)
     assert apart > 0
