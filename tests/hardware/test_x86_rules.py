@@ -163,6 +163,7 @@ PROGRAMS: dict[str, tuple[Callable[[], PrimFunc], str]] = {
     "epilogue": (lambda: epilogue(N, M, D), "x86.contraction"),
     "epilogue static": (lambda: epilogue(13, 70, 9), "x86.contraction"),
     "row times matrix": (lambda: epilogue(1, 529, D), "x86.vector_matrix"),
+    "row times a matrix of any width": (lambda: epilogue(1, M, D), "x86.vector_matrix"),
     "row times matrix static": (lambda: matmul(1, 512, 8), "x86.vector_matrix"),
     "transposed": (lambda: transposed(N, M, D), "x86.contraction"),
     "conv1d": (lambda: conv1d(23), "x86.contraction"),

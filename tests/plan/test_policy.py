@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from transect.ir.dtype import FLOAT32
+from transect.ir.expr import Var
 from transect.plan import (
     Cost,
     Exclusion,
@@ -184,6 +185,29 @@ def test_roofline_cost() -> None:
     problem = Problem(())
     expected = 2e9 / problem.target.peak(FLOAT32) / 0.5
     assert problem.seconds(cost) == pytest.approx(expected)
+
+
+def test_an_answer_is_good_for_several_scales_of_sizes() -> None:
+    """Fixed costs pay off for large sizes only: how much so counts in the mean, not in seconds."""
+    size = Var("n")
+    options = (
+        Option("plain", cost=Cost(calls=size * 1e-6)),
+        Option("prepared", cost=Cost(calls=size * 0.5e-6 + 40e-6)),
+    )
+    one = Site(key("tile", "a"), options)
+    several = replace(one, scales=(1, 4, 16))
+    problem = Problem((one, several))
+    assert problem.times(one) == pytest.approx({"plain": 64e-6, "prepared": 72e-6})
+    slower = {"plain": (1, 256 / 168, 1024 / 552), "prepared": (72 / 64, 1, 1)}
+    expected = {name: 64e-6 * sum(of) / 3 for name, of in slower.items()}
+    assert problem.times(several) == pytest.approx(expected)
+    for policy in (GreedyPolicy(), ExhaustivePolicy()):
+        for site, best in ((one, "plain"), (several, "prepared")):
+            assert policy.solve(Problem((site,))).answers == {str(site.key): best}
+    free = Option("free")
+    assert problem.times(replace(several, options=(options[0], free))) == pytest.approx(
+        {"plain": 64e-6, "free": 0.0}
+    )
 
 
 def test_a_target_tells_its_own_rates() -> None:

@@ -10,6 +10,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from transect.plan.problem import Decision, Joint, Option, Plan, Problem, Site, SiteKey
 from transect.support.errors import PlanError
@@ -43,17 +44,19 @@ class Policy(ABC):
                 why = "all others are ruled out by the given plan"
             else:
                 why = reason
-            costs = tuple((option.name, option_seconds(problem, option)) for option in site.options)
+            costs = tuple(site_seconds(problem, site).items())
             decisions.append(Decision(str(site.key), site.title, choice[site.key], costs, why))
         return Plan({str(key): name for key, name in choice.items()}, decisions=tuple(decisions))
 
 
-def option_seconds(problem: Problem, option: Option) -> float:
-    """The predicted time of an option with the best answers of its own children."""
-    nested = sum(
-        min(option_seconds(problem, o) for o in child.options) for child in option.children
-    )
-    return problem.seconds(option.cost) + nested
+def site_seconds(problem: Problem, site: Site) -> dict[str, float]:
+    """The predicted time of each option with the best answers of its own children."""
+    own = problem.times(site)
+    return {
+        option.name: own[option.name]
+        + sum(min(site_seconds(problem, child).values()) for child in option.children)
+        for option in site.options
+    }
 
 
 def active_sites(sites: tuple[Site, ...], choice: Choice) -> Iterator[Site]:
@@ -71,10 +74,7 @@ def active_sites(sites: tuple[Site, ...], choice: Choice) -> Iterator[Site]:
 
 def total_seconds(problem: Problem, choice: Choice) -> float:
     """The predicted time of a complete choice: its options and what depends on several."""
-    own = sum(
-        problem.seconds(site.option(choice[site.key]).cost)
-        for site in active_sites(problem.sites, choice)
-    )
+    own = sum(problem.times(site)[choice[site.key]] for site in active_sites(problem.sites, choice))
     return own + sum(
         problem.seconds(pair.cost) for pair in problem.pair_costs if holds(pair, choice)
     )
@@ -115,20 +115,25 @@ class GreedyPolicy(Policy):
     def choose_all(self, problem: Problem, fixed: Plan) -> tuple[Choice, str]:
         """See Policy."""
         sites = sorted(problem.sites, key=lambda site: fixed.fixed(site) is None)
-        choice = _search(problem, fixed, list(sites), {}, lambda site, options, partial: sorted(
-            options, key=lambda option: _added_seconds(problem, site, option, partial)
-        ))  # fmt: skip
+        choice = _search(problem, fixed, list(sites), {}, partial(_cheapest_first, problem))
         return choice, "the least predicted time, decided alone"
 
 
-def _added_seconds(problem: Problem, site: Site, option: Option, partial: Choice) -> float:
-    after = {**partial, site.key: option.name}
-    pairs = sum(
-        problem.seconds(pair.cost)
-        for pair in problem.pair_costs
-        if holds(pair, after) and not holds(pair, partial)
-    )
-    return option_seconds(problem, option) + pairs
+def _cheapest_first(
+    problem: Problem, site: Site, options: list[Option], choice: Choice
+) -> list[Option]:
+    """The options by the time that each adds to a choice."""
+    own = site_seconds(problem, site)
+
+    def added(option: Option) -> float:
+        after = {**choice, site.key: option.name}
+        return own[option.name] + sum(
+            problem.seconds(pair.cost)
+            for pair in problem.pair_costs
+            if holds(pair, after) and not holds(pair, choice)
+        )
+
+    return sorted(options, key=added)
 
 
 @dataclass(frozen=True)
@@ -218,12 +223,7 @@ class ExhaustivePolicy(Policy):
     def _best(self, problem: Problem, fixed: Plan, sites: list[Site]) -> Choice:
         keys = {site.key for root in sites for site in root.walk()}
         pairs = [p for p in problem.pair_costs if all(key in keys for key, _ in p.answers)]
-        seconds: dict[int, float] = {}
-
-        def own(option: Option) -> float:
-            if id(option) not in seconds:
-                seconds[id(option)] = problem.seconds(option.cost)
-            return seconds[id(option)]
+        times = {id(site): problem.times(site) for root in sites for site in root.walk()}
 
         best: tuple[float, Choice] | None = None
         blocked: Site | None = None
@@ -247,7 +247,8 @@ class ExhaustivePolicy(Policy):
                 stack.append((rest, choice, spent))
                 continue
             # Cheapest last, so that it is looked at first and bounds the rest.
-            for option in sorted(fixed.allowed(site), key=own, reverse=True):
+            own = times[id(site)]
+            for option in sorted(fixed.allowed(site), key=lambda o: own[o.name], reverse=True):
                 after = {**choice, site.key: option.name}
                 if _violated(problem, after) is not None:
                     blocked = site
@@ -257,7 +258,7 @@ class ExhaustivePolicy(Policy):
                     for p in pairs
                     if holds(p, after) and not holds(p, choice)
                 )
-                stack.append(([*option.children, *rest], after, spent + own(option) + extra))
+                stack.append(([*option.children, *rest], after, spent + own[option.name] + extra))
         if best is None:
             raise _impossible(problem, blocked or sites[0], {})
         return best[1]

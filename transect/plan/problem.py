@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
+from statistics import mean
 from typing import Any, Self
 
+from transect.ir.expr import Var
 from transect.plan.cost import Cost, Sizes
 from transect.support.errors import InputError, PlanError
 from transect.support.span import Spans
@@ -65,12 +67,14 @@ class Option:
 
 @dataclass(frozen=True)
 class Site:
-    """A choice among options. label: for people, such as "matmul lv0"; span: in their program."""
+    """A choice among options. label: for people, such as "matmul lv0"; span: in their program.
+    scales: multiples of representative sizes that the answer should be good for."""
 
     key: SiteKey
     options: tuple[Option, ...]
     label: str = ""
     span: Spans = ()
+    scales: tuple[int, ...] = (1,)
 
     def option(self, name: str) -> Option:
         """The option of that name. Raises PlanError if there is none."""
@@ -123,6 +127,17 @@ def typical_size(_: object) -> int:
 
 
 @dataclass(frozen=True)
+class _Scaled:
+    """Sizes, times a number."""
+
+    sizes: Sizes
+    scale: int
+
+    def __call__(self, var: Var) -> int:
+        return self.scale * self.sizes(var)
+
+
+@dataclass(frozen=True)
 class Problem:
     """Sites, what depends on several of them, and what costs are evaluated with."""
 
@@ -135,6 +150,29 @@ class Problem:
     def seconds(self, cost: Cost) -> float:
         """The predicted time of a cost on this problem's target and sizes."""
         return cost.seconds(self.target, self.sizes)
+
+    def times(self, site: Site) -> dict[str, float]:
+        """The predicted time of each option of a site, without its children.
+
+        Of several scales: that of the best option at representative sizes, times how much slower
+        an option is than the best one in the mean over the scales.
+        """
+
+        found = {scale: self._seconds_at(scale, site) for scale in (1, *site.scales)}
+        least = {scale: min(seconds) for scale, seconds in found.items()}
+        slower = [1.0] * len(site.options)
+        if all(least.values()):
+            ratios = ([s / least[scale] for s in found[scale]] for scale in site.scales)
+            slower = [mean(of) for of in zip(*ratios, strict=True)]
+            found[1] = [least[1]] * len(site.options)
+        return {
+            option.name: seconds * times
+            for option, seconds, times in zip(site.options, found[1], slower, strict=True)
+        }
+
+    def _seconds_at(self, scale: int, site: Site) -> list[float]:
+        sizes = self.sizes if scale == 1 else _Scaled(self.sizes, scale)
+        return [option.cost.seconds(self.target, sizes) for option in site.options]
 
     def without(self, key: SiteKey, option: str) -> Problem:
         """The problem with one option struck out, because it turned out not to apply.

@@ -69,7 +69,8 @@ class ContractionRule(ScheduleRule):
     a producer are worth repeating where its result is read. unroll_limit: how many operations on
     each result are worth repeating in the code for every result of a tile. nest: how steps of the
     reduction are written. blocks: how many iterations of the loop around rows may be done at once.
-    row_blocks: how many rows, where there is no such loop.
+    row_blocks: how many rows, where there is no such loop. scales: multiples of representative
+    sizes that tiles and their order should be good for.
     """
 
     most_rows: int = 16
@@ -101,6 +102,7 @@ class ContractionRule(ScheduleRule):
     nest: ProductNest = field(default_factory=ProductNest)
     blocks: tuple[int, ...] = (1, 2, 4, 7, 8, 14, 16, 28)
     row_blocks: tuple[int, ...] = (48, 96, 192, 384)
+    scales: tuple[int, ...] = (1, 4, 16)
     name: ClassVar[str] = "x86.contraction"
     single_row: ClassVar[bool] = True
 
@@ -129,8 +131,14 @@ class ContractionRule(ScheduleRule):
                 key("tile"),
                 self.tile_options(found, part, target, subject),
                 f"{name} register tile",
+                scales=self.scales,
             ),
-            Site(key("order"), self._orders(info, found, part, target), f"{name} order"),
+            Site(
+                key("order"),
+                self._orders(info, found, part, target),
+                f"{name} order",
+                scales=self.scales,
+            ),
             Site(
                 key("parallel"),
                 parallel_options(found.output.buffer.dtype, found.operations, target),
@@ -197,7 +205,7 @@ class ContractionRule(ScheduleRule):
         return {
             (height, count * panel // lanes): count
             for count in range(1, STREAMS + 1)
-            if count == 1 or (columns is not None and columns % (count * panel) == 0)
+            if count == 1 or columns is not None
             if count * panel <= self.most_vectors * lanes
         }
 

@@ -23,7 +23,7 @@ from transect.ir.expr import Cast, Expr, IntImm, Var, as_int
 from transect.ir.node import replace
 from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
-from transect.ir.traverse import free_vars, substitute, walk
+from transect.ir.traverse import substitute, walk
 from transect.plan.cost import Sizes, number
 from transect.target import Target
 from transect.tir.analysis.blocks import block_sites
@@ -40,9 +40,6 @@ _DOWN, _ACROSS = Var("down"), Var("across")
 """How many tiles there are along rows and columns."""
 _PANELS, _WIDTH = Var("panels"), Var("width")
 """The sizes of the packed columns: as many panels as there are tiles, and of the same width."""
-
-SCALES = (1, 4, 16)
-"""Multiples of representative sizes that tiles of unknown sizes are chosen for."""
 
 SPARE = 2
 """Vector registers that stay free where sizes are not known: with less, tiles of 9 x 3 and 14 x 2
@@ -86,23 +83,12 @@ class TileTimes:
     _known: dict[tuple[float, ...], Array] = field(default_factory=dict[tuple[float, ...], Array])
 
     def seconds(self, sizes: Sizes) -> Array:
-        """Of each tile, with representative sizes in place of variables.
-
-        A tile should be good for larger sizes, too: how much slower it is than the best one is
-        taken to be the mean over `SCALES` of those that are not known.
-        """
+        """Of each tile, with representative sizes in place of variables."""
         terms = (self.height, self.width, *self.sizes.values())
         key = tuple(number(item, sizes) for item in terms)
         if key not in self._known:
-            known = [not free_vars([item]) for item in terms]
-            found: list[Array] = []
-            for scale in (1,) if all(known) else SCALES:
-                height, width, *rest = (
-                    size if fixed else size * scale for size, fixed in zip(key, known, strict=True)
-                )
-                found.append(self._seconds(height, width, rest))
-            slower = [times / times.min() for times in found]
-            self._known[key] = found[0].min() * np.mean(slower, axis=0)
+            height, width, *rest = key
+            self._known[key] = self._seconds(height, width, rest)
         return self._known[key]
 
     def _seconds(self, height: float, width: float, rest: Sequence[float]) -> Array:

@@ -14,7 +14,7 @@ from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import inline_consumers
 from transect.hardware.x86.elementwise import parallel_site, vectorize_loop
 from transect.hardware.x86.roles import Roles, roles
-from transect.ir.expr import as_int
+from transect.ir.expr import Expr, as_int
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
@@ -24,11 +24,12 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule
 
 @dataclass(frozen=True)
 class VectorMatrixRule(ScheduleRule):
-    """Products of one row with a matrix of many columns that lie side by side.
+    """Products of one row with a matrix of many columns that lie side by side, or of an unknown
+    number of them.
 
     least: columns from which on the rule applies, below them registers hold all results. most:
-    columns that are worked on at once, whose results stay in the first-level cache. unrolls: how
-    many rows of the matrix may be added at once.
+    columns that are worked on at once where their number is known, whose results stay in the
+    first-level cache. unrolls: how many rows of the matrix may be added at once.
     """
 
     least: int = 512
@@ -46,7 +47,8 @@ class VectorMatrixRule(ScheduleRule):
             if part is None or not part.contiguous or part.panel is not None:
                 return None  # Panels lie in the order in which register tiles read them.
             single = part.row is None or as_int(part.row.dom.extent) == 1
-            if single and (as_int(part.column.dom.extent) or 0) >= self.least:
+            columns = as_int(part.column.dom.extent)
+            if single and (columns is None or columns >= self.least):
                 return found, part
         return None
 
@@ -89,14 +91,15 @@ class VectorMatrixRule(ScheduleRule):
         lanes = target.lanes(found.output.buffer.dtype)
         items = found.site.block.iter_vars
         position = items.index(part.column)
-        width = self._width(as_int(part.column.dom.extent) or 0, lanes, target)
-        sch.pad_domain(block, [width if n == position else 1 for n in range(len(items))])
+        parts, vectors = self._parts(part.column.dom.extent, lanes, target)
+        multiple = lanes * (vectors or 1)
+        sch.pad_domain(block, [multiple if n == position else 1 for n in range(len(items))])
         loops = sch.get_loops(block)
         outer = [
             loop for n, loop in enumerate(loops) if items[n].kind == "spatial" and n != position
         ]
         reduced = [loop for n, loop in enumerate(loops) if items[n].kind == "reduce"]
-        panels, vector, lane = sch.split(loops[position], [None, width // lanes, lanes])
+        panels, vector, lane = sch.split(loops[position], [parts, vectors, lanes])
         sch.reorder(*outer, panels, *reduced, vector, lane)
         sch.reverse_compute_at(copy, panels)
         init = sch.decompose_reduction(block, reduced[0])
@@ -109,10 +112,14 @@ class VectorMatrixRule(ScheduleRule):
             sch.parallel(sch.fuse(*together) if len(together) > 1 else panels)
         return tuple(done)
 
-    def _width(self, columns: int, lanes: int, target: Target) -> int:
-        """Columns of a panel: as many as fit, in panels of one size, one a core at least."""
-        count = max(target.cores, -(-columns // self.most))
-        return -(-columns // (count * lanes)) * lanes
+    def _parts(self, columns: Expr, lanes: int, target: Target) -> tuple[int | None, int | None]:
+        """How many panels there are, or of how many vectors each is: as many as fit, in panels of
+        one size, one a core at least. Of an unknown number of columns each core has its part."""
+        known = as_int(columns)
+        if known is None:
+            return target.cores, None
+        count = max(target.cores, -(-known // self.most))
+        return None, -(-known // (count * lanes))
 
     def _unroll(
         self, sch: Schedule, block: BlockRV, reduced: LoopRV, vector: LoopRV, rows: int

@@ -90,7 +90,12 @@ class WinogradRule(ScheduleRule):
         dtype = found.output.buffer.dtype
         threads = parallel_options(dtype, found.operations, target)
         return (
-            Site(key("tile"), tuple(whole or tiles), f"{block.name} register tile"),
+            Site(
+                key("tile"),
+                tuple(whole or tiles),
+                f"{block.name} register tile",
+                scales=self.products.scales,
+            ),
             Site(key("rows"), self._rows_options(seen, target), f"{block.name} rows at once"),
             Site(key("parallel"), threads, f"{block.name} threads"),
         )

@@ -15,7 +15,7 @@ from transect.ir.function import IRModule
 from transect.ir.structural import structural_hash
 from transect.ir.traverse import free_vars
 from transect.plan import Option, Problem, Site, SiteKey
-from transect.plan.policy import option_seconds
+from transect.plan.policy import site_seconds
 from transect.relax import expr as rx
 from transect.relax.block_builder import BlockBuilder, rewrite_functions
 from transect.relax.call import call_tir
@@ -286,6 +286,6 @@ def filter_packings(
 
 def best_seconds(space: Space, function: PrimFunc, context: Context) -> float:
     """The predicted time of a program's schedule, best answers throughout."""
-    option = Option("best", children=tuple(space(function, context.target)))
     problem = Problem((), target=context.target, sizes=context.planner.sizes)
-    return option_seconds(problem, option)
+    sites = space(function, context.target)
+    return sum(min(site_seconds(problem, site).values()) for site in sites)
