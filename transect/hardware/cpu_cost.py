@@ -279,8 +279,9 @@ class _NestCost:
 
     def live(self, found: Sequence[Array]) -> Array:
         """Vector registers that a step needs: what it accumulates, the vectors it reads and one
-        element that is broadcast."""
+        element that is broadcast. A vector that is used once is an operand in memory."""
         native = self.native(found)
+        size = _product(found, [place for _, place in self.unrolled])
         total: Array = 0.0
         broadcast = False
         for item in self.accesses:
@@ -292,7 +293,7 @@ class _NestCost:
             elif item.access.pattern == "scalar":
                 broadcast = True
             else:
-                total = total + count * native
+                total = total + np.where(count == size, np.minimum(count, 1.0), count) * native
         return total + broadcast
 
     def cycles(self, found: Sequence[Array]) -> Array:
