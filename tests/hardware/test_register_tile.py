@@ -53,7 +53,8 @@ def test_tiles_fit_in_the_registers_of_the_target() -> None:
             rows, vectors = option.parameters["rows"], option.parameters["vectors"]
             assert isinstance(rows, int)
             assert isinstance(vectors, int)
-            assert rows * vectors + vectors + 1 <= target.vector_registers
+            read = vectors if rows > 1 else 1  # What is used once is read in place.
+            assert rows * vectors + read + 1 <= target.vector_registers
     assert "8x48" not in tiles(matmul(500, 768, 640), AVX2)
 
 

@@ -60,9 +60,9 @@ def distances(func: PrimFunc) -> list[int]:
 @pytest.mark.parametrize(
     ("func", "target", "expected"),
     [
-        # A vector of 64 or 32 bytes an iteration, 2 KiB ahead; from a near cache nothing.
+        # A cache line an iteration, 2 KiB ahead; from a near cache nothing.
         (chain(4096, 1024), ZNVER4, [32]),
-        (chain(4096, 1024), AVX2, [64]),
+        (chain(4096, 1024), AVX2, [32]),
         (chain(16, 1024), ZNVER4, []),
         # Rows of 512 bytes, written out, one or two at once; of 4 KiB, four vectors a step; of
         # unknown length.

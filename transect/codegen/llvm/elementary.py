@@ -284,48 +284,52 @@ def _large_hyperbolic(f: Formula, a: str, near: str) -> str:
     return f.select(f.test("ogt", a, limit), f.mul(f.mul(e, 0.5), e), near)
 
 
-_ERF_PIECES = 3.93603515625
-"""Pieces of erf's table in an interval of length 1: beyond the last of 16, the result is 1. This
-value has the first constants of the table close to numbers of 24 bits."""
+_ERF_PIECES = {16: (3.93603515625, 6), 8: (1.90625, 7)}
+"""By the size of erf's table: its pieces in an interval of length 1, beyond the last of which the
+result is 1, and the coefficients of each. 3.936… has the first constants of the table close to
+numbers of 24 bits."""
 
 
 @cache
-def _erf_table() -> tuple[tuple[float, ...], ...]:
-    """The coefficients of erf((k + d) / _ERF_PIECES), |d| <= 1/2, for k from 0 to 15, highest power
-    of d first: fitted at Chebyshev nodes, off by 2e-8 at most. At k = 0 it is a multiple of
+def _erf_table(size: int) -> tuple[tuple[float, ...], ...]:
+    """The coefficients of erf((k + d) / pieces), |d| <= 1/2, for each k below `size`, highest power
+    of d first: fitted at Chebyshev nodes, off by 3e-8 at most. At k = 0 it is a multiple of
     d, and the relative error as small."""
+    pieces, terms = _ERF_PIECES[size]
+    points = chebyshev.chebpts1(2 * terms)
 
     def piece(k: int) -> list[float]:
-        nodes = chebyshev.chebpts1(12) * 0.5 if k else chebyshev.chebpts1(12) * 0.25 + 0.25
-        values = exact = np.array([math.erf((k + d) / _ERF_PIECES) for d in nodes])
+        nodes = points * 0.5 if k else points * 0.25 + 0.25
+        values = exact = np.array([math.erf((k + d) / pieces) for d in nodes])
         coefficients: list[float] = []
         # Each is rounded before the higher ones are fitted, which then make up for that. The
         # weights are for the relative error.
-        while len(coefficients) < 6:
+        while len(coefficients) < terms:
             done = len(coefficients)
             weights = np.abs(nodes) ** done / exact
-            fitted = np.polyfit(nodes, values, 5 - done, w=weights)
+            fitted = np.polyfit(nodes, values, terms - 1 - done, w=weights)
             coefficients.append(float(np.float32(fitted[-1])) if done or k else 0.0)
             values = (values - coefficients[-1]) / nodes
         return coefficients[::-1]
 
-    return tuple(zip(*(piece(k) for k in range(16)), strict=True))
+    return tuple(zip(*(piece(k) for k in range(size)), strict=True))
 
 
 def erf(f: Formula) -> str:
     """float32 only."""
-    if not f.has_tables:
+    if not f.table_size:
         return _erf_of_two_parts(f)
+    pieces, _ = _ERF_PIECES[f.table_size]
     x = f.arguments[0]
     t = f.fabs(x)
-    last = 15.49 / _ERF_PIECES
+    last = (f.table_size - 0.51) / pieces
     t = f.select(f.test("ogt", t, last), last, t)
     magic = 1.5 * 2.0**23
-    total = f.fma(t, _ERF_PIECES, magic)
+    total = f.fma(t, pieces, magic)
     number = f.sub(total, magic)
-    d = f.fma(t, _ERF_PIECES, f.line(f"fneg {f.shape.type} {number}"))
+    d = f.fma(t, pieces, f.line(f"fneg {f.shape.type} {number}"))
     index = f.bits(total)
-    value, *rest = (f.look_up(row, index) for row in _erf_table())
+    value, *rest = (f.look_up(row, index) for row in _erf_table(f.table_size))
     for coefficient in rest:
         value = f.fma(value, d, coefficient)
     return f.copysign(value, x)

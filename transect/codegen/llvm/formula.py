@@ -162,15 +162,20 @@ class Formula:
         return self.line(f"call {shape.type} {identifier}({', '.join(text)})")
 
     @property
-    def has_tables(self) -> bool:
-        """Whether `look_up` works on the lanes."""
-        return self.has_avx512 and self.shape.bits == 32 and self.shape.lanes == 16
+    def table_size(self) -> int:
+        """How many numbers a table for `look_up` holds: as many as there are lanes, 0 if there are
+        no such instructions."""
+        if self.shape.bits != 32:
+            return 0
+        needed = {16: "avx512f", 8: "avx2"}.get(self.shape.lanes)
+        return self.shape.lanes if needed in self.features else 0
 
     def look_up(self, table: Sequence[float], index: str) -> str:
-        """The entries of a table of 16 numbers at the low four bits of each integer."""
+        """The entries of a table of `table_size` numbers at the low bits of each integer."""
         kind, integers = self.shape.type, self.shape.integers
         entries = ", ".join(f"float {self._element(value)}" for value in table)
-        identifier = self.module.declare("llvm.x86.avx512.permvar.sf.512", kind, [kind, integers])
+        name = {16: "avx512.permvar.sf.512", 8: "avx2.permps"}[len(table)]
+        identifier = self.module.declare(f"llvm.x86.{name}", kind, [kind, integers])
         return self.line(f"call {kind} {identifier}({kind} <{entries}>, {integers} {index})")
 
     def quotient(self, a: str | float, b: str) -> str:

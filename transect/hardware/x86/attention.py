@@ -16,7 +16,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import inline_consumers
-from transect.hardware.x86.product_nest import unroll_steps
+from transect.hardware.x86.elementwise import unroll_steps
 from transect.hardware.x86.reduction import partial_vectors
 from transect.hardware.x86.roles import contiguous
 from transect.ir.expr import Call, Expr, Var, as_int

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
-from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
+from transect.hardware.x86.streams import LINE, bytes_ahead, fetch_ahead, fetch_site
+from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, IntImm, Var, as_int
 from transect.ir.sizes import product
 from transect.ir.traverse import free_vars, walk
@@ -20,7 +21,7 @@ from transect.tir.analysis.pattern import PatternKind
 from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.buffer import BufferLoad
 from transect.tir.op import without_checks
-from transect.tir.schedule import LoopRV, Schedule, subject_of
+from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.stmt import Block, BufferStore
 
 _CALL_COST = 16
@@ -85,6 +86,26 @@ def vectorize_loop(sch: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
     return steps
 
 
+def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> tuple[LoopRV, list[BlockRV]]:
+    """Write out `steps` iterations of a loop at a time, what is left over one by one: the loop over
+    these groups, and the block of the rest, if there is any."""
+    made: list[BlockRV] = []
+    extent = sch.get(loop).extent
+    known = as_int(extent)
+    if known is None or known % steps:
+        loop, rest = sch.loop_partition(loop, [extent // steps * steps, None])
+        made = sch.get_child_blocks(rest)
+    groups, step = sch.split(loop, [None, steps])
+    sch.unroll(step)
+    return groups, made
+
+
+def line_vectors(dtype: DType, target: Target) -> int:
+    """How many vectors to work on at a time where their order does not matter: those of a cache
+    line. Constants are loaded once for them, and a loop fetches whole lines ahead."""
+    return max(1, LINE // (target.lanes(dtype) * dtype.bytes))
+
+
 @dataclass(frozen=True)
 class ElementwiseRule(ScheduleRule):
     """Maps: inline what is cheap, run rows on different cores and neighbours as vectors.
@@ -128,8 +149,10 @@ class ElementwiseRule(ScheduleRule):
             loops = [sch.fuse(*loops)]
         steps = vectorize_loop(sch, loops[-1], target.lanes(dtype))
         if steps is not None:
-            vector = target.lanes(dtype) * dtype.bytes
-            fetch_ahead(sch, steps, vector, ahead)
+            vectors = line_vectors(dtype, target)
+            if vectors > 1:
+                steps, _ = unroll_steps(sch, steps, vectors)
+            fetch_ahead(sch, steps, vectors * target.lanes(dtype) * dtype.bytes, ahead)
         if answer.flag("parallel"):
             _parallelize(sch, loops[:-1], steps)
         return tuple(done)

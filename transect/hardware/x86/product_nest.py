@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from transect.arith import Analyzer
-from transect.hardware.x86.elementwise import vectorize_loop
+from transect.hardware.x86.elementwise import unroll_steps, vectorize_loop
 from transect.hardware.x86.roles import Roles
 from transect.hardware.x86.tile_cost import loop_around
 from transect.ir.expr import Expr, as_int
@@ -219,20 +219,6 @@ class ProductNest:
 def loops_of(sch: Schedule, block: BlockRV) -> list[LoopRV]:
     """The loops of a block's variables, one for each, without those around them."""
     return sch.get_loops(block)[-len(sch.get(block).iter_vars) :]
-
-
-def unroll_steps(sch: Schedule, loop: LoopRV, steps: int) -> tuple[LoopRV, list[BlockRV]]:
-    """Write out `steps` iterations of a loop at a time, what is left over one by one: the loop over
-    these groups, and the block of the rest, if there is any."""
-    made: list[BlockRV] = []
-    extent = sch.get(loop).extent
-    known = as_int(extent)
-    if known is None or known % steps:
-        loop, rest = sch.loop_partition(loop, [extent // steps * steps, None])
-        made = sch.get_child_blocks(rest)
-    groups, step = sch.split(loop, [None, steps])
-    sch.unroll(step)
-    return groups, made
 
 
 def _vectorize_last(sch: Schedule, block: BlockRV, lanes: int) -> None:

@@ -14,8 +14,10 @@ from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.elementwise import (
     inline_producers,
+    line_vectors,
     operations_of,
     parallel_site,
+    unroll_steps,
     vectorize_loop,
 )
 from transect.hardware.x86.streams import bytes_ahead, fetch_ahead, fetch_site
@@ -31,6 +33,8 @@ from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.schedule.tree import Tree
 from transect.tir.stmt import Block, BufferStore, IterVar
 
+_WRITTEN_OUT = 1 << 10
+"""Bytes of a row, or of several rows at once, that are worth writing out."""
 _FREE_OPERATIONS = 2
 """What is repeated for every element rather than kept for a row: a copy, or one operation."""
 
@@ -40,9 +44,9 @@ class RowReductionRule(ScheduleRule):
     """Chains of reductions over the last dimension and maps around them, fused row by row.
 
     widths: how many vectors of partial results a reduction may keep. at_once: how many rows may
-    be worked on at once, if registers hold all of them: while the lanes of one are combined, step
-    by step, another is computed. inline_limit: operations of a producer that are worth repeating
-    at each of several readers.
+    be worked on at once, if they are short: while the lanes of one are combined, step by step,
+    another is computed. inline_limit: operations of a producer that are worth repeating at each of
+    several readers.
     """
 
     widths: tuple[int, ...] = (1, 2, 4)
@@ -83,8 +87,7 @@ class RowReductionRule(ScheduleRule):
         elements = product(item.dom.extent for item in last.block.iter_vars)
         options: list[Option] = []
         for rows in self.at_once:
-            # Half of the registers hold rows.
-            room = target.vector_registers // 2 // rows * target.lanes(dtype)
+            room = _WRITTEN_OUT // rows // dtype.bytes
             fits = all(length is not None and length <= room for length in lengths)
             if rows == 1 or (fits and count is not None and count % rows == 0):
                 # Combining the lanes of a row takes about as long as its arithmetic.
@@ -111,7 +114,7 @@ class RowReductionRule(ScheduleRule):
         options: list[Option] = []
         vector = target.lanes(dtype)
         known = as_int(extent)
-        if known is not None and known <= vector * target.vector_registers // 2:
+        if known is not None and known <= _WRITTEN_OUT // dtype.bytes:
             # All vectors of a row at once, in pairs: nothing is initialised and no chain waits.
             padded = -(-known // vector) * vector
             options.append(Option("all in pairs", {"width": 0}, Cost({dtype: padded})))
@@ -182,8 +185,10 @@ class RowReductionRule(ScheduleRule):
             elif loops and sch.get(block).writes[0].buffer not in sch.func.buffers:
                 # One nest, whose last vector is cut off: whoever places the buffer sees all of a
                 # row, and that no other one has to be kept.
-                known = as_int(sch.get(loops[-1]).extent) is not None
-                vectors = 1 if known else max(self.widths)
+                known = as_int(sch.get(loops[-1]).extent)
+                vectors = max(self.widths) if known is None else line_vectors(dtype, target)
+                if known is not None and known % (vectors * target.lanes(dtype)):
+                    vectors = 1
                 steps, vector, lane = sch.split(loops[-1], [None, vectors, target.lanes(dtype)])
                 sch.vectorize(lane)
                 sch.unroll(vector)
@@ -194,6 +199,8 @@ class RowReductionRule(ScheduleRule):
                 # Half of the registers may hold a row between its passes.
                 if steps is not None and _few(sch, [steps], target.vector_registers // 2):
                     sch.unroll(steps)
+                elif steps is not None and line_vectors(dtype, target) > 1:
+                    unroll_steps(sch, steps, line_vectors(dtype, target))
         length = as_int(self._rows(info)[0].dom.extent)
         if rows and length:
             # A row that is written out is fetched as a whole.

@@ -14,7 +14,7 @@ from transect.tir.analysis.regions import buffer_bytes
 from transect.tir.schedule import LoopRV, Schedule
 from transect.tir.transform.inject_prefetch import PREFETCH
 
-_LINE = 64
+LINE = 64
 """Bytes of a cache line."""
 _AHEAD = 2048
 """Bytes: softmax and gelu of tensors of 6 MB took least from 1 to 2 KiB ahead (benchmarks/ops)."""
@@ -50,7 +50,7 @@ def fetch_site(info: KernelInfo, subject: str, target: Target) -> Site:
         moved = moved + buffer_bytes(region.buffer)
     known = as_int(moved)
     near = known is not None and known <= max(target.caches[:2])
-    instructions = reads // _LINE * target.lanes(block.writes[0].buffer.dtype)
+    instructions = reads // LINE * target.lanes(block.writes[0].buffer.dtype)
     options = (
         Option(
             "as it comes", {"ahead": 0}, Cost({}, {"L2" if near else "memory": reads // _WAITING})

@@ -19,7 +19,7 @@ from transect.hardware.x86.contraction import (
     parallel_options,
     stage_results,
 )
-from transect.hardware.x86.product_nest import unroll_steps
+from transect.hardware.x86.elementwise import unroll_steps
 from transect.ir.expr import Expr, IntImm, Var, as_int
 from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
