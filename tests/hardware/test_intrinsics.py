@@ -73,6 +73,8 @@ def _mnemonic(name: str, target: Target) -> str:
     """What the assembler calls it: the last part of LLVM's name that is no type or size."""
     parts = [part for part in name.split(".")[1:] if not re.fullmatch(r"v?\d+[a-z]*\d*", part)]
     word = parts[-1]
+    if word == "wd":
+        return "vpmaddwd"
     if word == "fma":
         return "fmla" if target.name == "arm" else "vfmadd"
     return word if word.startswith("v") or target.name == "arm" else f"v{word}"
@@ -87,7 +89,7 @@ def _target(intrin: TensorIntrin) -> Target:
 def test_there_are_intrinsics_of_every_kind() -> None:
     names = {intrin.name for intrin in INTRINSICS}
     assert len(names) == len(INTRINSICS)
-    for part in ("fma_", "vpdpbusd", "vdpbf16ps", "fmla", "sdot", "smmla"):
+    for part in ("fma_", "vpmaddwd", "vpdpbusd", "vdpbf16ps", "fmla", "sdot", "smmla"):
         assert any(part in name for name in names), part
 
 

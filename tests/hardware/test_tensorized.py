@@ -108,15 +108,38 @@ def test_bytes_are_found_for_dot_products() -> None:
     assert DOT in names(product("n", 31, 47, BYTES))
 
 
-@pytest.mark.parametrize("types", [("int8", "int8", "int32"), ("uint8", "int8", "float32")])
+@pytest.mark.parametrize("types", [("int16", "int8", "int32"), ("uint8", "int8", "float32")])
 def test_other_types_are_not(types: tuple[str, str, str]) -> None:
     assert not names(product(8, 32, 48, types))
 
 
 def test_targets_without_the_instruction_have_none() -> None:
     func = product(8, 32, 48, BYTES)
-    assert not names(func, find_target("x86-avx2"))
-    assert not operand_tilings(contraction(func), find_target("x86-avx2"))
+    plain = replace(find_target("x86-avx2"), features=frozenset({"sse4_2", "avx"}))
+    assert not names(func, plain)
+    assert not operand_tilings(contraction(func), plain)
+
+
+@pytest.mark.parametrize(
+    "types", [BYTES, ("int8", "int8", "int32"), ("uint8", "uint8", "int32")], ids=str
+)
+def test_pairs_of_words_take_bytes_of_any_sign(types: tuple[str, str, str]) -> None:
+    """Where there is no dot product of bytes; exact, also where sums in 16 bits would saturate."""
+    avx2 = find_target("x86-avx2")
+    (name,) = names(product(8, 32, 48, types), avx2)
+    assert name.startswith("x86.avx2.vpmaddwd")
+    bytes_of = [np.iinfo(kind) for kind in types[:2]]
+    rng = np.random.default_rng(0)
+    for depth, columns in ((64, 96), (31, 50)):
+        x, w = (
+            rng.choice([kind.min, kind.max, 1], shape).astype(kind.dtype)
+            for kind, shape in zip(bytes_of, ((37, depth), (depth, columns)), strict=True)
+        )
+        model = transect.compile(layers(types, "n", w), avx2, cache=False)
+        assert f"instruction: {name}" in str(model.explain())
+        for rows in (1, 4, 37):
+            expected = x[:rows].astype(np.int32) @ w.astype(np.int32) + np.arange(columns)
+            np.testing.assert_array_equal(np.asarray(model(x[:rows])), np.maximum(expected, 0))
 
 
 def test_an_operand_with_its_sum_across_rows_is_not_taken() -> None:

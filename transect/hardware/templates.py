@@ -128,10 +128,31 @@ def dot_product(
     rate: float,
     vector_first: bool = False,
 ) -> TensorIntrin:
-    """C[0:lanes] += sum over k of A[k] * B[0:lanes, k], of groups of 32 bits.
+    """C[0:lanes] += sum over k of A[k] * B[0:lanes, k], of groups of 32 bits, by one instruction.
 
     vector_first: whether the instruction takes B before A.
     """
+    order = (_VECTOR, _BROADCAST) if vector_first else (_BROADCAST, _VECTOR)
+    body = _DOT_IMPLEMENTATION.format(operands=", ".join(order))
+    return dot_product_of(
+        name, body, types, lanes, {"NAME": instruction},
+        target=target, requires=requires, rate=rate,
+    )  # fmt: skip
+
+
+def dot_product_of(
+    name: str,
+    body: str,
+    types: Types,
+    lanes: int,
+    constants: Mapping[str, Any],
+    *,
+    target: str,
+    requires: frozenset[str],
+    rate: float,
+) -> TensorIntrin:
+    """The same by a script text of one's own, in the buffers A, B and C. constants: names that it
+    uses besides GROUP, LANES, and LEFT, RIGHT, RESULT with the vectors LEFTS, RIGHTS, RESULTS."""
     left, right, result = types
     group = 2 if left == "bfloat16" else 4
     names = {
@@ -143,10 +164,8 @@ def dot_product(
         "LEFTS": f"{left}x{lanes * group}",
         "RIGHTS": f"{right}x{lanes * group}",
         "RESULTS": f"{result}x{lanes}",
-        "NAME": instruction,
+        **constants,
     }
-    order = (_VECTOR, _BROADCAST) if vector_first else (_BROADCAST, _VECTOR)
-    body = _DOT_IMPLEMENTATION.format(operands=", ".join(order))
     return TensorIntrin(
         name,
         prim_func(_DOT.format(which="description", body=_DOT_DESCRIPTION), names),

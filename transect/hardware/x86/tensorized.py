@@ -20,21 +20,27 @@ from transect.hardware.x86.contraction import (
     stage_results,
 )
 from transect.hardware.x86.elementwise import unroll_steps
-from transect.ir.expr import Expr, IntImm, Var, as_int
+from transect.ir.expr import Call, Expr, IntImm, Var, as_int
 from transect.ir.sizes import ceildiv
 from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.tensor_candidate import TensorCandidate, candidates
+from transect.tir.intrinsics import INTRINSICS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.tensor_intrin import TensorIntrin
+from transect.tir.visit import walk_terms
 
 _LOOPS = "loops"
+_INSTRUCTIONS = {INTRINSICS[name] for name in ("call_llvm_intrin", "call_llvm_pure_intrin")}
 _LATENCY = 5
 """Cycles from one accumulation to the next."""
 _LOADS_PER_CYCLE = 2
 _PER_STEP = 0.5
 """What a step of the sum takes besides, in cycles."""
+_PER_FORM = 0.5
+"""Cycles that one more form of an operand takes."""
 
 
 @dataclass(frozen=True)
@@ -121,18 +127,21 @@ class TensorizedRule(ScheduleRule):
             elif each is not item.row and each is not item.column:
                 steps = steps * each.dom.extent
         registers = max(1, item.lanes * dtype.bits // target.vector_bits)
+        # Where it takes several instructions, each has its own form of the operands.
+        forms = _calls(item.intrin)
         options: list[Option] = []
         for rows in self.heights:
             if rows % item.rows or (rows > item.rows and item.row is None):
                 continue
             for width in self.widths:
-                if registers * (rows * width + width) + 1 > target.vector_registers:
+                if registers * (rows + forms) * width + forms > target.vector_registers:
                     continue
                 known = as_int(panels)
                 if width > 1 and (known is None or known % width):
                     continue
                 count = rows // item.rows * width
                 needed = count / rate_of(item.intrin, target)
+                needed += _PER_FORM * (forms - 1) * (rows + width)
                 busy = max(needed, _LATENCY, (rows + width) / _LOADS_PER_CYCLE)
                 tiles = ceildiv(height, rows) * (panels // width if width > 1 else panels)
                 # As many operations as the machine's vectors could have done in the time.
@@ -277,3 +286,9 @@ class TensorizedRule(ScheduleRule):
         if extent > lanes:
             _, last = sch.split(last, [None, lanes])
         sch.vectorize(last)
+
+
+def _calls(intrin: TensorIntrin) -> int:
+    """How many instructions an intrinsic is."""
+    terms = walk_terms(intrin.implementation.body)
+    return sum(isinstance(t, Call) and t.op in _INSTRUCTIONS for t in terms)

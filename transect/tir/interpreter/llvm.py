@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from transect.ir.dtype import DType
 from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, as_int
 from transect.ir.node import replace
@@ -20,8 +22,8 @@ from transect.tir.visit import fresh_copy, own_terms, walk_stmts
 
 CALLS = ("call_llvm_intrin", "call_llvm_pure_intrin")
 
-Instruction = Callable[[Value, Value, Value], Value]
-"""(accumulators, left, right), each with its lanes along the last axis."""
+Instruction = Callable[..., Value]
+"""(accumulators, left, right), or the operands alone, each with its lanes along the last axis."""
 
 
 def _dot(accumulators: Value, left: Value, right: Value) -> Value:
@@ -30,6 +32,12 @@ def _dot(accumulators: Value, left: Value, right: Value) -> Value:
     wide = accumulators.dtype
     a, b = (x.reshape(*x.shape[:-1], lanes, -1).astype(wide) for x in (left, right))
     return accumulators + (a * b).sum(-1, dtype=wide)
+
+
+def _pairs(left: Value, right: Value) -> Value:
+    """The sums of two neighbouring products of words."""
+    products = left.astype(np.int32) * right.astype(np.int32)
+    return products.reshape(*products.shape[:-1], -1, 2).sum(-1, dtype=np.int32)
 
 
 def _matrix(accumulators: Value, left: Value, right: Value) -> Value:
@@ -43,6 +51,7 @@ def _matrix(accumulators: Value, left: Value, right: Value) -> Value:
 _INSTRUCTIONS: dict[str, Instruction] = {
     "llvm.x86.avx512.vpdpbusd.": _dot,
     "llvm.x86.avx512bf16.dpbf16ps.": _dot,
+    "llvm.x86.avx2.pmadd.wd": _pairs,
     "llvm.aarch64.neon.sdot.": _dot,
     "llvm.aarch64.neon.udot.": _dot,
     "llvm.aarch64.neon.usdot.": _dot,
