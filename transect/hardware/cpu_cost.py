@@ -293,7 +293,8 @@ class _NestCost:
             elif item.access.pattern == "scalar":
                 broadcast = True
             else:
-                total = total + np.where(count == size, np.minimum(count, 1.0), count) * native
+                held = np.minimum(count, np.maximum(1.0, count * (count < size)))
+                total = total + held * native
         return total + broadcast
 
     def cycles(self, found: Sequence[Array]) -> Array:
