@@ -16,7 +16,7 @@ from typing import ClassVar
 from transect.hardware.kernel import KernelInfo
 from transect.hardware.rule import ScheduleRule
 from transect.hardware.x86.contraction import inline_consumers
-from transect.hardware.x86.elementwise import line_vectors, unroll_steps
+from transect.hardware.x86.elementwise import unroll_steps
 from transect.hardware.x86.reduction import partial_vectors
 from transect.hardware.x86.roles import contiguous
 from transect.ir.expr import Call, Expr, Var, as_int
@@ -193,7 +193,6 @@ class _Nest:
         self.found = found
         self.unroll = rule.unroll
         self.lanes = target.lanes(found.results.output.buffer.dtype)
-        self.line = line_vectors(found.results.output.buffer.dtype, target)
         self.scores = sch.get_block(found.scores.site.block.name)
         self.results = sch.get_block(found.results.site.block.name)
         self.before = {site.block.name for site in info.sites}
@@ -436,10 +435,7 @@ class _Nest:
             sch.unroll(last)
         else:
             # One nest, whose last vector is cut off: whoever places the buffer sees all of a row.
-            whole = (as_int(sch.get(last).extent) or 1) % (self.line * self.lanes) == 0
-            _, vector, lane = sch.split(last, [None, self.line if whole else 1, self.lanes])
-            sch.unroll(vector)
-            sch.vectorize(lane)
+            sch.vectorize(sch.split(last, [None, self.lanes])[1])
 
     def parallelize(self) -> None:
         """Run batches, or blocks of rows if there are none, on different cores."""
