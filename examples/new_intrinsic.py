@@ -1,8 +1,8 @@
 """An instruction of one's own: declared here, found by the compiler, used in a model.
 
-VPDPWSSD multiplies pairs of 16-bit integers and adds both products to a 32-bit sum. Nothing in
-transect knows it: below is what it computes and how it is called, and that is all there is to say.
-Run it with `python examples/new_intrinsic.py`.
+VPMADDWD multiplies pairs of 16-bit integers and adds the two products of each pair. Nothing in
+transect takes such integers to it: below is what is computed and how, and that is all there is to
+say. Run it with `python examples/new_intrinsic.py`.
 """
 
 import numpy as np
@@ -18,12 +18,12 @@ from transect.script import tir as T
 # What it computes: loops around one block.
 @T.prim_func
 def description(A: T.Buffer((2,), "int16"),
-                B: T.Buffer((16, 2), "int16"),
-                C: T.Buffer((16,), "int32")):
+                B: T.Buffer((8, 2), "int16"),
+                C: T.Buffer((8,), "int32")):
     with T.block("root"):
-        T.reads(C[0:16], A[0:2], B[0:16, 0:2])
-        T.writes(C[0:16])
-        for i, k in T.grid(16, 2):
+        T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+        T.writes(C[0:8])
+        for i, k in T.grid(8, 2):
             with T.block("update"):
                 vi, vk = T.axis.remap("SR", [i, k])
                 C[vi] += T.cast(A[vk], "int32") * T.cast(B[vi, vk], "int32")
@@ -32,20 +32,20 @@ def description(A: T.Buffer((2,), "int16"),
 # How it is called: the pair goes to all lanes, as one integer of 32 bits.
 @T.prim_func
 def implementation(A: T.Buffer((2,), "int16"),
-                   B: T.Buffer((16, 2), "int16"),
-                   C: T.Buffer((16,), "int32")):
+                   B: T.Buffer((8, 2), "int16"),
+                   C: T.Buffer((8,), "int32")):
     with T.block("root"):
-        T.reads(C[0:16], A[0:2], B[0:16, 0:2])
-        T.writes(C[0:16])
-        C[0:16] = T.call_llvm_pure_intrin(
-            "int32x16", "llvm.x86.avx512.vpdpwssd.512", C.vload([0], "int32x16"),
-            T.reinterpret("int16x32", T.broadcast(
-                T.reinterpret("int32", A.vload([0], "int16x2")), 16)),
-            B.vload([0, 0], "int16x32"))
+        T.reads(C[0:8], A[0:2], B[0:8, 0:2])
+        T.writes(C[0:8])
+        C[0:8] = C.vload([0], "int32x8") + T.call_llvm_pure_intrin(
+            "int32x8", "llvm.x86.avx2.pmadd.wd",
+            T.reinterpret("int16x16", T.broadcast(
+                T.reinterpret("int32", A.vload([0], "int16x2")), 8)),
+            B.vload([0, 0], "int16x16"))
 
 
-VPDPWSSD = transect.TensorIntrin("example.vpdpwssd", description, implementation,
-                                 target="x86", requires={"avx512_vnni"}, rate=2.0)
+VPMADDWD = transect.TensorIntrin("example.vpmaddwd", description, implementation,
+                                 target="x86", requires={"avx2"}, rate=2.0)
 
 
 def model(rows: int, depth: int, width: int, columns: int):
@@ -69,10 +69,10 @@ def model(rows: int, depth: int, width: int, columns: int):
 
 def main() -> None:
     function, first, second = model(64, 96, 128, 40)
-    if VPDPWSSD.missing(this_machine()):
-        print(f"this processor lacks {', '.join(VPDPWSSD.missing(this_machine()))}")
+    if VPMADDWD.missing(this_machine()):
+        print(f"this processor lacks {', '.join(VPMADDWD.missing(this_machine()))}")
         return
-    compiled = transect.compile(function, intrinsics=[VPDPWSSD])
+    compiled = transect.compile(function, intrinsics=[VPMADDWD])
     for line in str(compiled.explain()).splitlines():
         if "instruction" in line:
             print(line)

@@ -13,10 +13,10 @@ from transect.tir.interpret import interpret
 def test_both_products_use_the_intrinsic(capsys: pytest.CaptureFixture[str]) -> None:
     new_intrinsic.main()
     text = capsys.readouterr().out
-    if new_intrinsic.VPDPWSSD.missing(this_machine()):
+    if new_intrinsic.VPMADDWD.missing(this_machine()):
         assert "this processor lacks" in text
         return
-    assert text.count("instruction: example.vpdpwssd") == 2
+    assert text.count("instruction: example.vpmaddwd") == 2
     assert "bit for bit" in text
 
 
@@ -28,7 +28,7 @@ def test_the_declaration_is_short() -> None:
 
 
 def test_the_description_is_a_program() -> None:
-    a, b = np.array([2, 3], np.int16), np.ones((16, 2), np.int16)
-    c = np.ones(16, np.int32)
-    interpret(new_intrinsic.VPDPWSSD.description, a, b, c)
+    a, b = np.array([2, 3], np.int16), np.ones((8, 2), np.int16)
+    c = np.ones(8, np.int32)
+    interpret(new_intrinsic.VPMADDWD.description, a, b, c)
     assert (c == 6).all()
