@@ -157,7 +157,9 @@ class Problem:
         Of several scales: that of the best option at representative sizes, times how much slower
         an option is than the best one in the mean over the scales.
         """
-
+        if site.scales == (1,):
+            seconds_of = self._seconds_at(1, site)
+            return {o.name: s for o, s in zip(site.options, seconds_of, strict=True)}
         found = {scale: self._seconds_at(scale, site) for scale in (1, *site.scales)}
         least = {scale: min(seconds) for scale, seconds in found.items()}
         slower = [1.0] * len(site.options)

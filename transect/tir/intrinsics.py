@@ -138,3 +138,6 @@ INTRINSICS: dict[str, Intrinsic] = {
     for item in group
 }  # fmt: skip
 """All target-independent intrinsics by script name."""
+
+LLVM_CALLS = frozenset((INTRINSICS["call_llvm_intrin"], INTRINSICS["call_llvm_pure_intrin"]))
+"""The intrinsics that call an instruction by LLVM's name for it."""

@@ -131,13 +131,13 @@ class ContractionRule(ScheduleRule):
                 key("tile"),
                 self.tile_options(found, part, target, subject),
                 f"{name} register tile",
-                scales=self.scales,
+                scales=self.scales_of(found),
             ),
             Site(
                 key("order"),
                 self._orders(info, found, part, target),
                 f"{name} order",
-                scales=self.scales,
+                scales=self.scales_of(found),
             ),
             Site(
                 key("parallel"),
@@ -158,6 +158,12 @@ class ContractionRule(ScheduleRule):
             sch, Blocks(block, copy), found, part, (row, items.index(part.column)), (*tile, lanes),
             at_once=0, parallel=False,
         )  # fmt: skip
+
+    def scales_of(self, found: Contraction) -> tuple[int, ...]:
+        """The scales of sizes that a contraction's choices should be good for: one if they are
+        known."""
+        extents = (item.dom.extent for item in found.site.block.iter_vars)
+        return (1,) if all(as_int(extent) is not None for extent in extents) else self.scales
 
     def tile_options(
         self, found: Contraction, part: Roles, target: Target, subject: str

@@ -27,13 +27,12 @@ from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
 from transect.tir.analysis.contraction import Contraction
 from transect.tir.analysis.tensor_candidate import TensorCandidate, candidates
-from transect.tir.intrinsics import INTRINSICS
+from transect.tir.intrinsics import LLVM_CALLS
 from transect.tir.schedule import BlockRV, LoopRV, Schedule
 from transect.tir.tensor_intrin import TensorIntrin
 from transect.tir.visit import walk_terms
 
 _LOOPS = "loops"
-_INSTRUCTIONS = {INTRINSICS[name] for name in ("call_llvm_intrin", "call_llvm_pure_intrin")}
 _LATENCY = 5
 """Cycles from one accumulation to the next."""
 _LOADS_PER_CYCLE = 2
@@ -291,4 +290,4 @@ class TensorizedRule(ScheduleRule):
 def _calls(intrin: TensorIntrin) -> int:
     """How many instructions an intrinsic is."""
     terms = walk_terms(intrin.implementation.body)
-    return sum(isinstance(t, Call) and t.op in _INSTRUCTIONS for t in terms)
+    return sum(isinstance(t, Call) and t.op in LLVM_CALLS for t in terms)

@@ -94,7 +94,7 @@ class WinogradRule(ScheduleRule):
                 key("tile"),
                 tuple(whole or tiles),
                 f"{block.name} register tile",
-                scales=self.products.scales,
+                scales=self.products.scales_of(found),
             ),
             Site(key("rows"), self._rows_options(seen, target), f"{block.name} rows at once"),
             Site(key("parallel"), threads, f"{block.name} threads"),

@@ -11,16 +11,15 @@ from collections.abc import Callable
 import numpy as np
 
 from transect.ir.dtype import DType
-from transect.ir.expr import Call, Expr, Intrinsic, Ramp, StringImm, as_int
+from transect.ir.expr import Call, Expr, Ramp, StringImm, as_int
 from transect.ir.node import replace
 from transect.ir.traverse import walk
 from transect.tir.buffer import Buffer, BufferLoad
 from transect.tir.interpreter.arithmetic import MATH, Value, on_dtype
+from transect.tir.intrinsics import LLVM_CALLS
 from transect.tir.stmt import Block, BlockRealize, BufferStore
 from transect.tir.tensor_intrin import ANNOTATION, TensorIntrin
 from transect.tir.visit import fresh_copy, own_terms, walk_stmts
-
-CALLS = ("call_llvm_intrin", "call_llvm_pure_intrin")
 
 Instruction = Callable[..., Value]
 """(accumulators, left, right), or the operands alone, each with its lanes along the last axis."""
@@ -81,7 +80,7 @@ def _is_known(block: Block) -> bool:
         for term in walk(*own_terms(stmt)):
             if isinstance(term, BufferLoad) and _crosses_rows(term.buffer, term.indices):
                 return False
-            if isinstance(term, Call) and isinstance(term.op, Intrinsic) and term.op.name in CALLS:
+            if isinstance(term, Call) and term.op in LLVM_CALLS:
                 name = term.args[0]
                 if not isinstance(name, StringImm) or instruction(name.value, term.dtype) is None:
                     return False
