@@ -97,6 +97,7 @@ EXPRESSIONS = {
     "if_then_else": "T.if_then_else(n < 3, f, 0.0)",
     "Select": "T.Select(n < 3, 1.0, f)",
     "exp": "T.exp(f)",
+    "exp_nonpositive": "T.exp_nonpositive(f)",
     "exp2": "T.exp2(f)",
     "log": "T.log(f)",
     "log2": "T.log2(f)",

@@ -21,7 +21,7 @@ _LAST = frozenset({"tvm_struct_get"})
 FLOAT_FUNCTIONS = frozenset({
     "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos",
     "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
-    "sigmoid",
+    "sigmoid", "exp_nonpositive",
     "floor", "ceil", "round", "nearbyint", "trunc", "fabs",
 })  # fmt: skip
 """Functions of one float: a Python number is a float32."""

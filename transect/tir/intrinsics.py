@@ -13,7 +13,8 @@ def _unary(*names: str) -> list[Intrinsic]:
 _MATH = _unary(
     "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "sin", "cos",
     "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf",
-    "sigmoid", "floor", "ceil", "round", "nearbyint", "trunc", "fabs", "abs", "popcount", "clz",
+    "sigmoid", "exp_nonpositive", "floor", "ceil", "round", "nearbyint", "trunc", "fabs", "abs",
+    "popcount", "clz",
 )  # fmt: skip
 """round: halves away from zero; nearbyint: halves to even. abs: of integers and floats."""
 

@@ -198,6 +198,12 @@ def nextafter(x: ExprLike, y: ExprLike) -> Expr:
     return _float_pair("nextafter", x, y)
 
 
+def exp_nonpositive(x: ExprLike) -> Expr:
+    """exp(x) for a float x <= 0 or NaN, as of a distance from a maximum; above 0 the result is not
+    specified. Takes fewer instructions than exp."""
+    return _call("exp_nonpositive", _float_operand("exp_nonpositive", x))
+
+
 def ldexp(x: ExprLike, exponent: ExprLike) -> Expr:
     """x * 2**exponent; exponent: an integer, int32 by default."""
     value, power_of_two = _float_operand("ldexp", x), as_expr(exponent, INT32)

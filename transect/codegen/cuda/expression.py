@@ -77,7 +77,7 @@ _MATH = {
         "erf", "floor", "ceil", "round", "nearbyint", "trunc", "fabs", "pow", "atan2", "copysign",
         "fmod", "hypot", "nextafter", "fma",
     )
-}  # fmt: skip
+} | {"exp_nonpositive": "exp"}  # fmt: skip
 _BITS = {
     "bitwise_and": "&",
     "bitwise_or": "|",

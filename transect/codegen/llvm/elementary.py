@@ -28,18 +28,17 @@ _LOG10_2 = {
 """log10(2) in two parts, the first with trailing zeros: products with exponents are exact."""
 
 
-def _round(f: Formula, x: str, factor: float = 1.0) -> tuple[str, str]:
-    """(the integer nearest to x * factor as a float, the same as an integer), for |x * factor|
-    below 2^21.
+def _round(f: Formula, x: str, factor: float = 1.0, offset: int = 0) -> tuple[str, str]:
+    """(n, the nearest integer to x * factor, as a float; an integer whose low 12 bits are those of
+    n + offset), for |x * factor| below 2^21.
 
-    Adding 1.5 * 2^fraction leaves the integer in the low bits of the sum.
+    Adding 1.5 * 2^fraction leaves the integer in the low bits of the sum. As bits, the compiler
+    does not see that adding and subtracting cancel (it would not, without fast-math flags, and
+    there are none here).
     """
-    magic = 1.5 * 2.0**f.shape.fraction_bits
+    magic = 1.5 * 2.0**f.shape.fraction_bits + offset
     total = f.add(x, magic) if factor == 1.0 else f.fma(x, factor, magic)
-    # As bits: the compiler must not see that adding and subtracting cancel (it would not, without
-    # fast-math flags, and there are none here).
-    number = f.sub(total, magic)
-    return number, f.int_op("sub", f.bits(total), f.bits(f.constant(magic)))
+    return f.sub(total, magic), f.bits(total)
 
 
 def _taylor(terms: int) -> list[float]:
@@ -57,16 +56,17 @@ def _clamp(f: Formula, x: str, low: float, high: float) -> str:
     return f.select(f.test("ogt", x, high), high, x)
 
 
-def _exp_parts(f: Formula, x: str) -> tuple[str, str, str]:
-    """(n as a float, n, r) with x = n ln 2 + r and |r| <= ln(2)/2."""
-    number, n = _round(f, x, 1.0 / _LN2)
+def _exp_parts(f: Formula, x: str, offset: int) -> tuple[str, str, str]:
+    """(n as a float, n + offset in the low bits of an integer, r) with x = n ln 2 + r and
+    |r| <= ln(2)/2."""
+    number, low_bits = _round(f, x, 1.0 / _LN2, offset)
     high, low = (
         (0.693359375, -2.12194440e-4)
         if f.shape.bits == 32
         else (6.93145751953125e-1, 1.42860682030941723212e-6)
     )
     r = f.fma(number, -high, x)
-    return number, n, f.fma(number, -low, r)
+    return number, low_bits, f.fma(number, -low, r)
 
 
 _EXP32 = [0.00138145963823, 0.00836871709086, 0.0416683880927, 0.166665206294, 0.499999934476]
@@ -91,37 +91,50 @@ def exp(f: Formula) -> str:
         x = f.select(f.test("olt", x, low), low, x)
     else:
         x = _clamp(f, x, low, high)
-    number, n, r = _exp_parts(f, x)
-    return f.scale(_exp_near_zero(f, r), number, n)
+    number, twice_biased, r = _exp_parts(f, x, 2 * f.shape.bias)
+    return f.scale(_exp_near_zero(f, r), number, twice_biased)
+
+
+def exp_nonpositive(f: Formula) -> str:
+    """exp(x) for x <= 0 or NaN, as of distances from a maximum: nothing to clamp above, and powers
+    of two that are in range when a constant is added to their exponents."""
+    if f.has_avx512 and f.shape.bits == 32:
+        return exp(f)
+    low, _ = _exp_range(f)
+    x = f.select(f.test("olt", f.arguments[0], low), low, f.arguments[0])
+    raised = f.shape.bias // 2
+    _, biased, r = _exp_parts(f, x, f.shape.bias + raised)
+    value = f.mul(_exp_near_zero(f, r), f.power_of_two(biased))
+    return f.mul(value, 2.0**-raised)
 
 
 def exp2(f: Formula) -> str:
     low, high = (-151.0, 129.0) if f.shape.bits == 32 else (-1076.0, 1025.0)
     x = _clamp(f, f.arguments[0], low, high)
-    number, n = _round(f, x)
+    number, twice_biased = _round(f, x, offset=2 * f.shape.bias)
     r = f.mul(f.sub(x, number), _LN2)
-    return f.scale(_exp_near_zero(f, r), number, n)
+    return f.scale(_exp_near_zero(f, r), number, twice_biased)
 
 
 def exp10(f: Formula) -> str:
     """10^x = 2^n * exp(r) with the reduction done in the base, which keeps large results exact."""
     low, high = (-46.0, 39.0) if f.shape.bits == 32 else (-324.5, 309.0)
     x = _clamp(f, f.arguments[0], low, high)
-    number, n = _round(f, x, math.log2(10.0))
+    number, twice_biased = _round(f, x, math.log2(10.0), 2 * f.shape.bias)
     head, rest = _LOG10_2[f.shape.bits]
     r = f.fma(number, -rest, f.fma(number, -head, x))
     r = f.mul(r, math.log(10.0))
-    return f.scale(_exp_near_zero(f, r), number, n)
+    return f.scale(_exp_near_zero(f, r), number, twice_biased)
 
 
 def expm1(f: Formula) -> str:
     low, high = (-26.0, 89.0) if f.shape.bits == 32 else (-56.0, 710.0)
     x0 = f.arguments[0]
     x = _clamp(f, x0, low, high)
-    _, n, r = _exp_parts(f, x)
-    p = f.fma(f.mul(r, r), f.polynomial(r, _exp_coefficients(f)), r)
     # 2^n p + (2^n - 1); 2^n may be out of range at the top, so halve and double.
-    scale = f.power_of_two(f.int_op("sub", n, 1))
+    _, halved, r = _exp_parts(f, x, f.shape.bias - 1)
+    p = f.fma(f.mul(r, r), f.polynomial(r, _exp_coefficients(f)), r)
+    scale = f.power_of_two(halved)
     value = f.fma(p, scale, f.sub(scale, 0.5))
     value = f.add(value, value)
     # exp(x) - 1 keeps the sign of zero, and x itself where it is tiny.
@@ -231,7 +244,7 @@ def log1p(f: Formula) -> str:
 def sigmoid(f: Formula) -> str:
     """1 / (1 + exp(-x)); for negative x exp(x) / (1 + exp(x)), which does not lose the tail."""
     x = f.arguments[0]
-    e = f.apply("exp", f.line(f"fneg {f.shape.type} {f.fabs(x)}"))
+    e = f.apply("exp_nonpositive", f.line(f"fneg {f.shape.type} {f.fabs(x)}"))
     below = f.test("olt", x, 0.0)
     # NaN comes out of exp.
     return f.quotient(f.select(below, e, 1.0), f.add(e, 1.0))
@@ -244,16 +257,12 @@ def tanh(f: Formula) -> str:
     if f.shape.bits == 32:
         # From 9.1 on the result is 1: so 2^n is at most 2^26, and never below 1.
         a = f.select(f.test("ogt", a, 9.1), 9.1, a)
-        magic = 1.5 * 2.0**23
-        total = f.fma(a, 2.0 / _LN2, magic)
-        number = f.sub(total, magic)
+        number, biased = _round(f, a, 2.0 / _LN2, f.shape.bias)
         # Half of what exp reduces 2a to; the coefficients have the powers of two.
         r = f.fma(number, 2.12194440e-4 / 2, f.fma(number, -0.693359375 / 2, a))
         series = [c * 2.0 ** (6 - k) for k, c in enumerate([*_EXP32, 1.0])]
         p = f.mul(r, f.polynomial(r, series))
-        # The low bits of the sum are n; the others leave at the top.
-        power = f.int_op("shl", f.bits(total), f.shape.fraction_bits)
-        scale = f.from_bits(f.int_op("add", power, f.shape.bias << f.shape.fraction_bits))
+        scale = f.power_of_two(biased)
         t = f.fma(p, scale, f.sub(scale, 1.0))
         return f.copysign(f.quotient(t, f.add(t, 2.0)), x)
     # Beyond 20 the result is 1.
@@ -324,11 +333,8 @@ def erf(f: Formula) -> str:
     t = f.fabs(x)
     last = (f.table_size - 0.51) / pieces
     t = f.select(f.test("ogt", t, last), last, t)
-    magic = 1.5 * 2.0**23
-    total = f.fma(t, pieces, magic)
-    number = f.sub(total, magic)
+    number, index = _round(f, t, pieces)
     d = f.fma(t, pieces, f.line(f"fneg {f.shape.type} {number}"))
-    index = f.bits(total)
     value, *rest = (f.look_up(row, index) for row in _erf_table(f.table_size))
     for coefficient in rest:
         value = f.fma(value, d, coefficient)
@@ -436,6 +442,7 @@ def cos(f: Formula) -> str:
 
 ELEMENTARY: dict[str, tuple[Callable[[Formula], str], tuple[int, ...]]] = {
     "exp": (exp, (32, 64)),
+    "exp_nonpositive": (exp_nonpositive, (32, 64)),
     "exp2": (exp2, (32, 64)),
     "exp10": (exp10, (32, 64)),
     "expm1": (expm1, (32, 64)),

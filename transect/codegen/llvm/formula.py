@@ -81,8 +81,20 @@ class Formula:
         """Gives the identifier of another function on the same lanes, by name."""
 
     def constant(self, value: float) -> str:
-        """A splat constant."""
-        return splat(self.shape.element, self._element(value), self.shape.lanes)
+        """The same number in all lanes."""
+        kind, text = self.shape.type, splat(self.shape.element, self._element(value), self.shape.lanes)
+        if not self._keeps_constants_whole:
+            return text
+        return self.line(f"load {kind}, ptr {self.module.whole(kind, text)}, !invariant.load !{{}}")
+
+    @property
+    def _keeps_constants_whole(self) -> bool:
+        """Whether constants are read from memory in full. AVX2 arithmetic takes an operand from
+        memory only so; LLVM would keep one lane and broadcast it into a register each time, as 16
+        registers do not hold the constants of a polynomial: one instruction more for each. AVX-512
+        has operands that are broadcast."""
+        bits = self.shape.bits * self.shape.lanes
+        return bits == 256 and "avx2" in self.features and not self.has_avx512
 
     def _element(self, value: float) -> str:
         rounded = float(np.float32(value)) if self.shape.bits == 32 else value
@@ -90,7 +102,7 @@ class Formula:
         return f"0x{bits:016X}"
 
     def integer(self, value: int) -> str:
-        """A splat integer constant."""
+        """The same integer in all lanes."""
         return splat(f"i{self.shape.bits}", str(value), self.shape.lanes)
 
     def _operand(self, value: str | float) -> str:
@@ -191,19 +203,20 @@ class Formula:
         rest = self.fma(self.line(f"fneg {self.shape.type} {first}"), b, a)
         return self.fma(rest, estimate, first)
 
-    def scale(self, x: str, number: str, n: str) -> str:
+    def scale(self, x: str, number: str, twice_biased: str) -> str:
         """x * 2^n with x near 1: subnormal or infinite where that is the result. `number` is n as
-        a float."""
+        a float; the low bits of `twice_biased` are n and twice the bias of the exponent."""
         if self.has_avx512:
             return self._avx512("mask.scalef", x, number, rounds=True)
-        # In two steps, as a power of two alone may be out of range.
-        half = self.int_op("ashr", n, 1)
-        first = self.mul(x, self.power_of_two(half))
-        return self.mul(first, self.power_of_two(self.int_op("sub", n, half)))
+        # In two steps, as a power of two alone may be out of range. What the halves' exponents
+        # leave of the sum is on their left, and shifted out.
+        half = self.int_op("shl", self.int_op("lshr", twice_biased, 1), self.shape.fraction_bits)
+        both = self.int_op("shl", twice_biased, self.shape.fraction_bits)
+        first = self.mul(x, self.from_bits(half))
+        return self.mul(first, self.from_bits(self.int_op("sub", both, half)))
 
-    def power_of_two(self, n: str) -> str:
-        """2^n for an integer n within the normal exponents."""
-        biased = self.int_op("add", n, self.shape.bias)
+    def power_of_two(self, biased: str) -> str:
+        """2^n for n within the normal exponents: the low bits of `biased` are n and the bias."""
         return self.from_bits(self.int_op("shl", biased, self.shape.fraction_bits))
 
     def test(self, predicate: str, a: str | float, b: str | float) -> str:

@@ -57,6 +57,7 @@ class ModuleText:
         self._helpers_done: set[str] = set()
         self._strings: dict[bytes, str] = {}
         self._packed: dict[str, str] = {}
+        self._whole: dict[tuple[str, str], str] = {}
         self._data: dict[int, tuple[np.ndarray, str, bool]] = {}
 
     def declare(
@@ -143,6 +144,14 @@ class ModuleText:
             self.constants.append(contiguous)
         self._data[id(array)] = (array, name, direct)
         return name, direct
+
+    def whole(self, kind: str, value: str) -> str:
+        """A pointer to a constant vector of type `kind`, all lanes of it in memory."""
+        if (kind, value) not in self._whole:
+            name = f"@.whole.{len(self._whole)}"
+            self.globals.append(f"{name} = internal global {kind} {value}, align 64")
+            self._whole[kind, value] = name
+        return self._whole[kind, value]
 
     def __str__(self) -> str:
         table = []

@@ -278,7 +278,7 @@ class LogAddExp(Binary):
         # inf - inf is NaN, so equal operands take log(2) from the second branch.
         distance = math("fabs", a - b)
         log_two = const(0.6931471805599453, a.dtype)
-        rest = select(EQ(a, b), log_two, math("log1p", math("exp", negate(distance))))
+        rest = select(EQ(a, b), log_two, math("log1p", math("exp_nonpositive", negate(distance))))
         return maximum(a, b) + rest
 
 

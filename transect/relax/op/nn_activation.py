@@ -170,7 +170,7 @@ class Softplus(FloatUnary):
         """max(z, 0) + log1p(exp(-|z|)), which neither overflows nor loses small values."""
         zero, beta = const(0, x.dtype), const(self.beta, x.dtype)
         scaled = x * beta
-        tail = math("log1p", math("exp", negate(math("fabs", scaled))))
+        tail = math("log1p", math("exp_nonpositive", negate(math("fabs", scaled))))
         smooth = (maximum(scaled, zero) + tail) / beta
         return select(scaled > const(self.threshold, x.dtype), x, smooth)
 
@@ -307,7 +307,7 @@ class AlongAxis(Operator):
             return cast(x[i], wide) - largest[(*i[:axis], *i[axis + 1 :])]
 
         def exponential(*i: Expr) -> Expr:
-            return math("exp", shifted(i))
+            return math("exp_nonpositive", shifted(i))
 
         total = reduce_axes(b, x.shape, (axis,), exponential, "sum", "total")
 
@@ -344,7 +344,7 @@ class Softmax(AlongAxis):
         largest = reduce_axes(b, x.shape, (axis,), value, "max", "largest")
 
         def exponential(*i: Var) -> Expr:
-            return math("exp", value(*i) - largest[row(i)])
+            return math("exp_nonpositive", value(*i) - largest[row(i)])
 
         powers = b.compute(x.shape, exponential, name="powers", dtype=wide)
         total = reduce_axes(b, x.shape, (axis,), lambda *i: powers[i], "sum", "total")

@@ -205,6 +205,7 @@ def _reciprocal_root(x: Value) -> Value:
 
 _LIBRARY: dict[str, Callable[..., Value]] = {
     "exp": np.exp,
+    "exp_nonpositive": np.exp,
     "exp2": np.exp2,
     "exp10": _exp10,
     "log": np.log,
