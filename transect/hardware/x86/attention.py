@@ -317,6 +317,7 @@ class _Nest:
         for item, partial in reversed(order):
             for each in reversed([*partial, item]):
                 sch.compute_at(each, blocks)
+        self._row_by_row(order)
         sch.compute_at(self.store_scores, blocks)
         i, j = self._axes(self.store_scores, (rank, rank + 1))
         panels, *lanes = sch.split(j, [None, vectors, self.lanes])
@@ -402,6 +403,29 @@ class _Nest:
         unroll_steps(sch, reduced, self.unroll)
 
     # --- rows -----------------------------------------------------------------------------------
+
+    def _row_by_row(self, order: list[tuple[BlockRV, list[BlockRV]]]) -> None:
+        """One loop over rows for the weights, what they are made of, and what is summed over them:
+        a row stays in the first-level cache, and its partial results in registers."""
+        sch = self.sch
+        maps = [n for n, (item, _) in enumerate(order) if self._is_map_of_rows(item)]
+        if not maps:
+            return
+        (row,) = self._axes(order[maps[-1]][0], (self.rank,))
+        self.outer.append(row)
+        for item, partial in reversed(order[: maps[-1]]):
+            for each in reversed([*partial, item]):
+                sch.compute_at(each, row)
+        for item, partial in order[maps[-1] + 1 :]:
+            if not partial:
+                break
+            for each in (*partial, item):
+                sch.reverse_compute_at(each, row)
+
+    def _is_map_of_rows(self, block: BlockRV) -> bool:
+        """Whether a block computes each element of rows."""
+        kinds = [item.kind for item in self.sch.get(block).iter_vars]
+        return kinds == ["spatial"] * (self.rank + 2)
 
     def _partial(self, block: BlockRV) -> list[BlockRV]:
         """Partial results of a reduction over rows: in vectors, in one vector, in a few lanes."""

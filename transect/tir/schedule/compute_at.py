@@ -446,7 +446,7 @@ class ReverseComputeAt(Primitive):
             if box is None:
                 continue
             read = relax(region, bounds, analyzer)
-            if not contains(box, read, analyzer) and not _whole(box, analyzer):
+            if not contains(box, _clipped(read, box, analyzer), analyzer):
                 refuse(
                     self.name,
                     f"it needs more of {region.buffer.name!r} than one iteration makes "
@@ -456,9 +456,17 @@ class ReverseComputeAt(Primitive):
                 )
 
 
-def _whole(box: BufferRegion, analyzer: Analyzer) -> bool:
-    whole = box.buffer.region
-    return contains(box, whole, analyzer)
+def _clipped(read: BufferRegion, box: BufferRegion, analyzer: Analyzer) -> BufferRegion:
+    """What is read of the dimensions of which less than all is made: nothing is read outside of a
+    buffer, though that cannot be told of indices that are cut off, as in min(i, n - 1)."""
+    whole = [
+        part
+        if analyzer.can_prove(part.min <= 0) and analyzer.can_prove(part.min + part.extent >= size)
+        else item
+        for item, part, size in zip(read.ranges, box.ranges, box.buffer.shape, strict=True)
+    ]
+    return BufferRegion(read.buffer, tuple(whole))
+
 
 
 def _shown(region: BufferRegion) -> str:
