@@ -73,6 +73,23 @@ def test_reverse_compute_at_of_tiles_with_tails() -> None:
     check(lambda: matmul(N, M, D, bias=True), edit, *sizes)
 
 
+def test_reverse_compute_at_of_a_padded_reduction_over_rows() -> None:
+    def largest_squares(n: Var | int, m: Var | int) -> PrimFunc:
+        builder = FunctionBuilder("largest_squares")
+        x = builder.input("x", (n, m), "float32")
+        e = builder.compute((n, m), lambda i, j: x[i, j] * x[i, j], name="e")
+        t = builder.reduce((n,), (m,), lambda i, k: e[i, k], combiner="max", name="t")
+        return builder.finish([builder.compute((n,), lambda i: t[i] + 1.0, name="o")])
+
+    def edit(s: Schedule) -> None:
+        t = s.get_block("t")
+        # What is read of a row is cut off at its end, min(k, m - 1): still only of one row.
+        s.pad_domain(t, [1, 8])
+        s.reverse_compute_at(t, loop(s, "e"))
+
+    check(lambda: largest_squares(N, M), edit, *SIZES)
+
+
 def test_register_tile_with_packed_operand() -> None:
     def edit(s: Schedule) -> None:
         y = s.get_block("y")

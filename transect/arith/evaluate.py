@@ -342,7 +342,8 @@ def _in_double(function: Callable[..., Value]) -> Callable[..., Value]:
 
 _NUMPY_NAMES = {
     "asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
-    "atanh": "arctanh", "pow": "power", "atan2": "arctan2", "nearbyint": "rint", "exp_nonpositive": "exp",
+    "atanh": "arctanh", "pow": "power", "atan2": "arctan2", "nearbyint": "rint",
+    "exp_nonpositive": "exp",
 }  # fmt: skip
 _SAME_NAMES = (
     "exp", "exp2", "log", "log2", "log10", "log1p", "expm1", "sqrt", "sin", "cos", "tan", "sinh",

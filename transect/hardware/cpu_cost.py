@@ -38,8 +38,9 @@ _LINE, _PAGE = 64, 4096
 """Bytes of a cache line, and of a page, which is what one way of a first-level cache holds."""
 
 _POLYNOMIALS = {
-    "exp": 12.0, "exp_nonpositive": 10.0, "exp2": 10.0, "log": 16.0, "tanh": 18.0, "erf": 18.0, "sigmoid": 20.0,
-    "sqrt": 10.0, "rsqrt": 12.0, "div": 8.0, "sin": 20.0, "cos": 20.0, "fabs": 1.0, "floor": 1.0,
+    "exp": 12.0, "exp_nonpositive": 10.0, "exp2": 10.0, "log": 16.0, "tanh": 18.0, "erf": 18.0,
+    "sigmoid": 20.0, "sqrt": 10.0, "rsqrt": 12.0, "div": 8.0, "sin": 20.0, "cos": 20.0, "fabs": 1.0,
+    "floor": 1.0,
 }  # fmt: skip
 """What one vector of a function takes, in multiply-adds (codegen/llvm/elementary.py)."""
 

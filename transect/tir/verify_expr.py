@@ -43,7 +43,8 @@ _FLOAT_ONLY = frozenset(
     {
         "exp", "exp2", "exp10", "log", "log2", "log10", "log1p", "expm1", "sqrt", "rsqrt", "sin",
         "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh", "asinh", "acosh", "atanh",
-        "erf", "sigmoid", "exp_nonpositive", "pow", "atan2", "copysign", "fmod", "hypot", "nextafter", "fma",
+        "erf", "sigmoid", "exp_nonpositive", "pow", "atan2", "copysign", "fmod", "hypot",
+        "nextafter", "fma",
     }
 )  # fmt: skip
 _INTEGER_ONLY = frozenset(

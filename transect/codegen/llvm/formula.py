@@ -82,7 +82,10 @@ class Formula:
 
     def constant(self, value: float) -> str:
         """The same number in all lanes."""
-        kind, text = self.shape.type, splat(self.shape.element, self._element(value), self.shape.lanes)
+        kind, text = (
+            self.shape.type,
+            splat(self.shape.element, self._element(value), self.shape.lanes),
+        )
         if not self._keeps_constants_whole:
             return text
         return self.line(f"load {kind}, ptr {self.module.whole(kind, text)}, !invariant.load !{{}}")

@@ -23,9 +23,12 @@ from transect.tir.buffer import BufferLoad
 from transect.tir.op import without_checks
 from transect.tir.schedule import BlockRV, LoopRV, Schedule, subject_of
 from transect.tir.stmt import Block, BufferStore
+from transect.tir.transform.transpose_tiles import TRANSPOSE
 
 _CALL_COST = 16
 """Operations that an elementary function counts as."""
+_ELEMENTS = 256
+"""Of how many elements of each of a few rows, which become columns, a core takes care at a time."""
 
 
 def operations_of(block: Block) -> int:
@@ -70,7 +73,9 @@ def vectorize_loop(sch: Schedule, loop: LoopRV, lanes: int) -> LoopRV | None:
     Gives the loop over the full vectors; None if the loop is known to be too short for one.
     """
     known = as_int(sch.get(loop).extent)
-    if known is not None and known < lanes // 4:
+    if known is not None and known < max(lanes // 4, 4):
+        # Written out: AVX2 stores with a mask take longer than a few elements.
+        sch.unroll(loop)
         return None
     if known is not None and known <= lanes:
         if known < lanes:
@@ -141,7 +146,8 @@ class ElementwiseRule(ScheduleRule):
             return tuple(done)
         across = _turned_axis(sch.get(block))
         if across is not None:
-            together = _tile(sch, loops, across, target.lanes(dtype))
+            vectors = line_vectors(dtype, target)
+            together = _tile(sch, loops, across, target.lanes(dtype), vectors)
             if answer.flag("parallel"):
                 sch.parallel(sch.fuse(*together))
             return tuple(done)
@@ -174,17 +180,30 @@ def _turned_axis(block: Block) -> int | None:
     return None
 
 
-def _tile(sch: Schedule, loops: list[LoopRV], across: int, lanes: int) -> list[LoopRV]:
-    """Square tiles of `lanes` by `lanes` over the loop `across` and the last one, which becomes
-    the vector: what a tile reads side by side is used while it is in the first-level cache.
+def _tile(
+    sch: Schedule, loops: list[LoopRV], across: int, lanes: int, vectors: int
+) -> list[LoopRV]:
+    """Square tiles of cache lines over the loop `across` and the last one, in squares of `lanes` by
+    `lanes`, which are turned in registers: what is read side by side is used at once, and lines are
+    read and written whole. A few rows or columns are copied element by element. vectors: of a cache
+    line.
 
     Gives the loops around the tiles.
     """
     turned, last = loops[across], loops[-1]
     outer = [loop for loop in loops if loop not in (turned, last)]
-    rows, row = sch.split(turned, [None, lanes])
-    columns, lane = sch.split(last, [None, lanes])
-    sch.reorder(*outer, rows, columns, row, lane)
+    for few, many in ((last, turned), (turned, last)):
+        known = as_int(sch.get(few).extent)
+        if known is not None and known <= lanes // 2:
+            # Channels of an image: most of a vector would be empty.
+            parts, element = sch.split(many, [None, _ELEMENTS])
+            sch.reorder(*outer, parts, element, few)
+            sch.unroll(few)
+            return [*outer, parts]
+    rows, *some, row = sch.split(turned, [None, vectors, lanes] if vectors > 1 else [None, lanes])
+    columns, *more, lane = sch.split(last, [None, vectors, lanes] if vectors > 1 else [None, lanes])
+    sch.reorder(*outer, rows, columns, *some, *more, row, lane)
+    sch.annotate(row, TRANSPOSE, True)
     sch.vectorize(lane)
     return [*outer, rows, columns]
 

@@ -468,7 +468,6 @@ def _clipped(read: BufferRegion, box: BufferRegion, analyzer: Analyzer) -> Buffe
     return BufferRegion(read.buffer, tuple(whole))
 
 
-
 def _shown(region: BufferRegion) -> str:
     parts = ", ".join(f"{item.min!r}:+{item.extent!r}" for item in region.ranges)
     return f"{region.buffer.name}[{parts}]"
