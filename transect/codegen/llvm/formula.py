@@ -82,10 +82,8 @@ class Formula:
 
     def constant(self, value: float) -> str:
         """The same number in all lanes."""
-        kind, text = (
-            self.shape.type,
-            splat(self.shape.element, self._element(value), self.shape.lanes),
-        )
+        kind, shape = self.shape.type, self.shape
+        text = splat(shape.element, self._element(value), shape.lanes)
         if not self._keeps_constants_whole:
             return text
         return self.line(f"load {kind}, ptr {self.module.whole(kind, text)}, !invariant.load !{{}}")
@@ -211,8 +209,8 @@ class Formula:
         a float; the low bits of `twice_biased` are n and twice the bias of the exponent."""
         if self.has_avx512:
             return self._avx512("mask.scalef", x, number, rounds=True)
-        # In two steps, as a power of two alone may be out of range. What the halves' exponents
-        # leave of the sum is on their left, and shifted out.
+        # In two steps, as a power of two alone may be out of range. What else the integer has, to
+        # the left of n, is shifted out.
         half = self.int_op("shl", self.int_op("lshr", twice_biased, 1), self.shape.fraction_bits)
         both = self.int_op("shl", twice_biased, self.shape.fraction_bits)
         first = self.mul(x, self.from_bits(half))

@@ -146,7 +146,8 @@ class ModuleText:
         return name, direct
 
     def whole(self, kind: str, value: str) -> str:
-        """A pointer to a constant vector of type `kind`, all lanes of it in memory."""
+        """A pointer to a constant vector of type `kind`, all lanes of it in memory. Nothing writes
+        to it, but LLVM must not know: it would put the value in the place of the load."""
         if (kind, value) not in self._whole:
             name = f"@.whole.{len(self._whole)}"
             self.globals.append(f"{name} = internal global {kind} {value}, align 64")
