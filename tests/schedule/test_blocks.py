@@ -90,6 +90,17 @@ def test_reverse_compute_at_of_a_padded_reduction_over_rows() -> None:
     check(lambda: largest_squares(N, M), edit, *SIZES)
 
 
+def test_a_reader_of_a_rolling_buffer_stays_in_its_loop() -> None:
+    def edit(s: Schedule) -> None:
+        b, c = s.get_block("b"), s.get_block("c")
+        s.compute_at(b, loop(s, "c"))
+        s.rolling_buffer(b, 0)
+        copy = s.reindex(c, ("write", 0))
+        s.compute_at(c, s.get_loops(copy)[0])
+
+    assert "writes the same elements of 'b' again" in refusal(blur(7), edit)
+
+
 def test_register_tile_with_packed_operand() -> None:
     def edit(s: Schedule) -> None:
         y = s.get_block("y")

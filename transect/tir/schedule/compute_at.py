@@ -213,6 +213,7 @@ class ComputeAt(Primitive):
         last = min(_item_of(tree, loop, item) for item in consumers)
         position = _position(self.name, block, self.index, 0, last)
         self._check_inputs(tree, block, loop, siblings)
+        _check_kept(self.name, tree, block, loop, siblings)
         analyzer = analyzer_for(tree, loop, inclusive=True)
         needed: Needed = {}
         for region in block.writes:
@@ -454,6 +455,32 @@ class ReverseComputeAt(Primitive):
                     block,
                     "choose an outer loop",
                 )
+
+
+def _check_kept(primitive: str, tree: Tree, block: Block, loop: For, siblings: list[Block]) -> None:
+    """What `block` reads must still be there outside of the loops that it leaves: a rolling buffer
+    keeps only the last rows."""
+    stays = [*tree.loops(loop), loop]
+    left = [item for item in tree.loops(block) if item not in stays]
+    for region in block.reads:
+        for writer in writers(siblings, region.buffer):
+            shared = [item.var for item in tree.loops(writer) if item in left]
+            if writer is block or not shared:
+                continue
+            written = next(item for item in writer.writes if item.buffer is region.buffer)
+            apart = {item.min for item in written.ranges if isinstance(item.min, Var)}
+            values = tree.realize(writer).iter_values
+            for item, value in zip(writer.iter_vars, values, strict=True):
+                moves = any(mentions(value, var) for var in shared)
+                if moves and item.kind == "spatial" and item.var not in apart:
+                    refuse(
+                        primitive,
+                        f"block {writer.name!r} writes the same elements of "
+                        f"{region.buffer.name!r} again in later iterations of a loop that it would "
+                        "leave",
+                        block,
+                        "move it before sch.rolling_buffer",
+                    )
 
 
 def _clipped(read: BufferRegion, box: BufferRegion, analyzer: Analyzer) -> BufferRegion:
