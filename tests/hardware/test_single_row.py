@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.codegen.support import lower
 from tests.schedule.programs import matmul, run
 from transect.hardware import schedule_rules
 from transect.hardware.schedule_kernels import ScheduleKernels
@@ -11,7 +12,8 @@ from transect.ir.expr import Var
 from transect.ir.function import IRModule
 from transect.plan import Plan, Planner
 from transect.tir.function import PrimFunc
-from transect.tir.stmt import BlockRealize, IfThenElse
+from transect.tir.stmt import Allocate, BlockRealize, IfThenElse
+from transect.tir.visit import walk_stmts
 from transect.transform import Context
 
 N, M, D = Var("n"), Var("m"), Var("d")
@@ -49,3 +51,16 @@ def test_the_plan_decides() -> None:
 def test_rows_that_are_known_have_one_nest() -> None:
     assert not has_case(scheduled(matmul(4, M, D)))
     assert not has_case(scheduled(matmul(1, M, D)))
+
+
+def test_rows_are_added_up_in_one_vector_before_the_result_is_touched() -> None:
+    """What is read of the matrix goes to a sum of as many values as its vectors have: no size."""
+    lowered = lower(scheduled(matmul(1, M, D)), ICELAKE)["main"]
+    assert isinstance(lowered, PrimFunc)
+    stored = {
+        repr(extent)
+        for stmt in walk_stmts(lowered.body)
+        if isinstance(stmt, Allocate) and "rf" in stmt.var.name
+        for extent in stmt.extents
+    }
+    assert stored == {"16"}, stored

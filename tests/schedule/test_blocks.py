@@ -4,6 +4,7 @@ import pytest
 
 from tests.schedule.programs import blur, chain, check, matmul, normalized, row_sum
 from transect.ir.expr import Var
+from transect.script import tir as T
 from transect.support.errors import ScheduleError
 from transect.tir.builder import FunctionBuilder
 from transect.tir.builder.statements import store
@@ -24,6 +25,17 @@ def refusal(func: PrimFunc, edit: object) -> str:
         edit(s)  # pyright: ignore[reportCallIssue]
     assert s.get_output_blocks()
     return str(caught.value)
+
+
+@T.prim_func
+def triangle(x: T.Buffer((6, 6), "float32"), y: T.Buffer((6,), "float32")):
+    for i in range(6):
+        for k in range(i + 1):
+            with T.block("s"):
+                vi, vk = T.axis.remap("SR", [i, k])
+                with T.init():
+                    y[vi] = T.float32(0)
+                y[vi] = y[vi] + x[vi, vk]
 
 
 def test_compute_inline() -> None:
@@ -163,6 +175,17 @@ def test_rfactor_of_a_sum() -> None:
     check(lambda: row_sum(N, 12), edit, {"n": 5})
 
 
+def test_rfactor_of_parts_of_any_number() -> None:
+    def edit(s: Schedule) -> None:
+        s.pad_domain(s.get_block("s"), [1, 4])
+        outer, _ = s.split(loop(s, "s", 1), [None, 4])
+        parts = s.rfactor(outer)
+        assert repr(s.get(parts).writes[0].buffer.shape[0]) == "(m + 3) // 4"
+
+    check(lambda: row_sum(N, M), edit, *SIZES)
+    check(lambda: row_sum(N, M), lambda s: s.rfactor(loop(s, "s", 1), 1), *SIZES)
+
+
 def test_fold_a_sum_in_pairs() -> None:
     def edit(s: Schedule) -> None:
         block = s.get_block("s")
@@ -280,7 +303,7 @@ def two_readers() -> PrimFunc:
             "the sum would start anew in each of its iterations",
         ),
         (row_sum(4, 4), lambda s: s.rfactor(loop(s, "s")), "over one reduction variable alone"),
-        (row_sum(4, M), lambda s: s.rfactor(loop(s, "s", 1)), "its extent m is not a constant"),
+        (triangle, lambda s: s.rfactor(loop(s, "s", 1)), "its extent i + 1 changes with loop 'i'"),
         (
             row_sum(4, 6),
             lambda s: s.rfactor(s.split(loop(s, "s", 1), [None, 4])[1]),

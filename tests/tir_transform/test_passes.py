@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -365,16 +366,58 @@ def test_guards_of_full_tiles_are_tested_once() -> None:
 
     @T.prim_func(private=True)
     def expected(x: T.Buffer(("n",), "float32")):
-        for i0 in range((n + 3) // 4):
-            if i0 * 4 + 3 < n:
-                for i1 in range(4):
-                    x[i0 * 4 + i1] = T.float32(1)
-            else:
-                for i1 in range(4):
-                    if i0 * 4 + i1 < n:
-                        x[i0 * 4 + i1] = T.float32(1)
+        for i0 in range(n // 4):
+            for i1 in range(4):
+                x[i0 * 4 + i1] = T.float32(1)
+        for i2 in range(n // 4, (n + 3) // 4):
+            for i3 in range(4):
+                if i2 * 4 + i3 < n:
+                    x[i2 * 4 + i3] = T.float32(1)
 
-    expect(before, expected, LoopPartition())
+    expect(before, expected, LoopPartition(), Simplify())
+
+
+def test_full_tiles_that_come_last_are_tested_one_by_one() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32")):
+        for i0 in range((n + 3) // 4):
+            for i1 in range(4):
+                if n - 1 - i0 * 4 - i1 >= 3:
+                    x[n - 1 - i0 * 4 - i1] = T.float32(1)
+                if i0 * 4 + i1 >= 6:
+                    x[i0 * 4 + i1] = T.float32(2)
+
+    text = repr(run(before, LoopPartition(), Simplify()))
+    assert text.count("//") == 1, text
+    assert "else:" in text
+
+
+def test_full_tiles_are_counted_before_the_loop() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "float32"), count: T.int64, shift: T.int64):
+        for i0 in range(2, count):
+            for i1 in range(4):
+                if i0 * 12 + i1 * 3 + shift <= n:
+                    x[i0] = x[i0] + T.float32(1)
+
+    func = run(before, LoopPartition())
+    assert repr(func).count("for ") == 4, repr(func)
+    for count, shift in itertools.product((0, 2, 3, 5, 9), (-100, -30, -25, -24, -9, 0, 9, 70)):
+        arrays = [np.zeros(60, "float32") for _ in range(2)]
+        for each, array in zip((before, func), arrays, strict=True):
+            interpret(each, array, count, shift)
+        np.testing.assert_array_equal(*arrays)
+
+
+def test_no_loop_ends_at_what_may_change_in_it() -> None:
+    @T.prim_func(private=True)
+    def before(x: T.Buffer(("n",), "int64")):
+        for i0 in range((n + 3) // 4):
+            for i1 in range(4):
+                if i0 * 4 + i1 < x[0]:
+                    x[i0 * 4 + i1] = 1
+
+    expect(before, before, LoopPartition())
 
 
 def test_the_only_partial_tile_is_known() -> None:
@@ -708,13 +751,12 @@ def test_indices_that_are_cut_off_are_compared_once_a_tile() -> None:
 
     @T.prim_func(private=True)
     def expected(x: T.Buffer(("n",), "float32"), y: T.Buffer(("m",), "float32")):
-        for i in range((n + 3) // 4):
-            if i * 4 + 3 <= n - 1:
-                for j in range(4):
-                    y[i * 4 + j] = x[i * 4 + j]
-            else:
-                for j in range(4):
-                    y[i * 4 + j] = x[T.min(i * 4 + j, n - 1)]
+        for i in range(n // 4):
+            for j in range(4):
+                y[i * 4 + j] = x[i * 4 + j]
+        for k in range(n // 4, (n + 3) // 4):
+            for l in range(4):  # noqa: E741
+                y[k * 4 + l] = x[T.min(k * 4 + l, n - 1)]
 
     expect(run(before, Simplify()), run(expected, Simplify()), LoopPartition(), Simplify())
 

@@ -19,7 +19,7 @@ from transect.ir.structural import structural_hash
 from transect.plan import Cost, Option, Site, SiteKey
 from transect.target import Target
 from transect.tir.analysis.contraction import Contraction
-from transect.tir.schedule import BlockRV, LoopRV, Schedule
+from transect.tir.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class VectorMatrixRule(ScheduleRule):
             part = roles(found)
             if part is None or not part.contiguous or part.panel is not None:
                 return None  # Panels lie in the order in which register tiles read them.
+            if len(found.reduce) != 1:
+                return None
             single = part.row is None or as_int(part.row.dom.extent) == 1
             columns = as_int(part.column.dom.extent)
             if single and (columns is None or columns >= self.least):
@@ -90,24 +92,32 @@ class VectorMatrixRule(ScheduleRule):
         done += inline_consumers(sch, info, found.output.buffer)
         lanes = target.lanes(found.output.buffer.dtype)
         items = found.site.block.iter_vars
-        position = items.index(part.column)
-        parts, vectors = self._parts(part.column.dom.extent, lanes, target)
-        multiple = lanes * (vectors or 1)
-        sch.pad_domain(block, [multiple if n == position else 1 for n in range(len(items))])
-        loops = sch.get_loops(block)
-        outer = [
-            loop for n, loop in enumerate(loops) if items[n].kind == "spatial" and n != position
-        ]
-        reduced = [loop for n, loop in enumerate(loops) if items[n].kind == "reduce"]
-        panels, vector, lane = sch.split(loops[position], [parts, vectors, lanes])
-        sch.reorder(*outer, panels, *reduced, vector, lane)
+        column, depth = items.index(part.column), items.index(found.reduce[0])
+        columns, extent = part.column.dom.extent, found.reduce[0].dom.extent
+        parts, vectors = self._parts(columns, lanes, target)
+        multiples = {column: lanes * (vectors or 1), depth: rows}
+        sch.pad_domain(block, [multiples.get(n, 1) for n in range(len(items))])
+        steps, _ = sch.split(sch.get_loops(block)[depth], [None, rows])
+        partial = sch.rfactor(steps, 0)
+        *loops, steps = sch.get_loops(block)
+        spatial = [item for item in items if item.kind == "spatial"]
+        across = loops.pop(spatial.index(part.column))
+        panels, vector, lane = sch.split(across, [parts, vectors, lanes])
+        sch.reorder(*loops, panels, steps, vector, lane)
         sch.reverse_compute_at(copy, panels)
-        init = sch.decompose_reduction(block, reduced[0])
-        done.append(sch.get(init).name)
-        done += self._unroll(sch, block, reduced[-1], vector, rows)
-        for made in (init, copy):
+        sch.compute_at(partial, vector)
+        init = sch.decompose_reduction(block, steps)
+        *_, inside, row = sch.get_loops(partial)
+        sch.reorder(row, inside)
+        first = sch.decompose_reduction(partial, row)
+        sch.unroll(row)
+        done += [sch.get(made).name for made in (partial, first, init)]
+        for made in (init, copy, first, partial, block):
             vectorize_loop(sch, sch.get_loops(made)[-1], lanes)
-        together = [*outer, panels]
+        if as_int(extent) is None or as_int(extent % rows) != 0:
+            _, rest = sch.loop_partition(steps, [extent // rows, None])
+            done += [sch.get(made).name for made in sch.get_child_blocks(rest)]
+        together = [*loops, panels]
         if parallel.flag("parallel"):
             sch.parallel(sch.fuse(*together) if len(together) > 1 else panels)
         return tuple(done)
@@ -120,22 +130,3 @@ class VectorMatrixRule(ScheduleRule):
             return target.cores, None
         count = max(target.cores, -(-known // self.most))
         return None, -(-known // (count * lanes))
-
-    def _unroll(
-        self, sch: Schedule, block: BlockRV, reduced: LoopRV, vector: LoopRV, rows: int
-    ) -> list[str]:
-        """Add several rows at once, what is left of them one by one; the names of new blocks."""
-        made: list[str] = []
-        extent = sch.get(reduced).extent
-        lane = sch.get_loops(block)[-1]
-        known = as_int(extent)
-        if known is None or known % rows:
-            reduced, rest = sch.loop_partition(reduced, [extent // rows * rows, None])
-            (last,) = sch.get_child_blocks(rest)
-            made.append(sch.get(last).name)
-            sch.vectorize(sch.get_loops(last)[-1])
-        steps, unrolled = sch.split(reduced, [None, rows])
-        sch.reorder(steps, vector, unrolled, lane)
-        sch.unroll(unrolled)
-        sch.vectorize(lane)
-        return made

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from transect.ir.expr import Add, Expr, Max, Min, Mul, Range, Var, as_int, const, true
+from transect.ir.expr import Add, Expr, Max, Min, Mul, Range, Var, const, true
 from transect.ir.node import replace
 from transect.ir.term import Term
 from transect.ir.traverse import free_vars, rewrite
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion, buffer
-from transect.tir.decisions import decision_vars
 from transect.tir.function import PrimFunc
 from transect.tir.schedule.dependence import mentions
 from transect.tir.schedule.edit import (
@@ -198,9 +197,9 @@ class Rfactor(Primitive):
                                                      C[i] += C_rf[k1, i]
 
     factor_axis: where the new dimension stands in C_rf. The loop must run over the reduction
-    alone, with a constant extent; the combination must be a sum, product, minimum or maximum. The
-    order of floating-point additions changes: that is what it is for. The result is the block of
-    C_rf; the handle of the block stays with the combination.
+    alone, with one extent in all iterations of the loops around it; the combination must be a sum,
+    product, minimum or maximum. The order of floating-point additions changes: that is what it is
+    for. The result is the block of C_rf; the handle of the block stays with the combination.
     """
 
     factor_axis: int = 0
@@ -232,10 +231,15 @@ class Rfactor(Primitive):
                 loop,
                 "choose a loop of a reduction",
             )
-        if as_int(loop.extent) is None and not set(free_vars([loop.extent])) <= set(
-            decision_vars(func)
-        ):
-            refuse(self.name, f"its extent {loop.extent!r} is not a constant", loop, "split it")
+        changing = [item for item in tree.loops(block) if mentions(loop.extent, item.var)]
+        if changing:
+            refuse(
+                self.name,
+                f"its extent {loop.extent!r} changes with loop {changing[0].var.name!r}: there is "
+                "no size that all rows of parts have",
+                loop,
+                "split it by a constant and choose the outer or the inner loop",
+            )
         del analyzer, combined
         home = tree.scope(block)
         extents = list(old.shape)

@@ -3,7 +3,7 @@ element."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard, TypeVar
 
@@ -25,11 +25,14 @@ from transect.ir.expr import (
     as_int,
     equal,
     logical_and,
+    maximum,
+    minimum,
     true,
 )
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import free_vars, rewrite, walk
+from transect.ir.traverse import free_vars, rewrite, substitute, walk
+from transect.tir.affine import difference
 from transect.tir.analysis.iterations import (
     MOST_ITERATIONS,
     for_all,
@@ -70,8 +73,10 @@ class LoopPartition(FunctionPass):
                                                        for i1 in range(4):
                                                            if i0 * 4 + i1 < n: body
 
-    Iterations at the end of a loop that do nothing that is seen later, as all that they store is
-    stored under a condition that does not hold, are left out.
+    Where full tiles come first and nobody knows how many tiles there are, the two versions become
+    two loops, one after the other: nothing is tested in them, and the registers of each are its
+    own. Iterations at the end of a loop that do nothing that is seen later, as all that they store
+    is stored under a condition that does not hold, are left out.
     """
 
     limit: int = 24
@@ -101,8 +106,27 @@ class _Partition(StmtRewriter):
         full = _full_tile(stmt)
         if not full:
             return super().visit_for(stmt)
-        parts = [self._versions(stmt, part, full) for part in _parts(stmt.body, full)]
-        return replace(stmt, body=seq(*parts))
+        parts = _parts(stmt.body, full)
+        testing = [part for part in parts if not full.keys().isdisjoint(_all_conditions(part))]
+        alone = len(testing) == 1 and not any(
+            _has_serial_loop(part) for part in parts if part is not testing[0]
+        )
+        if alone and stmt.kind == "serial" and as_int(stmt.extent) is None:
+            count = _full_tiles(stmt, list(dict.fromkeys(full.values())))
+            if count is not None:
+                return self._loops(stmt, count, set(full))
+        return replace(stmt, body=seq(*(self._versions(stmt, part, full) for part in parts)))
+
+    def _loops(self, loop: For, count: Expr, full: set[Expr]) -> Stmt:
+        """A loop over the first `count` tiles, which are full, and one over the others."""
+        first = replace(loop, extent=count, body=self.visit(_Assume(full).visit(loop.body)))
+        var = Var(f"{loop.var.name}_rest", loop.var.dtype)
+        body = substitute_stmt(fresh_copy(loop.body), {loop.var: var})
+        if sum(1 for _ in walk_stmts(body)) <= self.limit:
+            body = self.visit(body)
+        start = loop.min + count
+        rest = replace(loop, var=var, min=start, extent=loop.extent - count, body=body)
+        return seq(first, rest)
 
     def _versions(self, loop: For, body: Stmt, full: Mapping[Expr, Expr]) -> Stmt:
         """The version of a full tile and that of a partial one, of what differs between them."""
@@ -126,6 +150,28 @@ class _Partition(StmtRewriter):
         for number, case in zip(partial, others, strict=False):
             else_case = IfThenElse(equal(loop.var, number), case, else_case)
         return IfThenElse(condition, then_case, else_case)
+
+
+def _full_tiles(loop: For, tests: Sequence[Expr]) -> Expr | None:
+    """How many iterations from the first on pass all of `tests`, if each that fails one is
+    followed by none that passes it; None if that is not known."""
+    count = loop.extent
+    for test in tests:
+        # What a call reads may change while the loop runs; loads are never among the tests.
+        impure = any(isinstance(item, Call) and item.effect != "pure" for item in walk(test))
+        if not isinstance(test, LT | LE | GT | GE) or impure:
+            return None
+        low, high = (test.a, test.b) if isinstance(test, LT | LE) else (test.b, test.a)
+        gap = high - low
+        one: dict[Var, Expr] = {loop.var: loop.var + 1}
+        step = difference(gap, substitute(gap, one))
+        if gap.dtype is not loop.extent.dtype or step is None or step <= 0:
+            return None
+        at_first = substitute(gap, {loop.var: loop.min})
+        inclusive = isinstance(test, LE | GE)
+        # The gap, which shrinks by `step`, has to stay positive, or not negative.
+        count = minimum(count, (at_first + (0 if inclusive else -1)) // step + 1)
+    return maximum(count, 0)
 
 
 def _partial_tiles(loop: For, is_full: Expr) -> list[int]:
