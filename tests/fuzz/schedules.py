@@ -457,7 +457,8 @@ def main() -> None:
     for number, done in enumerate(range(0, options.count, options.chunk)):
         count = min(options.chunk, options.count - done)
         try:
-            total += run(count, options.seed + number)
+            # Far apart, so that the runs of two seeds have no chunk in common.
+            total += run(count, options.seed * 1_000_000 + number)
         except Exception:  # noqa: BLE001 - whatever it is, the other chunks run as well.
             failures += 1
             traceback.print_exc()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.codegen.support import compiled
 from transect.ir.function import BaseFunc, IRModule
 from transect.ir.node import node
 from transect.ir.structural import structural_mismatch
@@ -32,6 +33,7 @@ from transect.tir.transform import (
     VectorizeLoop,
 )
 from transect.tir.transform.hoist_checks import HoistChecks
+from transect.tir.visit import walk_stmts
 from transect.transform import Context, Pass
 
 SIMD = Target("x86", "generic", vector_bits=128)
@@ -280,6 +282,58 @@ def test_a_temporary_that_carries_values_stays_outside() -> None:
                 y[i] = t[0]
 
     expect(before, expected, *BLOCKS)
+
+
+@T.prim_func
+def _strided(x: T.Buffer((4,), "int64"), y: T.Buffer((4,), "int64")):
+    t = T.alloc_buffer((4,), "int64")
+    for i in range(2):
+        for j in range(2):
+            t[j * 2 + i] = x[j * 2 + i]
+        for j in range(3):
+            y[i + j] = t[i + j]
+
+
+@T.prim_func
+def _diagonal(x: T.Buffer((4,), "int64"), y: T.Buffer((4,), "int64")):
+    t = T.alloc_buffer((3, 2), "int64")
+    for i in range(2):
+        for j in range(2):
+            t[j + i, j] = x[j * 2 + i]
+        y[i] = t[i, i]
+
+
+@T.prim_func
+def _triangle(x: T.Buffer((4,), "int64"), y: T.Buffer((4,), "int64")):
+    t = T.alloc_buffer((3, 2), "int64")
+    for i in range(2):
+        for j in range(2):
+            for k in range(j + 1):
+                t[j + i, k] = x[j * 2 + i] + k
+        y[i] = t[i, i]
+
+
+@T.prim_func
+def _in_some_iterations(x: T.Buffer((4,), "int64"), y: T.Buffer((4,), "int64")):
+    t = T.alloc_buffer((2,), "int64")
+    for i in range(4):
+        for j in range(1 - i % 2):
+            t[1] = x[i] + j
+        y[i] = t[1]
+
+
+@pytest.mark.parametrize("func", [_strided, _diagonal, _triangle, _in_some_iterations])
+def test_a_temporary_with_holes_in_what_an_iteration_writes_stays_outside(func: PrimFunc) -> None:
+    """Some element of the box that an iteration writes was written in the iteration before."""
+    (block,) = (item for item in walk_stmts(func.body) if getattr(item, "alloc_buffers", ()))
+    planned = run(func, ConvertBlocksToOpaque(), PlanAllocations())
+    (kept,) = (item for item in walk_stmts(planned.body) if getattr(item, "alloc_buffers", ()))
+    assert kept.alloc_buffers == block.alloc_buffers
+    data = np.array([3, 1, 4, 8], np.int64)
+    results = [np.zeros(4, np.int64) for _ in range(2)]
+    interpret(func, data, results[0])
+    compiled(func)(data, results[1])
+    np.testing.assert_array_equal(*results)
 
 
 def test_a_matched_region_becomes_accesses_of_its_source() -> None:

@@ -7,7 +7,7 @@ an index read from memory, becomes the whole axis. Regions over chosen loops, wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transect.ir.expr import (
@@ -182,11 +182,15 @@ class Access:
     """One load or store, or one region of a nested block.
 
     ranges: per axis its interval once all that is bound inside is relaxed; None: the whole axis.
+    repeats: of a write, if it touches every element of that box wherever no condition skips it, how
+    often the loops run that its place does not depend on, so far as these counts are not constant;
+    None if it may leave elements of the box alone.
     """
 
     buffer: Buffer
     write: bool
     ranges: tuple[Interval | None, ...]
+    repeats: tuple[Expr, ...] | None = None
 
 
 def accesses(stmt: Stmt) -> list[Access]:
@@ -205,6 +209,7 @@ class _Collector:
     def __init__(self) -> None:
         self.found: list[Access] = []
         self.local: set[Buffer] = set()
+        self.uneven: set[Var] = set()
 
     def visit(
         self, stmt: Stmt, ranges: dict[Var, Interval | None], values: dict[Var, Expr]
@@ -219,6 +224,9 @@ class _Collector:
         if isinstance(stmt, BufferStore):
             self.add(stmt.buffer, stmt.indices, ranges, values, write=True)
         elif isinstance(stmt, For):
+            ends = [substitute(item, values) for item in (stmt.min, stmt.extent)]
+            if any(_varies(item, ranges) for item in walk(*ends)):
+                self.uneven.add(stmt.var)
             ranges = {
                 **ranges,
                 stmt.var: self.interval(Range(stmt.min, stmt.extent), ranges, values),
@@ -245,7 +253,8 @@ class _Collector:
         for regions, write in ((block.reads, False), (block.writes, True)):
             for region in regions:
                 boxes = tuple(self.interval(item, ranges, inner) for item in region.ranges)
-                self.found.append(Access(region.buffer, write, boxes))
+                repeats = self.repeats(region.ranges, boxes, ranges, inner) if write else None
+                self.found.append(Access(region.buffer, write, boxes, repeats))
 
     def interval(self, item: Range, ranges: Ranges, values: Mapping[Var, Expr]) -> Interval | None:
         low = relax(substitute(item.min, values), ranges)
@@ -277,7 +286,63 @@ class _Collector:
         write: bool,
     ) -> None:
         relaxed = tuple(relax(substitute(index, values), ranges) for index in indices)
-        self.found.append(Access(buffer, write, relaxed))
+        repeats = None
+        if write:
+            places = [_lanes(index) for index in indices]
+            repeats = self.repeats(places, relaxed, ranges, values)
+        self.found.append(Access(buffer, write, relaxed, repeats))
+
+    def repeats(
+        self,
+        places: Sequence[Range | None],
+        box: tuple[Interval | None, ...],
+        ranges: Ranges,
+        values: Mapping[Var, Expr],
+    ) -> tuple[Expr, ...] | None:
+        """`Access.repeats` of a write of one index or some per axis. Loops fill a box if each moves
+        along one axis, and goes no further in one step than the faster ones reach."""
+        used: set[Var] = set()
+        for place, interval in zip(places, box, strict=True):
+            if place is None or interval is None:
+                return None
+            if any(_varies(item, ranges) for item in walk(substitute(place.extent, values))):
+                return None
+            reach = as_int(place.extent)
+            steps: list[tuple[int, int | None]] = []
+            for atom, factor in affine(substitute(place.min, values)).terms.items():
+                if isinstance(atom, Var) and atom in ranges:
+                    if atom in used or atom in self.uneven:
+                        return None
+                    used.add(atom)
+                    steps.append((abs(factor), as_int(_count(ranges[atom]))))
+                elif any(_varies(item, ranges) for item in walk(atom)):
+                    return None
+            for step, count in sorted(steps, key=lambda item: item[0]):
+                # A loop that may have no iterations fills nothing then: nor is there a box, if
+                # it is the last and goes just as far as the faster ones reach.
+                if reach is None or step > reach or (step < reach and not count):
+                    return None
+                reach = reach + step * (count - 1) if count else None
+        others = [var for var in ranges if var not in used]
+        if any(var in self.uneven or ranges[var] is None for var in others):
+            return None
+        counts = [_count(ranges[var]) for var in others]
+        return tuple(item for item in counts if (as_int(item) or 0) < 1)
+
+
+def _lanes(index: Expr) -> Range | None:
+    """The indices that the lanes of an index are."""
+    if isinstance(index, Ramp):
+        dense = as_int(index.stride) == 1 and not index.scalable
+        return Range(index.base, as_expr(index.lanes, index.base.dtype)) if dense else None
+    return Range(index, as_expr(1, index.dtype)) if index.dtype.is_scalar else None
+
+
+def _count(interval: Interval | None) -> Expr:
+    """How many integers there are from one end of an interval to the other."""
+    assert interval is not None
+    low, high = interval
+    return (affine(high) - affine(low)).plus(1).to_expr(low.dtype)
 
 
 def _tile_operands(terms: Iterable[Term]) -> dict[Term, str]:
@@ -341,4 +406,4 @@ def _range(box: Interval) -> Range:
     low, high = box
     if low is high:
         return Range(low, as_expr(1, low.dtype))
-    return Range(low, (affine(high) - affine(low)).plus(1).to_expr(low.dtype))
+    return Range(low, _count(box))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import TypeVar
 
 from transect.arith import Analyzer
@@ -12,11 +11,11 @@ from transect.ir.condition import conjuncts
 from transect.ir.expr import LT, Call, Expr, IntImm, Var, as_int, true
 from transect.ir.node import replace
 from transect.ir.term import Term
-from transect.ir.traverse import rewrite, walk
+from transect.ir.traverse import free_vars, rewrite, walk
 from transect.tir.access import EXPLICIT_WRITE, HIDDEN, Access, Interval, accesses
 from transect.tir.affine import affine, difference
 from transect.tir.buffer import Buffer, BufferLoad, BufferRegion
-from transect.tir.function import PrimFunc
+from transect.tir.function import PrimFunc, symbolic_vars
 from transect.tir.stmt import (
     Block,
     BlockRealize,
@@ -49,7 +48,7 @@ class PlanAllocations(FunctionPass):
 
     def rewrite(self, func: PrimFunc, context: Context) -> PrimFunc:
         """The function with allocations placed."""
-        return replace(func, body=_Plan().visit(_UnitLoops().visit(func.body)))
+        return replace(func, body=_Plan(func).visit(_UnitLoops().visit(func.body)))
 
 
 class _UnitLoops(StmtRewriter):
@@ -64,13 +63,31 @@ class _UnitLoops(StmtRewriter):
         return replace(new, body=substitute_stmt(new.body, {new.var: new.min}))
 
 
-Reach = Callable[[Stmt], list[Access]]
-"""`accesses`, which remembers: the same statements are looked at for many buffers and places."""
+class Reach:
+    """`accesses`, which remembers: the same statements are looked at for many buffers and places.
+
+    fixed: variables with one value for the whole run of the function.
+    """
+
+    def __init__(self, fixed: frozenset[Var]) -> None:
+        self.fixed = fixed
+        self.known: dict[Stmt, list[Access]] = {}
+
+    def __call__(self, stmt: Stmt) -> list[Access]:
+        """The accesses of a statement."""
+        found = self.known.get(stmt)
+        if found is None:
+            found = self.known[stmt] = accesses(stmt)
+        return found
+
+    def fills(self, item: Access) -> bool:
+        """Whether a write reaches every element of its box, if any run of it does."""
+        return item.repeats is not None and self.fixed.issuperset(free_vars(item.repeats))
 
 
 class _Plan(StmtRewriter):
-    def __init__(self) -> None:
-        self.reach: Reach = cache(accesses)
+    def __init__(self, func: PrimFunc) -> None:
+        self.reach = Reach(frozenset((*symbolic_vars(func), *func.params)))
 
     def visit_block(self, stmt: Block) -> Stmt:
         new = super().visit_block(stmt)
@@ -245,8 +262,8 @@ def _joined(a: Box, b: Box) -> Box | None:
 
 
 def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
-    """The writes of `stmt` that no condition can skip, but for those that only keep accesses
-    within the buffer."""
+    """The writes of `stmt` that fill their box and that no condition can skip, but for those that
+    only keep accesses within the buffer."""
     stores = [
         item for item in walk_stmts(stmt) if isinstance(item, BufferStore) and item.buffer is buffer
     ]
@@ -259,7 +276,8 @@ def _certain_writes(stmt: Stmt, buffer: Buffer, reach: Reach) -> list[Access]:
     for condition in conditions:
         if not any(_keeps_inside(condition, store) for store in stores):
             return []
-    return [item for item in reach(stmt) if item.buffer is buffer and item.write]
+    found = (item for item in reach(stmt) if item.buffer is buffer and item.write)
+    return [item for item in found if reach.fills(item)]
 
 
 def _conditions(stmt: Stmt) -> Iterator[Expr]:
