@@ -46,6 +46,13 @@ def divided(x: T.Buffer(("n",), "int64"), y: T.Buffer(("n",), "int64"), d: T.int
 
 
 @T.prim_func
+def fused(x: T.Buffer(("n", 8), "float32"), y: T.Buffer((32,), "float32")):
+    for tile in T.parallel(n * 4):
+        for k in range(8):
+            y[tile // n] = y[tile // n] + x[tile % n, k]
+
+
+@T.prim_func
 def empty(x: T.Buffer(("n",), "float32"), y: T.Buffer((4,), "float32")):
     for i in range(4):
         for j in range(n):
@@ -67,6 +74,11 @@ def test_the_innermost_loop_only_adds_its_own_step() -> None:
     assert block.count("add i64") + block.count("add nsw i64") <= 1
 
 
+def test_the_parts_of_a_fused_variable_are_known_in_front_of_the_loops_inside() -> None:
+    assert "div" not in innermost(fused)
+    assert "rem" not in innermost(fused)
+
+
 @pytest.mark.parametrize("limit", [0, 3, 7, 100])
 def test_what_is_computed_earlier_is_the_same(limit: int) -> None:
     x = np.arange(35, dtype=np.float32).reshape(5, 7)
@@ -74,7 +86,7 @@ def test_what_is_computed_earlier_is_the_same(limit: int) -> None:
 
 
 @pytest.mark.parametrize("divisor", [0, 1, 3])
-def test_a_division_that_a_test_guards_stays_behind_it(divisor: int) -> None:
+def test_a_division_in_front_of_the_test_that_guards_it_does_no_harm(divisor: int) -> None:
     x = np.arange(6, dtype=np.int64)
     check(divided, x, np.zeros_like(x), divisor)
 

@@ -1,4 +1,5 @@
-"""What may be computed in front of a loop: integer arithmetic, which reads nothing and cannot fail.
+"""What may be computed in front of a loop: integer arithmetic, which reads nothing and cannot fail:
+code divides by zero to zero.
 
 LLVM's own motion of code is off (`backend`): it would keep constants of what follows a loop in
 registers during the loop. Addresses of nests of loops are made outside in instead, each part
@@ -16,12 +17,14 @@ from transect.ir.expr import (
     Broadcast,
     Cast,
     Comparison,
+    Div,
     Expr,
     FloorDiv,
     FloorMod,
     IntImm,
     Max,
     Min,
+    Mod,
     Mul,
     Not,
     Or,
@@ -32,7 +35,8 @@ from transect.ir.expr import (
 )
 
 _MOVABLE = (
-    Add, Sub, Mul, Min, Max, FloorDiv, FloorMod, Cast, Comparison, And, Or, Not, Broadcast, Ramp,
+    Add, Sub, Mul, Div, Mod, Min, Max, FloorDiv, FloorMod, Cast, Comparison, And, Or, Not,
+    Broadcast, Ramp,
 )  # fmt: skip
 
 
@@ -68,7 +72,7 @@ class Motion:
         return self.depth(expr)
 
     def _find(self, expr: Expr) -> int | None:
-        if not isinstance(expr, _MOVABLE) or _is_unknown_divisor(expr):
+        if not isinstance(expr, _MOVABLE):
             return None
         deepest = 0
         for child in expr.children():
@@ -79,11 +83,6 @@ class Motion:
                 return None
             deepest = max(deepest, depth)
         return deepest
-
-
-def _is_unknown_divisor(expr: Expr) -> bool:
-    """Whether a division may fail: where it stands, a test may keep it from zero."""
-    return isinstance(expr, FloorDiv | FloorMod) and (as_int(expr.b) or 0) <= 0
 
 
 def summands(index: Expr) -> tuple[list[Expr], int]:
